@@ -1,0 +1,1 @@
+"""The vocabulary that the services share. It imports no service."""

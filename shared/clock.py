@@ -1,0 +1,112 @@
+"""The exchange's clock: what time it is there, and how fast time runs there.
+
+The host's clock may be off by a minute, and a simulator may replay last year at 600 times the speed; schedules and
+every "is it over" decision use this clock, so neither changes anything (invariant 13).
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from shared.grid import EPOCH
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer of the exchange's time endpoint: it was `exchange` there at some moment in [sent, received] here.
+
+    sent, received: seconds of the local monotonic clock; exchange: Unix seconds.
+    """
+
+    sent: float
+    received: float
+    exchange: float
+
+
+@dataclass(frozen=True)
+class ClockLine:
+    """exchange = exchange_at + rate * (monotonic - monotonic_at)."""
+
+    monotonic_at: float
+    exchange_at: float
+    rate: float
+
+    def exchange(self, monotonic: float) -> float:
+        """Return the exchange's Unix time at a moment of the local monotonic clock."""
+        return self.exchange_at + self.rate * (monotonic - self.monotonic_at)
+
+
+def fit(samples: Sequence[Sample]) -> ClockLine:
+    """Fit offset and rate to samples, oldest first.
+
+    Two samples bound the rate from both sides, whatever the network did in between. The rate is 1 unless these bounds
+    exclude it: network jitter must not bend time. The line goes through the newest sample.
+    """
+    newest = samples[-1]
+    anchor = (newest.sent + newest.received) / 2
+    return ClockLine(anchor, newest.exchange, _rate(samples))
+
+
+def _rate(samples: Sequence[Sample]) -> float:
+    oldest, newest = samples[0], samples[-1]
+    if newest.sent <= oldest.received:
+        return 1.0
+    elapsed = newest.exchange - oldest.exchange
+    slack = 0.001  # the endpoint answers in whole milliseconds
+    least = (elapsed - slack) / (newest.received - oldest.sent)
+    most = (elapsed + slack) / (newest.sent - oldest.received)
+    if least <= 1.0 <= most:
+        return 1.0
+    middle = (newest.sent + newest.received - oldest.sent - oldest.received) / 2
+    return max(0.0, elapsed / middle)
+
+
+@dataclass
+class ExchangeClock:
+    """Tells the exchange's time from measurements; before the first one it is the host's clock, and says so."""
+
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=5))
+    line: ClockLine | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether the exchange was asked successfully at least once."""
+        return self.line is not None
+
+    def add(self, sample: Sample) -> None:
+        """Take a measurement into account."""
+        if self.line is not None and abs(self.line.exchange(sample.received) - sample.exchange) > _JUMP_SECONDS * max(
+            1.0, self.line.rate
+        ):
+            self.samples.clear()  # the other clock was set, or another exchange answers: the past says nothing
+        self.samples.append(sample)
+        self.line = fit(list(self.samples))
+
+    def now(self) -> datetime:
+        """Return the exchange's time."""
+        if self.line is None:
+            return datetime.now(UTC)
+        return EPOCH + timedelta(seconds=self.line.exchange(time.monotonic()))
+
+    @property
+    def rate(self) -> float:
+        """Return how many seconds pass there in one of ours."""
+        return 1.0 if self.line is None else self.line.rate
+
+    @property
+    def offset_seconds(self) -> float:
+        """Return how far the exchange's clock is ahead of the host's."""
+        return (self.now() - datetime.now(UTC)).total_seconds()
+
+    def seconds_until(self, instant: datetime) -> float:
+        """Return our seconds until it is `instant` there; 0 where it has passed."""
+        remaining = (instant - self.now()).total_seconds()
+        return max(0.0, remaining / self.rate) if self.rate > 0 else _STANDSTILL_SECONDS
+
+
+#: A measurement that contradicts the line by more than this starts a new one.
+_JUMP_SECONDS = 5.0
+#: How long to wait before looking again at a clock that stands still (a replay that ended).
+_STANDSTILL_SECONDS = 1.0

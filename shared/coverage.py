@@ -1,0 +1,155 @@
+"""Which minutes are there, and which are missing: sets of minutes per UTC day, as bit masks. Pure.
+
+Bit m of a day's mask stands for the minute that opens m minutes after midnight UTC. A mask is an arbitrary Python
+integer, so union, difference and count are one machine operation per 64 minutes. On the bus a mask is spelled as
+inclusive runs ("0-99,101-1439"), readable in redis-cli.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, days_between
+
+FULL_DAY = (1 << MINUTES_PER_DAY) - 1
+
+
+@dataclass(frozen=True, order=True)
+class Gap:
+    """Minutes whose opens lie in [begin, end)."""
+
+    begin: datetime
+    end: datetime
+
+    @property
+    def minutes(self) -> int:
+        """Number of minutes inside."""
+        return (self.end - self.begin) // MINUTE
+
+
+def span_mask(first: int, last: int) -> int:
+    """Return the mask of minutes first..last of a day, both inclusive; nothing where first > last."""
+    return ((1 << (last - first + 1)) - 1) << first if first <= last else 0
+
+
+def mask_from_minutes(minutes: Iterable[int]) -> int:
+    """Return the mask of some minutes of a day (0..1439)."""
+    mask = 0
+    for minute in minutes:
+        mask |= 1 << minute
+    return mask
+
+
+def runs(mask: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs (first, last), both inclusive, of the minutes in a mask, in order."""
+    position = 0
+    while mask:
+        skip = (mask & -mask).bit_length() - 1
+        mask >>= skip
+        position += skip
+        length = (~mask & (mask + 1)).bit_length() - 1
+        yield position, position + length - 1
+        mask >>= length
+        position += length
+
+
+def mask_to_text(mask: int) -> str:
+    """Spell a mask as runs: 0-99,101-1439."""
+    return ",".join(f"{first}-{last}" for first, last in runs(mask))
+
+
+def mask_from_text(text: str) -> int:
+    """Read `mask_to_text` back."""
+    mask = 0
+    for run in filter(None, text.split(",")):
+        first, last = run.split("-")
+        mask |= span_mask(int(first), int(last))
+    return mask
+
+
+def day_mask(day: date, begin: datetime, end: datetime) -> int:
+    """Return the mask of the minutes of a day whose opens lie in [begin, end)."""
+    midnight = day_start(day)
+    first = max(0, -((midnight - begin) // MINUTE))
+    last = min(MINUTES_PER_DAY, -((midnight - end) // MINUTE)) - 1
+    return span_mask(first, last)
+
+
+@dataclass
+class Coverage:
+    """The minutes of one symbol that are known to be there, over any number of days."""
+
+    days: dict[date, int] = field(default_factory=dict)
+
+    def add(self, open_time: datetime) -> bool:
+        """Mark one minute; return whether it was new."""
+        day, bit = open_time.date(), 1 << ((open_time - day_start(open_time.date())) // MINUTE)
+        mask = self.days.get(day, 0)
+        self.days[day] = mask | bit
+        return not mask & bit
+
+    def add_span(self, begin: datetime, end: datetime) -> None:
+        """Mark every minute that opens in [begin, end)."""
+        for day in days_between(begin, end):
+            self.days[day] = self.days.get(day, 0) | day_mask(day, begin, end)
+
+    def add_mask(self, day: date, mask: int) -> None:
+        """Mark the minutes of a mask."""
+        self.days[day] = self.days.get(day, 0) | mask
+
+    def discard(self, open_time: datetime) -> None:
+        """Forget one minute."""
+        day = open_time.date()
+        self.days[day] = self.days.get(day, 0) & ~(1 << ((open_time - day_start(day)) // MINUTE))
+
+    def __contains__(self, open_time: datetime) -> bool:
+        day = open_time.date()
+        return bool(self.days.get(day, 0) >> ((open_time - day_start(day)) // MINUTE) & 1)
+
+    def gaps(self, begin: datetime, end: datetime) -> list[Gap]:
+        """Return the missing minutes of [begin, end) as gaps, oldest first, joined across midnight."""
+        found: list[Gap] = []
+        for day in days_between(begin, end):
+            missing = day_mask(day, begin, end) & ~self.days.get(day, 0)
+            midnight = day_start(day)
+            for first, last in runs(missing):
+                gap = Gap(midnight + first * MINUTE, midnight + (last + 1) * MINUTE)
+                if found and found[-1].end == gap.begin:
+                    gap = Gap(found.pop().begin, gap.end)
+                found.append(gap)
+        return found
+
+    def count(self) -> int:
+        """Return how many minutes are there."""
+        return sum(mask.bit_count() for mask in self.days.values())
+
+    def forget_before(self, day: date) -> None:
+        """Drop the days before `day`: what is not asked for any more needs no memory."""
+        for old in [known for known in self.days if known < day]:
+            del self.days[old]
+
+
+def split_gap(gap: Gap, minutes: int) -> list[Gap]:
+    """Cut a gap into pieces of at most `minutes`, newest first (the freshest minutes are wanted first)."""
+    pieces = []
+    end = gap.end
+    while end > gap.begin:
+        begin = max(gap.begin, end - timedelta(minutes=minutes))
+        pieces.append(Gap(begin, end))
+        end = begin
+    return pieces
+
+
+__all__ = [
+    "DAY",
+    "FULL_DAY",
+    "Coverage",
+    "Gap",
+    "day_mask",
+    "mask_from_minutes",
+    "mask_from_text",
+    "mask_to_text",
+    "runs",
+    "span_mask",
+    "split_gap",
+]

@@ -1,0 +1,77 @@
+"""Where a row lives on disk. The only file that knows the layout of DATA_DIR.
+
+    okx_data/kline_1m/date=2025-04-05/BTC_USDT_20250405.parquet      one file per symbol and UTC day
+    okx_data/funding/date=2025-04-05/funding_rates_20250405.parquet  one file per UTC day
+    okx_data/top50_symbols.json                                      the current universe
+
+Hive folders, so DuckDB, Polars, Spark and pandas read a range with one line and prune by date.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from shared.events import BY_DATASET, Row
+
+UNIVERSE_FILE = "top50_symbols.json"
+_DAY_FOLDER = re.compile(r"date=(\d{4}-\d{2}-\d{2})$")
+
+
+@dataclass(frozen=True, order=True)
+class Partition:
+    """One Parquet file: a dataset's rows of one UTC day, of one symbol where the dataset has a file per symbol."""
+
+    dataset: str
+    day: date
+    symbol: str | None = None
+
+    def path(self, root: Path) -> Path:
+        """Return where the file lies under DATA_DIR."""
+        stem = self.symbol or BY_DATASET[self.dataset].file_stem
+        return day_folder(root, self.dataset, self.day) / f"{stem}_{self.day:%Y%m%d}.parquet"
+
+
+def day_folder(root: Path, dataset: str, day: date) -> Path:
+    """Return the folder of one UTC day."""
+    return root / dataset / f"date={day:%Y-%m-%d}"
+
+
+def partition_of(row: Row) -> Partition:
+    """Return the file that a row belongs to."""
+    instant: datetime = getattr(row, row.time)
+    return Partition(row.dataset, instant.date(), None if row.file_stem else row.symbol)
+
+
+def days(root: Path, dataset: str) -> list[date]:
+    """Return the days that have a folder, in order."""
+    with suppress(FileNotFoundError):
+        matches = (_DAY_FOLDER.match(entry.name) for entry in os.scandir(root / dataset))
+        return sorted(date.fromisoformat(match[1]) for match in matches if match)
+    return []
+
+
+def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition, os.stat_result]]:
+    """Yield the files of one day with their stat. Temporary and foreign files are not among them."""
+    per_symbol = BY_DATASET[dataset].file_stem is None
+    suffix = f"_{day:%Y%m%d}.parquet"
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(day_folder(root, dataset, day)):
+            if entry.name.endswith(suffix) and not entry.name.startswith("."):
+                symbol = entry.name.removesuffix(suffix) if per_symbol else None
+                yield Partition(dataset, day, symbol), entry.stat()
+
+
+def day_digest(root: Path, dataset: str, day: date) -> str:
+    """Name one version of a whole day: it differs as soon as one of its files does."""
+    listing = sorted((partition.path(root).name, signature(stat)) for partition, stat in partitions(root, dataset, day))
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+
+
+def signature(stat: os.stat_result) -> str:
+    """Name one version of a file: it differs after every atomic replace."""
+    return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"

@@ -1,0 +1,47 @@
+"""Files that survive a crash: temporary file, fsync, rename, fsync of the folder."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def replace_file(path: Path, write: Callable[[Path], object], *, sync_folder: bool = True) -> None:
+    """Replace a file so that a reader, or a crash at any instant, sees the old one or the new one, whole.
+
+    `write` fills the temporary file that it is given. The temporary name starts with a dot and ends in `.tmp`, so that
+    no reader takes it for data. With `sync_folder=False` the caller syncs the folder itself, once for many files.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if sync_folder:
+        fsync_folder(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a text file durably."""
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a rename lives in the folder, not in the file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_stale_temporaries(root: Path) -> int:
+    """Remove what a crash left behind; return how many files. Call it only while nobody writes under `root`."""
+    stale = [path for path in root.rglob(".*.tmp") if path.is_file()]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)

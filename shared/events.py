@@ -1,0 +1,220 @@
+"""What travels on the bus and rests on disk: every event declared once.
+
+A declaration carries its stream, its dataset, what makes two copies the same, and which of its fields become Qlib
+features. The codec below, the Arrow schema (`shared.parquet`), the folder (`shared.dataset`) and the bins of the
+converter are derived from it.
+
+Evolution rule: a new field gets a default; the type and the meaning of a field never change.
+"""
+
+from datetime import datetime
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+Source = Literal["ws", "rest"]
+RankBy = Literal["raw", "per_8h"]
+
+#: How the minutes of a bar become the bar. `as_of`: the last value known when the bar closed.
+Aggregation = Literal["first", "max", "min", "last", "sum", "as_of"]
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a dataset: facts about one symbol, with an identity.
+
+    `key` makes two copies the same; of two copies the one that is greater in `newest` (then in every other column, so
+    that the order of arrival never decides) wins. All times are aware and UTC.
+    """
+
+    dataset: ClassVar[str]
+    file_stem: ClassVar[str | None] = None
+    """Name of a day's file; None: one file per symbol, named after it."""
+    key: ClassVar[tuple[str, ...]]
+    time: ClassVar[str]
+    newest: ClassVar[str]
+    features: ClassVar[dict[str, Aggregation]] = {}
+    retired: ClassVar[bool] = False
+    """Whether RETENTION_DAYS applies. What is small and cannot be fetched again is kept for ever."""
+
+    exchange: str
+    symbol: str
+
+
+class Event(Row, frozen=True, kw_only=True):
+    """A row that travels on its own."""
+
+    stream: ClassVar[str]
+    name: ClassVar[str]
+
+
+class Candle(Event, frozen=True, kw_only=True):
+    """One closed candle. `open_time` is the start of the interval and its identity."""
+
+    stream = "candles"
+    name = "candle"
+    dataset = "kline_1m"
+    key = ("exchange", "symbol", "interval", "open_time")
+    time = "open_time"
+    newest = "receive_time"
+    features: ClassVar[dict[str, Aggregation]] = {
+        "open": "first",
+        "high": "max",
+        "low": "min",
+        "close": "last",
+        "volume": "sum",
+        "amount": "sum",
+    }
+    retired = True
+
+    interval: str
+    open_time: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    """In the base coin."""
+    amount: float
+    """In the quote currency."""
+    contracts: float
+    source: Source
+    receive_time: datetime
+    """Our clock when it arrived."""
+
+
+class FundingRate(Event, frozen=True, kw_only=True):
+    """A settled funding rate: what was exchanged at `funding_time`. Positive: longs pay."""
+
+    stream = "funding"
+    name = "funding_rate"
+    dataset = "funding"
+    file_stem = "funding_rates"
+    key = ("exchange", "symbol", "funding_time")
+    time = "funding_time"
+    newest = "known_time"
+    features: ClassVar[dict[str, Aggregation]] = {"funding_rate": "as_of"}
+
+    funding_time: datetime
+    funding_rate: float
+    interval_hours: int | None = None
+    """Length of the period that this settlement ended; None where the exchange did not let us know."""
+    known_time: datetime
+    """The exchange's clock when it told us."""
+    source: Source
+    receive_time: datetime
+
+
+class PredictedFundingRate(Event, frozen=True, kw_only=True):
+    """What the exchange expected at `known_time` for the settlement at `funding_time`."""
+
+    stream = "funding"
+    name = "predicted_funding_rate"
+    dataset = "funding_predicted"
+    file_stem = "funding_predicted"
+    key = ("exchange", "symbol", "known_time")
+    time = "known_time"
+    newest = "receive_time"
+    retired = True
+
+    known_time: datetime
+    funding_time: datetime
+    funding_rate: float
+    interval_hours: int | None = None
+    source: Source
+    receive_time: datetime
+
+
+class Rank(Row, frozen=True, kw_only=True):
+    """The place of one swap in one ranking; a ranking keeps all swaps, members or not."""
+
+    dataset = "universe"
+    file_stem = "universe"
+    key = ("exchange", "ranked_time", "symbol")
+    time = "ranked_time"
+    newest = "ranked_time"
+
+    ranked_time: datetime
+    rank: int
+    """1 is the first."""
+    funding_rate: float
+    score: float
+    """What was ranked: |rate|, or |rate| per 8 h."""
+    interval_hours: int | None = None
+    funding_time: datetime
+    member: bool
+    rank_by: RankBy
+    known_time: datetime
+
+
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """One whole ranking: who is in the universe from `ranked_time` on, and everybody's place."""
+
+    stream: ClassVar[str] = "universe"
+    name: ClassVar[str] = "ranking"
+
+    exchange: str
+    ranked_time: datetime
+    rank_by: RankBy
+    top_n: int
+    members: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    ranks: tuple[Rank, ...] = ()
+
+
+type AnyEvent = Candle | FundingRate | PredictedFundingRate | Ranking
+
+EVENTS: tuple[type[AnyEvent], ...] = (Candle, FundingRate, PredictedFundingRate, Ranking)
+BY_NAME: dict[str, type[AnyEvent]] = {event.name: event for event in EVENTS}
+ROWS: tuple[type[Row], ...] = (Candle, FundingRate, PredictedFundingRate, Rank)
+BY_DATASET: dict[str, type[Row]] = {row.dataset: row for row in ROWS}
+
+
+class UndecodableError(ValueError):
+    """An entry that is no event: the text says which field is wrong and why."""
+
+
+def rows_of(event: AnyEvent) -> tuple[Row, ...]:
+    """Return the rows that an event leaves on disk."""
+    return event.ranks if isinstance(event, Ranking) else (event,)
+
+
+def encode(event: AnyEvent) -> dict[str, str]:
+    """Spell an event as flat text fields, readable in redis-cli. Absent values are left out; floats round-trip."""
+    fields = {"event": event.name}
+    for name, value in msgspec.to_builtins(event).items():
+        if value is not None:
+            fields[name] = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return fields
+
+
+def decode(fields: dict[str, str]) -> AnyEvent:
+    """Read an event back, checking every field against its declaration.
+
+    Raises:
+        UndecodableError: no such event, or a field is missing or of the wrong type.
+
+    """
+    kind = BY_NAME.get(fields.get("event", ""))
+    if kind is None:
+        raise UndecodableError(f"event: {fields.get('event')!r} is none of {', '.join(BY_NAME)}")
+    nested = _nested_fields(kind)
+    try:
+        values: dict[str, Any] = {
+            name: msgspec.json.decode(value) if name in nested else value
+            for name, value in fields.items()
+            if name != "event"
+        }
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.MsgspecError as error:
+        raise UndecodableError(f"{kind.name}: {error}") from error
+
+
+def _nested_fields(kind: type[AnyEvent]) -> set[str]:
+    return _NESTED.setdefault(
+        kind,
+        {name for name, hint in get_type_hints(kind).items() if get_origin(hint) is tuple and get_args(hint)},
+    )
+
+
+_NESTED: dict[type[AnyEvent], set[str]] = {}

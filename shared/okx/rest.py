@@ -1,0 +1,220 @@
+"""OKX over REST: one limiter per endpoint, retries with a capped and jittered back-off, errors told by `code`.
+
+Source of limits, page sizes and codes: OKX v5 documentation; public data needs no key. HTTP 200 does not mean success,
+and codes come with varying HTTP statuses, so the code decides; the status counts only where the body is not JSON.
+
+    OkxError
+    ├── OkxUnavailable        network, 5xx, maintenance, busy, rate limit: trying again helps (and is done here)
+    ├── UnknownInstrument     delisted, never listed
+    └── OkxRefused            a request that is wrong: a bug here, or a changed interface there
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+import stamina
+import structlog
+from aiolimiter import AsyncLimiter
+
+from shared.clock import Sample
+from shared.metrics import REST_REQUESTS
+from shared.okx.spelling import Instrument, candle_window, inst_id_of, instrument_of, is_swap
+
+log = structlog.get_logger()
+
+PAGE_CANDLES = 300
+"""Most rows that candles and history-candles give; more are silently cut."""
+PAGE_FUNDING = 400
+RECENT_MINUTES = 1430
+"""/market/candles holds the newest 1,440 minutes; ten minutes of margin, since the border moves while we ask."""
+
+#: Endpoint → requests allowed per second (documented per 2 s and IP; kept at 95 %, evenly spaced: no bursts).
+_PER_SECOND = {
+    "/api/v5/public/instruments": 10,
+    "/api/v5/public/funding-rate": 5,
+    "/api/v5/public/funding-rate-history": 5,
+    "/api/v5/market/candles": 20,
+    "/api/v5/market/history-candles": 10,
+    "/api/v5/public/time": 5,
+}
+_SHARE = 0.95
+
+_RETRY_CODES = {"1", "2", "50001", "50004", "50011", "50013", "50026", "50040", "50061"}
+_RATE_CODES = {"50011", "50013", "50040", "50061"}
+_UNKNOWN_CODES = {"51001", "50047"}
+_RATE_PAUSE_SECONDS = 2.0
+
+
+class OkxError(Exception):
+    """Something went wrong between us and the exchange."""
+
+
+class OkxUnavailable(OkxError):  # noqa: N818 - says what it is
+    """Trying again helps."""
+
+
+class UnknownInstrument(OkxError):  # noqa: N818 - says what it is
+    """The exchange does not know the instrument (any more)."""
+
+
+class OkxRefused(OkxError):  # noqa: N818 - says what it is
+    """The exchange understood, and declined: trying again does not help."""
+
+
+class OkxClient:
+    """The public REST endpoints that the platform uses."""
+
+    def __init__(self, base_url: str, *, ca_file: Path | None = None, timeout_seconds: float = 10.0) -> None:
+        self._base_url = base_url
+        self._ca_file = ca_file
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._session: aiohttp.ClientSession | None = None
+        self._limiters = {path: AsyncLimiter(1, 1 / (rate * _SHARE)) for path, rate in _PER_SECOND.items()}
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=self._timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _tls(self) -> ssl.SSLContext:
+        # Read anew each time a connection may be made: the file may appear, or change, after our start.
+        return tls_context(self._ca_file)
+
+    async def measure_time(self) -> Sample:
+        """Ask the exchange's time once, without a retry, and note between which of our moments it was told."""
+        await self._limiters["/api/v5/public/time"].acquire()
+        sent = time.monotonic()
+        rows = await self._once("/api/v5/public/time", {})
+        received = time.monotonic()
+        return Sample(sent, received, int(rows[0]["ts"]) / 1000)
+
+    async def instruments(self) -> dict[str, Instrument]:
+        """Return every swap by our symbol."""
+        rows = await self._get("/api/v5/public/instruments", {"instType": "SWAP"})
+        found = (instrument_of(row) for row in rows if is_swap(row.get("instId", "")))
+        return {instrument.symbol: instrument for instrument in found}
+
+    async def funding_rates(self) -> list[dict[str, str]]:
+        """Return the raw funding rows of everything that pays funding: all swaps, and X-Perps."""
+        return await self._get("/api/v5/public/funding-rate", {"instId": "ANY"})
+
+    async def funding_history(self, symbol: str, *, since: datetime, until: datetime) -> list[dict[str, str]]:
+        """Return the raw settlements of [since, until), newest first; OKX keeps about three months.
+
+        Raises `UnknownInstrument`.
+        """
+        found: list[dict[str, str]] = []
+        begin, end = since, until
+        while True:
+            query = {"instId": inst_id_of(symbol), **candle_window(begin, end), "limit": str(PAGE_FUNDING)}
+            page = await self._get("/api/v5/public/funding-rate-history", query)
+            found += page
+            if len(page) < _SAFE_FUNDING_PAGE:
+                return found
+            end = datetime.fromtimestamp(int(page[-1]["fundingTime"]) / 1000, tz=until.tzinfo)
+
+    async def candles(self, symbol: str, begin: datetime, end: datetime, *, recent: bool) -> list[list[str]]:
+        """Return the raw 1-minute rows that open in [begin, end), newest first, closed and forming.
+
+        At most `PAGE_CANDLES` minutes fit one call. `recent` asks the endpoint of the last day, which is the faster
+        one and answers [] for what is older.
+
+        Raises `UnknownInstrument`.
+        """
+        path = "/api/v5/market/candles" if recent else "/api/v5/market/history-candles"
+        query = {
+            "instId": inst_id_of(symbol),
+            "bar": "1m",
+            **candle_window(begin, end),
+            "limit": str(PAGE_CANDLES),
+        }
+        rows: list[list[str]] = await self._get(path, query)
+        return rows
+
+    async def _get(self, path: str, query: Mapping[str, str]) -> list[Any]:
+        async for attempt in stamina.retry_context(
+            on=OkxUnavailable, attempts=8, timeout=60.0, wait_initial=0.2, wait_max=10.0, wait_jitter=1.0
+        ):
+            with attempt:
+                await self._limiters[path].acquire()
+                return await self._once(path, query)
+        raise AssertionError("unreachable")  # pragma: no cover - retry_context returns or raises
+
+    async def _once(self, path: str, query: Mapping[str, str]) -> list[Any]:
+        if self._session is None:
+            raise RuntimeError("use the client as a context manager")
+        try:
+            async with self._session.get(self._base_url + path, params=query, ssl=self._tls()) as response:
+                body = await response.read()
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            REST_REQUESTS.labels(path, "unreachable").inc()
+            raise OkxUnavailable(f"{path}: {type(error).__name__}: {error}") from error
+        code, message, data = read_envelope(body, status)
+        REST_REQUESTS.labels(path, code).inc()
+        if code in _RATE_CODES:
+            await asyncio.sleep(_RATE_PAUSE_SECONDS)
+        raise_for_code(code, message, path)
+        return data
+
+
+#: OKX was seen to serve shorter pages than asked for (286 of 300); below this a page is the last one.
+_SAFE_FUNDING_PAGE = 200
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return a context that trusts what the system trusts, and the CA of `ca_file` beside it.
+
+    Raises `OkxUnavailable` while the file is not there (a simulator that has not started yet).
+    """
+    stamp = 0
+    if ca_file is not None:
+        try:
+            stamp = ca_file.stat().st_mtime_ns
+        except OSError as error:
+            raise OkxUnavailable(f"OKX_CA_FILE={ca_file}: {error.strerror}") from error
+    return _cached_context(ca_file, stamp)
+
+
+_CONTEXTS: dict[tuple[Path | None, int], ssl.SSLContext] = {}
+
+
+def _cached_context(ca_file: Path | None, stamp: int) -> ssl.SSLContext:
+    if (ca_file, stamp) not in _CONTEXTS:
+        context = ssl.create_default_context()
+        if ca_file is not None:
+            context.load_verify_locations(ca_file)
+        _CONTEXTS[ca_file, stamp] = context
+    return _CONTEXTS[ca_file, stamp]
+
+
+def read_envelope(body: bytes, status: int) -> tuple[str, str, list[Any]]:
+    """Read {"code", "msg", "data"}; a body that is not JSON (a proxy's error page) is unavailability. Pure."""
+    try:
+        envelope = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return "50001" if status != 429 else "50011", f"HTTP {status} without JSON", []  # noqa: PLR2004 - rate limit
+    return str(envelope.get("code", "")), str(envelope.get("msg", "")), envelope.get("data") or []
+
+
+def raise_for_code(code: str, message: str, path: str) -> None:
+    """Raise the error that a code stands for; nothing for success. Pure."""
+    if code == "0":
+        return
+    text = f"{path}: code {code}: {message}"
+    if code in _RETRY_CODES:
+        raise OkxUnavailable(text)
+    if code in _UNKNOWN_CODES:
+        raise UnknownInstrument(text)
+    raise OkxRefused(text)

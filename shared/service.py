@@ -1,0 +1,180 @@
+"""What every service does beside its work: logs, metrics, the exchange's clock, heartbeat, a clean stop."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from shared.backoff import backoff_seconds
+from shared.bus import Bus, BusError, Heartbeat
+from shared.clock import ExchangeClock
+from shared.heartbeat import BEAT_SECONDS, TTL_SECONDS
+from shared.log import setup_logging
+from shared.metrics import CLOCK_OFFSET, CLOCK_RATE, UP, serve_metrics
+from shared.okx.rest import OkxClient, OkxError
+from shared.settings import CommonSettings
+
+log = structlog.get_logger()
+
+#: How often the clock is measured. A clock that runs at another rate than ours drifts faster.
+_MEASURE_SECONDS = 10.0
+_MEASURE_SECONDS_ACCELERATED = 1.0
+
+
+@dataclass
+class Health:
+    """What the service says about itself in its heartbeat. Several causes may be open at once."""
+
+    problems: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    started: bool = False
+
+    def problem(self, cause: str, reason: str) -> None:
+        """Open a cause, with a sentence for whoever operates the system."""
+        if self.problems.get(cause) != reason:
+            log.warning("degraded", cause=cause, reason=reason)
+        self.problems[cause] = reason
+
+    def solved(self, cause: str) -> None:
+        """Close a cause."""
+        if self.problems.pop(cause, None) is not None:
+            log.info("recovered", cause=cause)
+
+    @property
+    def state(self) -> str:
+        """Return `degraded` while a cause is open, `starting` before the first work, else `ok`."""
+        if self.problems:
+            return "degraded"
+        return "ok" if self.started else "starting"
+
+    @property
+    def reason(self) -> str:
+        """Return the open causes as a sentence."""
+        return "; ".join(self.problems.values()) or ("works" if self.started else "starting")
+
+
+@dataclass
+class Service:
+    """A running service: its name, its ways out, and the event that ends it."""
+
+    name: str
+    bus: Bus
+    okx: OkxClient
+    clock: ExchangeClock
+    health: Health
+    stop: asyncio.Event
+
+    async def pause(self, seconds: float) -> bool:
+        """Sleep, but not through a stop; return whether to go on."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
+        return not self.stop.is_set()
+
+    async def until_bus_answers[T](self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a call to the bus until it succeeds: for ever, with a capped and jittered wait.
+
+        Raises `asyncio.CancelledError` once the service is asked to stop.
+        """
+        attempt = 0
+        while True:
+            try:
+                result = await call()
+            except BusError as error:
+                self.health.problem("redis", f"Redis does not answer ({type(error).__name__}), trying again")
+                if not await self.pause(backoff_seconds(attempt, cap=5.0)):
+                    raise asyncio.CancelledError from error
+                attempt += 1
+            else:
+                self.health.solved("redis")
+                return result
+
+
+@asynccontextmanager
+async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0) -> AsyncIterator[Service]:
+    """Set a service up, keep its clock and heartbeat going, and take it down cleanly.
+
+    SIGTERM and SIGINT set `stop`; the service ends its loops, flushes what it holds and returns.
+    """
+    setup_logging(name, settings.log_level, settings.log_format)
+    serve_metrics(settings.metrics_host, metrics_port)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    bus = Bus(str(settings.redis_url))
+    async with OkxClient(settings.okx_rest_url, ca_file=settings.okx_ca_file) as okx:
+        service = Service(name, bus, okx, ExchangeClock(), Health(), stop)
+        companions = [
+            asyncio.create_task(keep_clock(service), name="clock"),
+            asyncio.create_task(_keep_beating(service), name="heartbeat"),
+        ]
+        log.info("started")
+        try:
+            yield service
+        finally:
+            for task in companions:
+                task.cancel()
+            await asyncio.gather(*companions, return_exceptions=True)
+            await bus.close()
+            log.info("stopped")
+
+
+async def wait_for_clock(service: Service, *, patience_seconds: float | None = None) -> bool:
+    """Wait until the exchange has told its time once; return whether it has, within the patience given."""
+    waited = 0.0
+    while not service.clock.measured and (patience_seconds is None or waited < patience_seconds):
+        if not await service.pause(0.05):
+            break
+        waited += 0.05
+    return service.clock.measured
+
+
+async def keep_clock(service: Service) -> None:
+    """Measure the exchange's clock: thrice at once, so that its rate is known, then again and again."""
+    attempt = 0
+    quick = 3
+    while True:
+        try:
+            service.clock.add(await service.okx.measure_time())
+        except OkxError as error:
+            service.health.problem("clock", f"the exchange does not tell its time: {error}")
+            await asyncio.sleep(backoff_seconds(attempt))
+            attempt += 1
+            continue
+        service.health.solved("clock")
+        CLOCK_OFFSET.set(service.clock.offset_seconds)
+        CLOCK_RATE.set(service.clock.rate)
+        attempt = 0
+        quick -= 1
+        normal = _MEASURE_SECONDS if service.clock.rate == 1.0 else _MEASURE_SECONDS_ACCELERATED
+        await asyncio.sleep(0.25 if quick > 0 else normal)
+
+
+async def _keep_beating(service: Service) -> None:
+    started = datetime.now(UTC)
+    while True:
+        UP.labels(service.name).set(0 if service.health.problems else 1)
+        beat = Heartbeat(
+            service=service.name,
+            state=service.health.state,
+            reason=service.health.reason,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=started,
+            beaten=datetime.now(UTC),
+            exchange_time=service.clock.now() if service.clock.measured else None,
+            details=service.health.details,
+        )
+        try:
+            await service.bus.beat(beat, TTL_SECONDS)
+        except BusError as error:
+            log.warning("heartbeat not told", error=str(error))
+        await asyncio.sleep(BEAT_SECONDS if service.health.started else 1)
