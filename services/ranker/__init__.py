@@ -1,0 +1,1 @@
+"""The ranker: says which instruments the platform tracks."""

@@ -1,0 +1,115 @@
+"""`python -m services.ranker`: ranks at the start and every RANK_EVERY_HOURS, and publishes the universe."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import msgspec
+import structlog
+import typer
+
+from services.ranker.exchange import fetch
+from services.ranker.metrics import CHANGES, RANKED, RANKED_TIME, RANKINGS
+from services.ranker.ranking import rank, ranking_of
+from services.ranker.settings import RankerSettings
+from shared.backoff import backoff_seconds
+from shared.bus import BusError
+from shared.dataset import UNIVERSE_FILE
+from shared.durable import replace_text
+from shared.events import Ranking
+from shared.okx.rest import OkxError
+from shared.schedule import every_hours, firings
+from shared.service import Service, running, wait_for_clock
+from shared.settings import read_settings
+
+log = structlog.get_logger()
+
+
+class NothingToRankError(OkxError):
+    """The exchange answered, but with no eligible swap: an answer to distrust, not a universe."""
+
+
+async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
+    """Fetch, rank and publish. Raises `OkxError` or `BusError`; then the last universe stays as it is."""
+    instruments, rates = await fetch(service.okx)
+    now = service.clock.now()
+    ranks = rank(rates, instruments, ranked_time=now, rank_by=settings.rank_by, top_n=settings.top_n)
+    if not ranks:
+        raise NothingToRankError(f"none of {len(rates)} funding rows belongs to a live crypto swap")
+    ranking = ranking_of(ranks, await service.bus.universe(), top_n=settings.top_n)
+    await service.bus.create_groups()
+    await service.bus.set_universe(ranking)
+    symbols = msgspec.json.format(msgspec.json.encode(ranking.members), indent=2).decode()
+    await asyncio.to_thread(replace_text, settings.data_dir / UNIVERSE_FILE, symbols + "\n")
+    _count(ranking)
+    log.info(
+        "ranked",
+        at=now.isoformat(),
+        swaps=len(ranks),
+        members=len(ranking.members),
+        added=ranking.added,
+        removed=ranking.removed,
+    )
+    return ranking
+
+
+def _count(ranking: Ranking) -> None:
+    RANKINGS.labels("ok").inc()
+    RANKED_TIME.set(ranking.ranked_time.timestamp())
+    RANKED.set(len(ranking.ranks))
+    CHANGES.labels("added").inc(len(ranking.added))
+    CHANGES.labels("removed").inc(len(ranking.removed))
+
+
+async def rank_patiently(service: Service, settings: RankerSettings) -> None:
+    """Rank; on a failure keep the last universe, say so, and try again until it works or the service stops."""
+    attempt = 0
+    while True:
+        try:
+            ranking = await rank_once(service, settings)
+        except (OkxError, BusError, OSError) as error:
+            RANKINGS.labels("failed").inc()
+            service.health.problem(
+                "ranking", f"ranking fails, the last universe stays: {type(error).__name__}: {error}"
+            )
+            if not await service.pause(backoff_seconds(attempt, first=1.0, cap=60.0)):
+                return
+            attempt += 1
+        else:
+            service.health.solved("ranking")
+            service.health.started = True
+            service.health.details["ranked_time"] = ranking.ranked_time.isoformat()
+            service.health.details["members"] = len(ranking.members)
+            return
+
+
+async def serve(settings: RankerSettings, *, once: bool) -> int:
+    """Run the ranker until it is stopped, or for one ranking; return the exit code."""
+    async with running("ranker", settings, metrics_port=0 if once else settings.ranker_metrics_port) as service:
+        if once:
+            await wait_for_clock(service, patience_seconds=30)
+            try:
+                await rank_once(service, settings)
+            except (OkxError, BusError, OSError) as error:
+                log.error("ranking failed", error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - no trace needed
+                return 1
+            return 0
+        await wait_for_clock(service)
+        await rank_patiently(service, settings)
+        async for _ in firings(every_hours(settings.rank_every_hours), service):
+            await rank_patiently(service, settings)
+    return 0
+
+
+def main(
+    once: Annotated[bool, typer.Option("--once", help="Rank once, publish, and end")] = False,
+) -> None:
+    """Rank all OKX perpetual swaps by absolute funding rate and publish the universe.
+
+    Settings come from the environment and `.env`; see .env.example.
+    """
+    sys.exit(asyncio.run(serve(read_settings(RankerSettings), once=once)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,21 @@
+"""Settings of the ranker."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.events import RankBy
+from shared.settings import CommonSettings
+
+
+class RankerSettings(CommonSettings):
+    """ranker: ranks all swaps by absolute funding rate."""
+
+    top_n: Annotated[int, Field(ge=1, description="How many swaps are in the universe")] = 50
+    rank_by: Annotated[RankBy, Field(description="raw: the funding rate as published; per_8h: brought to 8 hours")] = (
+        "raw"
+    )
+    rank_every_hours: Annotated[
+        int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC")
+    ] = 8
+    ranker_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9101

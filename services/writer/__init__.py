@@ -1,0 +1,1 @@
+"""The writer: makes rows durable, once."""

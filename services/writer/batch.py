@@ -1,0 +1,48 @@
+"""Rows waiting to become durable: accumulate, decide when to flush, split by file. Pure."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import date
+
+from shared.bus import Entry
+from shared.dataset import Partition, partition_of
+from shared.events import AnyEvent, Row, rows_of
+
+
+@dataclass
+class Batch:
+    """What was delivered and is not stored yet: rows by file, and the entries to acknowledge once they are."""
+
+    rows: dict[Partition, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    entries: list[Entry] = field(default_factory=list)
+    opened: float | None = None
+    """When the first entry came, in seconds of a monotonic clock."""
+
+    def add(self, entry: Entry, event: AnyEvent | None, now: float) -> None:
+        """Take an entry in; `event` is None for one that leaves no rows and is only acknowledged."""
+        if self.opened is None:
+            self.opened = now
+        self.entries.append(entry)
+        for row in rows_of(event) if event is not None else ():
+            self.rows[partition_of(row)].append(row)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def clear(self) -> None:
+        """Forget everything: it is durable and acknowledged."""
+        self.rows.clear()
+        self.entries.clear()
+        self.opened = None
+
+
+def should_flush(batch: Batch, now: float, *, max_age_seconds: float, max_entries: int) -> bool:
+    """Return whether a batch is old or large enough to be written."""
+    if batch.opened is None:
+        return False
+    return len(batch) >= max_entries or now - batch.opened >= max_age_seconds
+
+
+def is_retired(event: AnyEvent, today: date, retention_days: int) -> bool:
+    """Return whether an event belongs to a day that the retention has deleted or will delete next."""
+    return any(row.retired and (today - partition_of(row).day).days > retention_days for row in rows_of(event))

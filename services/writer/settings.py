@@ -1,0 +1,21 @@
+"""Settings of the writer."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.settings import CommonSettings
+
+
+class WriterSettings(CommonSettings):
+    """writer: makes rows durable."""
+
+    flush_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="Longest time that a row waits in memory before it is written")
+    ] = 10.0
+    flush_entries: Annotated[int, Field(ge=1, description="Most entries that wait in memory before a write")] = 20_000
+    retention_days: Annotated[
+        int,
+        Field(ge=1, description="Days for which raw candles are kept; a day that is not in Qlib yet is kept longer"),
+    ] = 90
+    writer_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9103

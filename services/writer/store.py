@@ -1,0 +1,119 @@
+"""Day files on disk: merge a batch in, retire old days, tell which minutes are there. I/O."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import structlog
+
+from shared.coverage import mask_to_text, span_mask
+from shared.dataset import Partition, day_digest, day_folder, days, partitions
+from shared.durable import fsync_folder
+from shared.events import BY_DATASET, Candle, Row
+from shared.grid import MINUTES_PER_DAY
+from shared.parquet import merge, read_rows, table_of, write_table
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What one written candle file holds now."""
+
+    partition: Partition
+    runs: str
+    newest: datetime
+
+
+def write_batch(root: Path, rows: Mapping[Partition, list[Row]]) -> list[Stored]:
+    """Merge rows into their files and make all of it durable; return what the candle files hold now.
+
+    Each file: temporary file, fsync, rename. Then each folder: fsync. A crash at any instant leaves every file whole,
+    old or new; redelivery merges to the same content.
+    """
+    stored = []
+    folders: set[Path] = set()
+    for partition, fresh in sorted(rows.items()):
+        kind = BY_DATASET[partition.dataset]
+        path = partition.path(root)
+        merged = merge(kind, read_rows(kind, path) if path.exists() else None, table_of(kind, fresh))
+        new_folder = not path.parent.exists()
+        write_table(path, merged, sync_folder=False)
+        folders.add(path.parent)
+        if new_folder:
+            folders |= {path.parent.parent, root}
+        if kind is Candle:
+            stored.append(_stored(partition, merged.column("open_time").to_pylist()))
+    for folder in folders:
+        fsync_folder(folder)
+    return stored
+
+
+def _stored(partition: Partition, open_times: list[datetime]) -> Stored:
+    return Stored(partition, mask_to_text(mask_of(open_times)), open_times[-1])
+
+
+def mask_of(open_times: list[datetime]) -> int:
+    """Return the mask of sorted, unique open times of one day."""
+    minutes = [instant.hour * 60 + instant.minute for instant in open_times]
+    if minutes[-1] - minutes[0] + 1 == len(minutes):  # no hole inside: nearly always
+        return span_mask(minutes[0], minutes[-1])
+    mask = 0
+    for minute in minutes:
+        mask |= 1 << minute
+    return mask
+
+
+def scan_coverage(root: Path) -> Iterator[tuple[date, list[Stored]]]:
+    """Yield what the candle files of each day hold, newest day first. Damaged files are named and left out."""
+    for day in reversed(days(root, Candle.dataset)):
+        found = []
+        for partition, _ in partitions(root, Candle.dataset, day):
+            try:
+                times = read_rows(Candle, partition.path(root), ["open_time"]).column("open_time").to_pylist()
+            except (OSError, ValueError) as error:
+                log.error("unreadable file", path=str(partition.path(root)), error=str(error))  # noqa: TRY400
+                continue
+            if times:
+                found.append(_stored(partition, times))
+        yield day, found
+
+
+def retirable(
+    raw_days: Iterable[date], newest: date, retention_days: int, converted: Callable[[date], bool]
+) -> list[date]:
+    """Return the days that are older than the retention and safely in Qlib. Pure."""
+    return [day for day in raw_days if (newest - day).days > retention_days and converted(day)]
+
+
+def retire(root: Path, today: date, retention_days: int, digests: Mapping[str, str]) -> list[date]:
+    """Delete raw days that are past the retention, but never one that is not converted as it stands; return them.
+
+    `digests` tells which version of which day the converter has put into Qlib; a day that changed since is kept.
+    """
+    retired: list[date] = []
+    for dataset, kind in BY_DATASET.items():
+        if not kind.retired:
+            continue
+
+        def is_converted(day: date, dataset: str = dataset, kind: type[Row] = kind) -> bool:
+            # Only what has features is converted; the rest is bounded by its age alone.
+            return not needs_conversion(kind) or digests.get(f"{dataset}/{day}") == day_digest(root, dataset, day)
+
+        for day in retirable(days(root, dataset), today, retention_days, is_converted):
+            shutil.rmtree(day_folder(root, dataset, day))
+            retired.append(day)
+            log.info("retired", dataset=dataset, day=str(day))
+    return retired
+
+
+def needs_conversion(kind: type[Row]) -> bool:
+    """Return whether rows of this kind become Qlib features."""
+    return bool(kind.features)
+
+
+def is_full(runs: str) -> bool:
+    """Return whether a day's runs cover all of it."""
+    return runs == f"0-{MINUTES_PER_DAY - 1}"
