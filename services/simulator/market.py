@@ -1,0 +1,126 @@
+"""What a market is to the simulator: instruments, closed minutes and settlements, all pure functions of time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+
+ANNOUNCED_MS = HOUR_MS
+"""How long before its listing an instrument is shown as `preopen`. OKX documents no figure."""
+
+DETAILS_MS = 5 * MINUTE_MS
+"""A preopen row is complete, and its channels open, at least five minutes before the listing (documented)."""
+
+State = Literal["unknown", "announced", "preopen", "live", "suspend", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One contract; ctVal and tickSz are powers of ten, so that every figure stays an exact decimal."""
+
+    inst_id: str
+    list_ms: int
+    contract_exponent: int
+    """ctVal = 10 ** this: base coin a contract (linear), or quote currency a contract (inverse)."""
+    price_decimals: int
+    """tickSz = 10 ** -this."""
+    inst_type: Literal["SWAP", "FUTURES"] = "SWAP"
+    inverse: bool = False
+    category: str = "1"
+    """instCategory: 1 crypto, 3 stocks, 4 commodities."""
+    announce_ms: int | None = None
+    """When it is first shown as `preopen`; None: an hour before the listing."""
+    delist_ms: int | None = None
+    suspended: bool = False
+    rate_cap: float = 0.015
+    """The clamp of the funding rate, on both sides."""
+
+    @property
+    def base(self) -> str:
+        """The base coin: `BTC` of `BTC-USDT-SWAP`."""
+        return self.inst_id.split("-")[0]
+
+    @property
+    def family(self) -> str:
+        """The instFamily: `BTC-USDT`, `BTC-USD_UM`."""
+        return "-".join(self.inst_id.split("-")[:2])
+
+    @property
+    def quote(self) -> str:
+        """The quote currency without its margin mark: `USD` of `BTC-USD_UM-SWAP`."""
+        return self.inst_id.split("-")[1].split("_")[0]
+
+    def state(self, at_ms: int) -> State:
+        """Where the instrument is in its life; `announced` is a preopen whose fields are still empty."""
+        if at_ms < self.list_ms:
+            announce = self.list_ms - ANNOUNCED_MS if self.announce_ms is None else self.announce_ms
+            if at_ms < announce:
+                return "unknown"
+            return "preopen" if at_ms >= self.list_ms - DETAILS_MS else "announced"
+        if self.delist_ms is not None and at_ms >= self.delist_ms:
+            return "gone"
+        return "suspend" if self.suspended else "live"
+
+    def is_served(self, at_ms: int) -> bool:
+        """Whether candles, funding and channels of it answer (else 51001 and 60018)."""
+        return self.state(at_ms) in {"preopen", "live", "suspend"}
+
+
+class Candle(NamedTuple):
+    """One minute; times in ms, volumes in base coin and in quote currency."""
+
+    open_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+    base_volume: float
+    quote_volume: float
+
+
+class Settlement(NamedTuple):
+    """A funding rate that was exchanged at an instant."""
+
+    funding_ms: int
+    rate: float
+
+
+class FundingPeriod(NamedTuple):
+    """The time between two settlements, as seen from inside it."""
+
+    began_ms: int
+    funding_ms: int
+    """The upcoming settlement."""
+    following_ms: int
+    """The settlement after the upcoming one (OKX: nextFundingTime)."""
+    settled: Settlement | None
+    """The last settlement that is known to have happened."""
+    upcoming_rate: float
+    """The rate that the upcoming settlement will have."""
+
+
+class Market(Protocol):
+    """The whole truth, past and future; what is visible when is decided by those who answer from it."""
+
+    @property
+    def instruments(self) -> Mapping[str, Instrument]:
+        """Every instrument that ever exists, by instId."""
+
+    @property
+    def end_ms(self) -> int | None:
+        """The last recorded open time, None for a market that never ends."""
+
+    def candles(self, inst_id: str, begin_ms: int, end_ms: int) -> list[Candle]:
+        """Return the minutes that open in [begin, end), oldest first; minutes that do not exist are left out."""
+
+    def newest_candles(self, inst_id: str, begin_ms: int, end_ms: int, limit: int) -> list[Candle]:
+        """Return the last `limit` of the minutes that open in [begin, end), oldest first."""
+
+    def settlements(self, inst_id: str, begin_ms: int, end_ms: int) -> list[Settlement]:
+        """Return the settlements in [begin, end), oldest first."""
+
+    def funding_period(self, inst_id: str, at_ms: int) -> FundingPeriod:
+        """Return the period that holds the instant; a settlement instant belongs to the period it begins."""
