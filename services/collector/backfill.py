@@ -1,0 +1,142 @@
+"""What is missing, fetched over REST: through the same normalisation, onto the same stream. I/O.
+
+Gaps are looked for all the time, in one way for every cause: a start, a reconnect, a lost confirm, a new member. The
+newest come first. Each endpoint has its own workers, so a month of history never delays the minute that was just lost.
+"""
+
+import asyncio
+import heapq
+from datetime import UTC, datetime
+
+import structlog
+
+from services.collector.intake import Intake
+from services.collector.metrics import ABSENT, MISSING, PAGES
+from services.collector.publisher import Publisher
+from services.collector.wanted import Request, Universe, pages, settle
+from shared.coverage import Gap
+from shared.events import Candle, FundingRate
+from shared.grid import DAY
+from shared.okx.rest import OkxError, UnknownInstrument
+from shared.okx.spelling import SpellingError, settlements_of
+from shared.service import Service
+
+log = structlog.get_logger()
+
+SWEEP_SECONDS = 0.5
+WORKERS = {True: 8, False: 8}
+"""Pages asked for at once, of the recent endpoint and of history; the client's limiters set the pace."""
+_RETRY_SECONDS = 5.0
+
+
+class Backfill:
+    """Keeps asking for what is missing until nothing is."""
+
+    def __init__(self, service: Service, universe: Universe, intake: Intake, publisher: Publisher) -> None:
+        self._service = service
+        self._universe = universe
+        self._intake = intake
+        self._publisher = publisher
+        self._running: dict[Request, asyncio.Task[None]] = {}
+        self._not_before: dict[str, float] = {}
+        self._missing_before: dict[str, list[Gap]] = {}
+
+    async def run(self) -> None:
+        """Sweep for gaps for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(SWEEP_SECONDS)
+                if self._service.clock.measured:
+                    for request in self._next_requests():
+                        self._running[request] = group.create_task(self._fetch(request))
+
+    def _next_requests(self) -> list[Request]:
+        """Return the newest missing pages for which a worker is free.
+
+        A minute is asked for when two sweeps in a row miss it: what is on its way meanwhile has arrived by then, also
+        where the exchange's clock runs many times faster than ours.
+        """
+        now, loop_now = self._service.clock.now(), asyncio.get_running_loop().time()
+        busy = {(request.symbol, request.gap.begin) for request in self._running}
+        free = {kind: count - sum(r.recent is kind for r in self._running) for kind, count in WORKERS.items()}
+        missing, candidates = 0, []
+        for symbol, wanted in self._universe.symbols.items():
+            gaps = wanted.gaps(now)
+            missing += sum(gap.minutes for gap in gaps)
+            twice = _in_both(gaps, self._missing_before.get(symbol, []))
+            self._missing_before[symbol] = gaps
+            if twice and self._not_before.get(symbol, 0.0) <= loop_now:
+                candidates.append(pages(wanted, twice, now))
+        self._tell(missing)
+        chosen: list[Request] = []
+        for request in heapq.merge(*candidates, key=lambda request: request.gap.end, reverse=True):
+            if not any(free.values()):
+                break
+            if free[request.recent] and (request.symbol, request.gap.begin) not in busy:
+                free[request.recent] -= 1
+                chosen.append(request)
+        return chosen
+
+    def _tell(self, missing: int) -> None:
+        MISSING.set(missing)
+        ABSENT.set(sum(wanted.absent.count() for wanted in self._universe.symbols.values()))
+        self._service.health.details["missing_minutes"] = missing
+        # The converter waits for this before it lays the calendar's origin down.
+        self._service.health.details["history_complete"] = missing < _NEARLY_NONE * max(1, len(self._universe.symbols))
+
+    async def _fetch(self, request: Request) -> None:
+        try:
+            await self._publisher.wait_for_stream(Candle.stream)
+            PAGES.labels("recent" if request.recent else "history").inc()
+            rows = await self._service.okx.candles(
+                request.symbol, request.gap.begin, request.gap.end, recent=request.recent
+            )
+            candles = self._intake.history(request, rows)
+            await self._publisher.put(candles)
+            self._intake.published(candles)
+            if (wanted := self._universe.symbols.get(request.symbol)) is not None:
+                settle(wanted, request, self._service.clock.now())
+            self._service.health.solved("history")
+        except UnknownInstrument as error:
+            log.warning("no history", symbol=request.symbol, error=str(error))
+            if (wanted := self._universe.symbols.get(request.symbol)) is not None:
+                wanted.absent.add_span(request.gap.begin, request.gap.end)
+        except OkxError as error:
+            self._service.health.problem("history", f"the exchange does not give history: {error}")
+            self._not_before[request.symbol] = asyncio.get_running_loop().time() + _RETRY_SECONDS
+        finally:
+            del self._running[request]
+
+    async def settlements(self, symbol: str, begin: datetime) -> bool:
+        """Fetch the settled funding rates of a symbol since a day before `begin`; return whether it worked.
+
+        The day before serves the first bars: their rate is the one that was settled last.
+        """
+        now = self._service.clock.now()
+        try:
+            rows = await self._service.okx.funding_history(symbol, since=begin - DAY, until=now)
+            found: list[FundingRate] = settlements_of(rows, known_time=now, receive_time=datetime.now(UTC))
+        except UnknownInstrument as error:
+            log.warning("no funding history", symbol=symbol, error=str(error))
+            return True
+        except (OkxError, SpellingError) as error:
+            self._service.health.problem("funding", f"the exchange does not give the funding history: {error}")
+            return False
+        self._service.health.solved("funding")
+        await self._publisher.put(found)
+        return True
+
+
+#: Minutes per symbol that may be on their way at any moment without the history being incomplete.
+_NEARLY_NONE = 10
+
+
+def _in_both(gaps: list[Gap], before: list[Gap]) -> list[Gap]:
+    """Return the parts of gaps that were missing before, too. Both lists are sorted and disjoint. Pure."""
+    found = []
+    for gap in gaps:
+        for old in before:
+            begin, end = max(gap.begin, old.begin), min(gap.end, old.end)
+            if begin < end:
+                found.append(Gap(begin, end))
+    return found

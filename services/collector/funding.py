@@ -1,0 +1,67 @@
+"""Funding messages → events: every prediction, and each settlement once it has rolled. Pure.
+
+The final rate of a period is `settFundingRate` after the roll, never the last prediction before it. What period a
+settlement ended is told by the messages before the roll; so a settlement is only taken from a roll that was seen, and
+the history endpoint fills in the others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from shared.events import FundingRate, PredictedFundingRate, Source
+from shared.okx.spelling import predicted_of, settled_of
+
+
+@dataclass
+class _Known:
+    prediction: PredictedFundingRate
+    settled: FundingRate | None = None
+
+
+@dataclass
+class FundingTracker:
+    """What was heard last of every symbol."""
+
+    known: dict[str, _Known] = field(default_factory=dict)
+
+    def hear(
+        self, row: Mapping[str, Any], *, source: Source, receive_time: datetime
+    ) -> tuple[list[FundingRate | PredictedFundingRate], bool]:
+        """Return the events of one funding row, and whether a settlement was missed (ask the history).
+
+        Raises `SpellingError` where the row makes no sense.
+        """
+        prediction = predicted_of(row, source=source, receive_time=receive_time)
+        known = self.known.get(prediction.symbol)
+        if known is None:
+            self.known[prediction.symbol] = _Known(prediction)
+            return [prediction], False
+        if prediction.known_time <= known.prediction.known_time:
+            return [], False  # a copy, or overtaken by a newer one
+        before, known.prediction = known.prediction, prediction
+        events: list[FundingRate | PredictedFundingRate] = [prediction]
+        rolled = prediction.funding_time > before.funding_time
+        period = before.interval_hours if rolled else (known.settled.interval_hours if known.settled else None)
+        settled = settled_of(row, period_hours=period, source=source, receive_time=receive_time)
+        if rolled and (settled is None or settled.funding_time != before.funding_time):
+            known.settled = None
+            return events, True
+        if settled is not None and (rolled or _differs(settled, known.settled)):
+            known.settled = settled
+            events.append(settled)
+        return events, False
+
+    def forget(self, symbol: str) -> None:
+        """Drop a symbol that is not collected any more."""
+        self.known.pop(symbol, None)
+
+
+def _differs(settled: FundingRate, before: FundingRate | None) -> bool:
+    """Return whether the exchange changed the rate of a settlement that was already handed on."""
+    return (
+        before is not None
+        and settled.funding_time == before.funding_time
+        and settled.funding_rate != before.funding_rate
+    )

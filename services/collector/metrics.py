@@ -1,0 +1,16 @@
+"""What the collector counts."""
+
+from prometheus_client import Counter, Gauge
+
+FRAMES = Counter("qlib_crypto_collector_rows_total", "Rows received over WebSocket", ["channel"])
+CONNECTS = Counter("qlib_crypto_collector_connects_total", "Connections opened", ["channel"])
+OPERATIONS = Counter("qlib_crypto_collector_operations_total", "Subscribe and unsubscribe frames", ["channel", "op"])
+SUBSCRIBED = Gauge("qlib_crypto_collector_subscribed", "Subscriptions acknowledged on the live connection", ["channel"])
+REJECTED = Counter("qlib_crypto_collector_rejected_total", "Subscriptions rejected", ["channel", "code"])
+CANDLES = Counter("qlib_crypto_collector_candles_total", "Closed candles handed on", ["source"])
+PAGES = Counter("qlib_crypto_collector_pages_total", "Pages of history asked for", ["endpoint"])
+MISSING = Gauge("qlib_crypto_collector_missing_minutes", "Minutes that should be there and are not yet")
+ABSENT = Gauge("qlib_crypto_collector_absent_minutes", "Minutes that the exchange does not have")
+BUFFERED = Gauge("qlib_crypto_collector_buffered_events", "Events waiting for the bus")
+FORGOTTEN = Counter("qlib_crypto_collector_forgotten_total", "Events dropped from a full buffer, to be fetched again")
+DATA_AGE = Gauge("qlib_crypto_collector_data_age_seconds", "Age of the newest row of a channel", ["channel"])

@@ -1,0 +1,31 @@
+"""Settings of the collector."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from shared.settings import CommonSettings
+
+
+class CollectorSettings(CommonSettings):
+    """collector: takes down closed candles and funding rates of the universe."""
+
+    backfill_days: Annotated[
+        int, Field(ge=0, le=3650, description="Whole UTC days of history to fetch before today; 0: from the start on")
+    ] = 30
+    retention_days: Annotated[
+        int, Field(ge=1, description="Days for which raw candles are kept; history beyond it is not fetched")
+    ] = 90
+    buffer_events: Annotated[
+        int, Field(ge=1_000, description="Most events that wait in memory while Redis is away")
+    ] = 200_000
+    collector_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9102
+
+    @model_validator(mode="after")
+    def _history_fits_retention(self) -> Self:
+        if self.backfill_days > self.retention_days:
+            raise ValueError(
+                f"BACKFILL_DAYS={self.backfill_days} reaches beyond RETENTION_DAYS={self.retention_days}: "
+                "history would be fetched and deleted again; lower the one or raise the other"
+            )
+        return self
