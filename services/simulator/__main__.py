@@ -18,14 +18,15 @@ from aiohttp import web
 
 from services.simulator.answers import Exchange
 from services.simulator.clock import SimulatedClock
-from services.simulator.faults import BadFault, FaultPlan, read_faults
+from services.simulator.faults import BadFaultError, FaultPlan, read_faults
 from services.simulator.market import HOUR_MS, MINUTE_MS, Market
-from services.simulator.replay import ReplayMarket, UnusableRecording, load_recording
-from services.simulator.rest import okx_app
+from services.simulator.replay import ReplayMarket, UnusableRecordingError, load_recording
+from services.simulator.rest import rest_app
 from services.simulator.sockets import Sockets
 from services.simulator.stats import Stats
 from services.simulator.synthetic import EARLIEST_START_MS, SyntheticMarket
 from services.simulator.tls import server_context
+from shared.log import setup_logging
 
 log = logging.getLogger("simulator")
 
@@ -37,7 +38,7 @@ LAST_CONFIRM_MS = MINUTE_MS + 5_000
 app = typer.Typer(add_completion=False)
 
 
-class UnusableArguments(Exception):
+class UnusableArgumentsError(Exception):
     """Arguments that contradict each other or the data."""
 
 
@@ -52,6 +53,7 @@ class Ports:
 
 @app.command(help=__doc__)
 def main(
+    *,
     data: Annotated[
         Path | None, typer.Option(help="Replay this folder: candles_1m.parquet and funding.parquet.")
     ] = None,
@@ -76,26 +78,26 @@ def main(
     ] = 2.0,
 ) -> None:
     """Read the arguments, build the market, serve it until told to stop."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    setup_logging("simulator")
     try:
         market, clock = _market(data, symbols, seed, start, speed)
         plan = FaultPlan()
         for fault in read_faults(faults.read_bytes()) if faults else []:
             plan.add(fault, clock.now_ms())
-    except (UnusableRecording, UnusableArguments, BadFault, OSError) as error:
+        context = server_context(ca_file, tuple(tls_name or ()))
+        exchange = Exchange(market, int(history_delay * 1000))
+        ports = Ports(host, rest_port, ws_port)
+        asyncio.run(_serve(exchange, clock, plan, context, ports, limits=limits, ca_file=ca_file))
+    except (UnusableRecordingError, UnusableArgumentsError, BadFaultError, OSError) as error:
         typer.echo(f"simulator: {error}", err=True)
         raise typer.Exit(2) from error
-    exchange = Exchange(market, int(history_delay * 1000))
-    context = server_context(ca_file, tuple(tls_name or ()))
-    ports = Ports(host, rest_port, ws_port)
-    asyncio.run(_serve(exchange, clock, plan, limits, context, ports, ca_file))
 
 
 def _market(
     data: Path | None, symbols: int | None, seed: int, start: str | None, speed: float
 ) -> tuple[Market, SimulatedClock]:
     if (data is None) == (symbols is None):
-        raise UnusableArguments("give either --data FOLDER (replay) or --symbols N (generate)")
+        raise UnusableArgumentsError("give either --data FOLDER (replay) or --symbols N (generate)")
     start_ms = _instant_ms(start) if start else None
     if data is not None:
         recording = load_recording(data)
@@ -103,7 +105,9 @@ def _market(
         return recording, SimulatedClock(_replay_start(recording, start_ms, end_ms), speed, end_ms)
     start_ms = int(time.time() * 1000) if start_ms is None else start_ms
     if start_ms < EARLIEST_START_MS:
-        raise UnusableArguments("a generated market has all its instruments from 2020-01-01 on: use a later --start")
+        raise UnusableArgumentsError(
+            "a generated market has all its instruments from 2020-01-01 on: use a later --start"
+        )
     return SyntheticMarket(symbols or 1, seed, start_ms), SimulatedClock(start_ms, speed)
 
 
@@ -112,8 +116,9 @@ def _replay_start(recording: ReplayMarket, start_ms: int | None, end_ms: int) ->
     if start_ms is None:
         return max(earliest_ms, recording.last_ms + MINUTE_MS - REPLAYED_BY_DEFAULT_MS)
     if not recording.first_ms <= start_ms < end_ms:
-        raise UnusableArguments(
-            f"--start lies outside of the recording, which holds {_iso(recording.first_ms)} to {_iso(recording.last_ms)}"
+        raise UnusableArgumentsError(
+            "--start lies outside of the recording, which holds "
+            f"{_iso(recording.first_ms)} to {_iso(recording.last_ms)}"
         )
     return start_ms
 
@@ -122,7 +127,7 @@ def _instant_ms(text: str) -> int:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UnusableArguments(f"--start is not an ISO time: {text!r}") from error
+        raise UnusableArgumentsError(f"--start is not an ISO time: {text!r}") from error
     return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
@@ -134,9 +139,10 @@ async def _serve(
     exchange: Exchange,
     clock: SimulatedClock,
     plan: FaultPlan,
-    limits: bool,
     context: ssl.SSLContext,
     ports: Ports,
+    *,
+    limits: bool,
     ca_file: Path | None,
 ) -> None:
     """Open both ports, say so on stdout, pump until SIGTERM or SIGINT."""
@@ -146,8 +152,8 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        rest_app = okx_app(exchange, clock, plan, stats, limits)
-        rest_port = await _listen(stack, rest_app, ports.host, ports.rest, context)
+        rest = rest_app(exchange, clock, plan, stats, limits=limits)
+        rest_port = await _listen(stack, rest, ports.host, ports.rest, context)
         ws_port = await _listen(stack, sockets.app(), ports.host, ports.ws, context)
         clock.restart()
         _announce(ports.host, rest_port, ws_port, ca_file, clock)
@@ -167,7 +173,12 @@ async def _listen(
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port, ssl_context=context).start()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+    except OSError as error:
+        raise UnusableArgumentsError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another port"
+        ) from error
     return int(runner.addresses[0][1])
 
 

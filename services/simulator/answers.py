@@ -33,7 +33,7 @@ class Answer:
     status: int = 200
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that the exchange refuses."""
 
     def __init__(self, code: str, message: str, status: int) -> None:
@@ -171,23 +171,23 @@ def answer(exchange: Exchange, path: str, params: Params, now_ms: int) -> Answer
     """Answer a request as the exchange would."""
     try:
         return Answer(ENDPOINTS[path].answer(exchange, params, now_ms))
-    except Refusal as refusal:
+    except RefusedError as refusal:
         return refusal.answer
 
 
 def _required(params: Params, name: str) -> str:
     value = params.get(name, "")
     if not value:
-        raise Refusal("50014", f"Parameter {name} can not be empty", 400)
+        raise RefusedError("50014", f"Parameter {name} can not be empty", 400)
     return value
 
 
-def _parameter_error(name: str) -> Refusal:
-    return Refusal("51000", f"Parameter {name} error", 400)
+def _parameter_error(name: str) -> RefusedError:
+    return RefusedError("51000", f"Parameter {name} error", 400)
 
 
-def _unknown_instrument() -> Refusal:
-    return Refusal("51001", "Instrument ID, Instrument ID code, or Spread ID doesn't exist.", 200)
+def _unknown_instrument() -> RefusedError:
+    return RefusedError("51001", "Instrument ID, Instrument ID code, or Spread ID doesn't exist.", 200)
 
 
 def _whole(params: Params, name: str, default: int) -> int:

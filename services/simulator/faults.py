@@ -18,7 +18,7 @@ LOG_LENGTH = 10_000
 Path = Literal["public", "business"]
 
 
-class BadFault(ValueError):
+class BadFaultError(ValueError):
     """A fault that is not understood; the message says what to write instead."""
 
 
@@ -156,7 +156,7 @@ def read_faults(text: bytes) -> list[Fault]:
     try:
         decoded = msgspec.json.decode(text, type=list[Fault] | Fault)
     except msgspec.MsgspecError as error:
-        raise BadFault(f"not a fault: {error}") from error
+        raise BadFaultError(f"not a fault: {error}") from error
     faults = decoded if isinstance(decoded, list) else [decoded]
     for fault in faults:
         _check(fault)
@@ -166,11 +166,11 @@ def read_faults(text: bytes) -> list[Fault]:
 def _check(fault: Fault) -> None:
     known = [*CONNECTION_KINDS, *PUSH_KINDS, *REQUEST_KINDS]
     if fault.kind not in known:
-        raise BadFault(f"no fault is called {fault.kind!r}; there are {', '.join(known)}")
+        raise BadFaultError(f"no fault is called {fault.kind!r}; there are {', '.join(known)}")
     if fault.kind in CONNECTION_KINDS and (fault.inst_id or fault.endpoint):
-        raise BadFault(f"{fault.kind} cuts connections: filter by `path`, not by instId or endpoint")
+        raise BadFaultError(f"{fault.kind} cuts connections: filter by `path`, not by instId or endpoint")
     if fault.kind == "silence" and fault.duration is None:
-        raise BadFault("silence needs a `duration` in seconds")
+        raise BadFaultError("silence needs a `duration` in seconds")
     begin_ms(fault, 0)
 
 
@@ -180,7 +180,7 @@ def begin_ms(fault: Fault, now_ms: int) -> int:
         try:
             instant = datetime.fromisoformat(fault.at)
         except ValueError as error:
-            raise BadFault(f"`at` is neither ms nor an ISO time: {fault.at!r}") from error
+            raise BadFaultError(f"`at` is neither ms nor an ISO time: {fault.at!r}") from error
         return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)
     return now_ms if fault.at is None else fault.at
 

@@ -8,7 +8,7 @@ QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "USD")
 KIND_MARKS = {"SWAP", "PERP", "PERPETUAL", "UM", "CM"}
 
 
-class UnreadableName(ValueError):
+class UnreadableNameError(ValueError):
     """A symbol from which no base coin can be read."""
 
 
@@ -26,7 +26,7 @@ def inst_id_of(symbol: str) -> str:
     if len(parts) == 1:
         parts = _split_quote(parts[0])
     if len(parts) != 2 or not all(re.fullmatch(r"[A-Z0-9]+", part) for part in parts):  # noqa: PLR2004 base and quote
-        raise UnreadableName(f"cannot read an instrument from the symbol {symbol!r}")
+        raise UnreadableNameError(f"cannot read an instrument from the symbol {symbol!r}")
     base, quote = parts
     return f"{base}-{quote}_UM-SWAP" if usd_margined and quote == "USD" else f"{base}-{quote}-SWAP"
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from services.simulator.market import HOUR_MS, MINUTE_MS, Candle, FundingPeriod, Instrument, Settlement
-from services.simulator.names import UnreadableName, inst_id_of
+from services.simulator.names import UnreadableNameError, inst_id_of
 from services.simulator.spelling import plain
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ ON_THE_MINUTE_MS = 1_000
 """A candle's time may lie this far behind its minute; more means that it is no open time."""
 
 
-class UnusableRecording(Exception):
+class UnusableRecordingError(Exception):
     """A recording that cannot be replayed; the message names the file, what is wrong and what to do."""
 
 
@@ -170,7 +170,7 @@ def _instrument(inst_id: str, rows: _Candles, last_ms: int) -> Instrument:
 
 
 def _decimals(prices: Floats) -> int:
-    """The decimals that the recorded prices use; a few thousand of them show it."""
+    """Count the decimals that the recorded prices use; a few thousand of them show it."""
     step = max(1, len(prices) // 2_000)
     sample = np.unique(prices[::step]).tolist()
     return max(len(plain(price).partition(".")[2]) for price in sample)
@@ -192,7 +192,7 @@ def _read_candles(path: Path) -> dict[str, _Candles]:
     times = _milliseconds(path, table["timestamp"])
     off_minute = times % MINUTE_MS
     if (off_minute >= ON_THE_MINUTE_MS).any():
-        raise UnusableRecording(
+        raise UnusableRecordingError(
             f"{path}: `timestamp` does not lie on whole minutes; it must be the open time (UTC) of each minute"
         )
     figures = np.column_stack([_floats(path, table, name) for name in (*PRICE_COLUMNS, "volume")])
@@ -206,9 +206,9 @@ def _read_candles(path: Path) -> dict[str, _Candles]:
 
 def _check_figures(path: Path, figures: Floats) -> None:
     if not np.isfinite(figures).all():
-        raise UnusableRecording(f"{path}: there are empty or infinite prices or volumes; leave such minutes out")
+        raise UnusableRecordingError(f"{path}: there are empty or infinite prices or volumes; leave such minutes out")
     if (figures[:, :4] <= 0).any() or (figures[:, 4] < 0).any():
-        raise UnusableRecording(f"{path}: there are prices that are not above 0, or negative volumes; remove them")
+        raise UnusableRecordingError(f"{path}: there are prices that are not above 0, or negative volumes; remove them")
     opens, highs, lows, closes = figures[:, :4].T
     if (highs < np.maximum(opens, closes)).any() or (lows > np.minimum(opens, closes)).any():
         log.warning("%s: some minutes open or close outside their own high and low; they are sent as recorded", path)
@@ -231,7 +231,7 @@ def _read_funding(path: Path) -> dict[str, _Funding]:
     table = _read_table(path, ("symbol", "timestamp", "funding_rate"))
     rates = _floats(path, table, "funding_rate")
     if not np.isfinite(rates).all():
-        raise UnusableRecording(f"{path}: there are empty or infinite funding rates; leave such rows out")
+        raise UnusableRecordingError(f"{path}: there are empty or infinite funding rates; leave such rows out")
     # Recorded settlements carry a few ms of jitter; a settlement lies on a minute.
     times = (_milliseconds(path, table["timestamp"]) + MINUTE_MS // 2) // MINUTE_MS * MINUTE_MS
     return {
@@ -241,19 +241,21 @@ def _read_funding(path: Path) -> dict[str, _Funding]:
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> pa.Table:
     if not path.is_file():
-        raise UnusableRecording(f"{path}: there is no such file; a recording holds {CANDLES_FILE} and {FUNDING_FILE}")
+        raise UnusableRecordingError(
+            f"{path}: there is no such file; a recording holds {CANDLES_FILE} and {FUNDING_FILE}"
+        )
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise UnusableRecording(f"{path}: not a readable Parquet file ({error}); write it again") from error
+        raise UnusableRecordingError(f"{path}: not a readable Parquet file ({error}); write it again") from error
     missing = [name for name in columns if name not in table.column_names]
     if missing:
-        raise UnusableRecording(
+        raise UnusableRecordingError(
             f"{path}: the column {', '.join(missing)} is missing (there are {', '.join(table.column_names)}); "
             f"a recording needs {', '.join(columns)}"
         )
     if not table.num_rows and path.name == CANDLES_FILE:
-        raise UnusableRecording(f"{path}: the file has no rows; record at least one minute")
+        raise UnusableRecordingError(f"{path}: the file has no rows; record at least one minute")
     return table
 
 
@@ -261,14 +263,14 @@ def _floats(path: Path, table: pa.Table, name: str) -> Floats:
     try:
         column = table[name].cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UnusableRecording(f"{path}: `{name}` is not numeric ({error}); write it as float64") from error
+        raise UnusableRecordingError(f"{path}: `{name}` is not numeric ({error}); write it as float64") from error
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
 def _milliseconds(path: Path, column: pa.ChunkedArray) -> Ints:
     """Read times of any spelling as Unix ms; naive ones are UTC, of integers the magnitude tells the unit."""
     if column.null_count:
-        raise UnusableRecording(f"{path}: some rows have no `timestamp`; remove them")
+        raise UnusableRecordingError(f"{path}: some rows have no `timestamp`; remove them")
     kind = column.type
     try:
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -279,7 +281,7 @@ def _milliseconds(path: Path, column: pa.ChunkedArray) -> Ints:
             return _scaled(np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64), divisor)
         numbers = np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UnusableRecording(f"{path}: `timestamp` is not a time ({error}); write timestamps or ms") from error
+        raise UnusableRecordingError(f"{path}: `timestamp` is not a time ({error}); write timestamps or ms") from error
     return _scaled(numbers, _unit_of(numbers))
 
 
@@ -316,11 +318,11 @@ def _instrument_codes(path: Path, symbols: Any) -> tuple[list[str], Ints]:
     """Return the instIds and, for each row, the number of its instId."""
     encoded = symbols.cast(pa.string()).combine_chunks().dictionary_encode()
     if encoded.null_count:
-        raise UnusableRecording(f"{path}: some rows have no `symbol`; remove them")
+        raise UnusableRecordingError(f"{path}: some rows have no `symbol`; remove them")
     try:
         inst_ids = [inst_id_of(symbol) for symbol in encoded.dictionary.to_pylist()]
-    except UnreadableName as error:
-        raise UnusableRecording(f"{path}: {error}; name it like ADA-USDT-SWAP") from error
+    except UnreadableNameError as error:
+        raise UnusableRecordingError(f"{path}: {error}; name it like ADA-USDT-SWAP") from error
     names = sorted(set(inst_ids))
     number = {name: index for index, name in enumerate(names)}
     renumbered = np.array([number[inst_id] for inst_id in inst_ids], dtype=np.int64)

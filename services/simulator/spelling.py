@@ -94,11 +94,51 @@ def settlement_row(instrument: Instrument, settlement: Settlement) -> dict[str, 
 
 
 INSTRUMENT_FIELDS = (
-    "alias,auctionEndTime,baseCcy,category,contTdSwTime,ctMult,ctType,ctVal,ctValCcy,expTime,futureSettlement,"
-    "groupId,instCategory,instFamily,instId,instIdCode,instType,lever,listTime,lotSz,maxIcebergSz,maxLmtAmt,"
-    "maxLmtSz,maxMktAmt,maxMktSz,maxPlatOILmt,maxStopSz,maxTriggerSz,maxTwapSz,minSz,openType,optType,posLmtAmt,"
-    "posLmtPct,preMktSwTime,quoteCcy,ruleType,settleCcy,state,stk,tickSz,tradeQuoteCcyList,uly,upcChg"
-).split(",")
+    "alias",
+    "auctionEndTime",
+    "baseCcy",
+    "category",
+    "contTdSwTime",
+    "ctMult",
+    "ctType",
+    "ctVal",
+    "ctValCcy",
+    "expTime",
+    "futureSettlement",
+    "groupId",
+    "instCategory",
+    "instFamily",
+    "instId",
+    "instIdCode",
+    "instType",
+    "lever",
+    "listTime",
+    "lotSz",
+    "maxIcebergSz",
+    "maxLmtAmt",
+    "maxLmtSz",
+    "maxMktAmt",
+    "maxMktSz",
+    "maxPlatOILmt",
+    "maxStopSz",
+    "maxTriggerSz",
+    "maxTwapSz",
+    "minSz",
+    "openType",
+    "optType",
+    "posLmtAmt",
+    "posLmtPct",
+    "preMktSwTime",
+    "quoteCcy",
+    "ruleType",
+    "settleCcy",
+    "state",
+    "stk",
+    "tickSz",
+    "tradeQuoteCcyList",
+    "uly",
+    "upcChg",
+)
 """The fields of a live answer; most are "" for a swap."""
 
 DELISTING_NOTICE_MS = DAY_MS

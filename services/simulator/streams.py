@@ -131,7 +131,7 @@ class Streams:
 
     def _happen(self, due: _Due, now_ms: int) -> Push | None:
         key, open_ms = due.key, due.open_ms
-        live = self._market.instruments[key.inst_id].state(now_ms) == "live"
+        live = self._market.instruments[key.inst_id].state(due.due_ms) == "live"
         if due.event == "confirm":
             return self._confirm(key, open_ms) if live else None
         if due.event == "minute":
@@ -142,11 +142,12 @@ class Streams:
             return self._forming(key, open_ms, now_ms) if live else None
         if due.event == "forming":
             return self._next_forming(key, open_ms, now_ms) if live else None
+        # Funding is told as of the instant it is due: however late the pump is, no settlement is skipped.
         if due.event == "settlement":
-            self._expect_settlement(key, now_ms)
+            self._expect_settlement(key, due.due_ms)
         else:
-            self._at(now_ms + self._funding_gap(key, now_ms), "funding", key)
-        return self._funding(key, now_ms) if live else None
+            self._at(due.due_ms + self._funding_gap(key, due.due_ms), "funding", key)
+        return self._funding(key, due.due_ms) if live else None
 
     def _confirm(self, key: Key, open_ms: int) -> Push | None:
         rows = self._market.candles(key.inst_id, open_ms, open_ms + 1)

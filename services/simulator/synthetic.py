@@ -102,7 +102,7 @@ class SyntheticMarket:
         self._instruments[inst_id] = Instrument(
             inst_id,
             contract_exponent=exponent,
-            price_decimals=max(0, math.ceil(4.5 - math.log10(price))),
+            price_decimals=max(0, math.ceil(5.3 - math.log10(price))),
             **contract,  # type: ignore[arg-type] # the fields of Instrument, spelled by the callers above
         )
 
@@ -156,7 +156,7 @@ class SyntheticMarket:
         )
 
     def _rate(self, inst_id: str, funding_ms: int) -> float:
-        """A third of the rates rest at the interest rate; the others drift with the coin's mood of some days."""
+        """Return a settled rate: a third rest at the interest rate, the others follow the coin's mood of some days."""
         if not self._characters[inst_id].crypto:
             return 0.0
         luck = _uniform(self._seed, inst_id, "luck", funding_ms)
@@ -180,7 +180,7 @@ class SyntheticMarket:
         return block
 
     def _level(self, inst_id: str, day: int) -> float:
-        """The logarithm of the price at midnight, relative to the instrument's level."""
+        """Return the logarithm of the price at midnight, relative to the instrument's level."""
         move = self._characters[inst_id].daily_move
         octaves = (
             math.sqrt(2**octave) * _smooth(self._seed, inst_id, f"level{octave}", day / 2**octave)
@@ -237,18 +237,18 @@ def _volumes(
 
 
 def _number(seed: int, *parts: object) -> int:
-    """A 64-bit number that depends on everything given and on nothing else."""
+    """Return a 64-bit number that depends on everything given and on nothing else."""
     text = ":".join(str(part) for part in (seed, *parts))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _uniform(seed: int, *parts: object) -> float:
-    """A number in [-1, 1)."""
+    """Return a number in [-1, 1)."""
     return _number(seed, *parts) / 2**63 - 1
 
 
 def _smooth(seed: int, inst_id: str, what: str, position: float) -> float:
-    """Noise in [-1, 1) that is known at whole positions and straight between them."""
+    """Return noise in [-1, 1) that is known at whole positions and straight between them."""
     whole = math.floor(position)
     before, after = (_uniform(seed, inst_id, what, whole + step) for step in (0, 1))
     return before + (after - before) * (position - whole)

@@ -1,6 +1,6 @@
 """The simulator's own certificate authority: made once, kept beside the file that clients trust."""
 
-import datetime
+import datetime as dt
 import logging
 import os
 import ssl
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 NAMES = ("localhost", "127.0.0.1", "::1", "simulator")
 """What the leaf is valid for; `simulator` is the name of the container."""
 
-RENEW_BEFORE = datetime.timedelta(days=30)
+RENEW_BEFORE = dt.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def _is_usable(files: _Files, names: tuple[str, ...]) -> bool:
         log.info("certificates are made anew: %s", error)
         return False
     stored = {str(entry.value) for entry in alternatives}
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return stored >= set(names) and all(cert.not_valid_after_utc > now + RENEW_BEFORE for cert in (ca, leaf))
 
 
@@ -76,7 +76,7 @@ def _issue(files: _Files, names: tuple[str, ...]) -> None:
 def _stored_authority(files: _Files) -> trustme.CA | None:
     try:
         ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
-        if ca.not_valid_after_utc < datetime.datetime.now(datetime.UTC) + RENEW_BEFORE:
+        if ca.not_valid_after_utc < dt.datetime.now(dt.UTC) + RENEW_BEFORE:
             return None
         return trustme.CA.from_pem(files.ca.read_bytes(), files.ca_key.read_bytes())
     except (OSError, ValueError):

@@ -47,6 +47,7 @@ class Simulator:
     @classmethod
     def start(
         cls,
+        *,
         data: Path | None = None,
         symbols: int | None = None,
         seed: int | None = None,
@@ -103,7 +104,9 @@ class Simulator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     @property
