@@ -7,7 +7,7 @@ every "is it over" decision use this clock, so neither changes anything (invaria
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from shared.grid import EPOCH
@@ -69,20 +69,34 @@ class ExchangeClock:
 
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=5))
     line: ClockLine | None = None
+    _fitted: bool = False
 
     @property
     def measured(self) -> bool:
-        """Whether the exchange was asked successfully at least once."""
-        return self.line is not None
+        """Whether offset and rate are known: the exchange was asked successfully at least twice."""
+        return self.line is not None and self._fitted
+
+    @property
+    def settled(self) -> bool:
+        """Whether the window holds enough samples; until then it is worth measuring again soon."""
+        return len(self.samples) >= _SETTLED_SAMPLES
 
     def add(self, sample: Sample) -> None:
-        """Take a measurement into account."""
-        if self.line is not None and abs(self.line.exchange(sample.received) - sample.exchange) > _JUMP_SECONDS * max(
-            1.0, self.line.rate
-        ):
-            self.samples.clear()  # the other clock was set, or another exchange answers: the past says nothing
+        """Take a measurement into account.
+
+        One that contradicts the line starts a new window: the other clock was set, or runs at another rate from now
+        on. The old rate holds until the next sample tells.
+        """
+        if self.line is not None and len(self.samples) > 1:
+            error = abs(self.line.exchange((sample.sent + sample.received) / 2) - sample.exchange)
+            if error > _JUMP_SECONDS * max(1.0, self.line.rate):
+                self.samples.clear()
         self.samples.append(sample)
-        self.line = fit(list(self.samples))
+        if len(self.samples) > 1:
+            self.line = fit(list(self.samples))
+            self._fitted = True
+        else:
+            self.line = replace(fit([sample]), rate=self.rate)
 
     def now(self) -> datetime:
         """Return the exchange's time."""
@@ -108,5 +122,6 @@ class ExchangeClock:
 
 #: A measurement that contradicts the line by more than this starts a new one.
 _JUMP_SECONDS = 5.0
+_SETTLED_SAMPLES = 3
 #: How long to wait before looking again at a clock that stands still (a replay that ended).
 _STANDSTILL_SECONDS = 1.0

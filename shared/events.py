@@ -8,7 +8,8 @@ Evolution rule: a new field gets a default; the type and the meaning of a field 
 """
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import Any, ClassVar, Literal, get_origin, get_type_hints
 
 import msgspec
 
@@ -210,11 +211,7 @@ def decode(fields: dict[str, str]) -> AnyEvent:
         raise UndecodableError(f"{kind.name}: {error}") from error
 
 
-def _nested_fields(kind: type[AnyEvent]) -> set[str]:
-    return _NESTED.setdefault(
-        kind,
-        {name for name, hint in get_type_hints(kind).items() if get_origin(hint) is tuple and get_args(hint)},
-    )
-
-
-_NESTED: dict[type[AnyEvent], set[str]] = {}
+@cache
+def _nested_fields(kind: type[AnyEvent]) -> frozenset[str]:
+    """Return the fields that hold more than one value: they travel as JSON."""
+    return frozenset(name for name, hint in get_type_hints(kind).items() if get_origin(hint) is tuple)

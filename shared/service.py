@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +26,11 @@ log = structlog.get_logger()
 
 #: How often the clock is measured. A clock that runs at another rate than ours drifts faster.
 _MEASURE_SECONDS = 10.0
-_MEASURE_SECONDS_ACCELERATED = 1.0
+_MEASURE_SECONDS_ACCELERATED = 2.0
+_MEASURE_SECONDS_UNSETTLED = 0.5
+
+
+_FAILURES_TOLD = 3
 
 
 @dataclass
@@ -138,24 +143,24 @@ async def wait_for_clock(service: Service, *, patience_seconds: float | None = N
 
 
 async def keep_clock(service: Service) -> None:
-    """Measure the exchange's clock: thrice at once, so that its rate is known, then again and again."""
+    """Measure the exchange's clock: quickly until its rate is known, then again and again."""
     attempt = 0
-    quick = 3
     while True:
         try:
             service.clock.add(await service.okx.measure_time())
         except OkxError as error:
-            service.health.problem("clock", f"the exchange does not tell its time: {error}")
-            await asyncio.sleep(backoff_seconds(attempt))
             attempt += 1
+            if attempt >= _FAILURES_TOLD:  # all services ask, and the endpoint takes 5 requests a second
+                service.health.problem("clock", f"the exchange does not tell its time: {error}")
+            await asyncio.sleep(backoff_seconds(attempt))
             continue
         service.health.solved("clock")
         CLOCK_OFFSET.set(service.clock.offset_seconds)
         CLOCK_RATE.set(service.clock.rate)
         attempt = 0
-        quick -= 1
         normal = _MEASURE_SECONDS if service.clock.rate == 1.0 else _MEASURE_SECONDS_ACCELERATED
-        await asyncio.sleep(0.25 if quick > 0 else normal)
+        pause = normal if service.clock.settled else _MEASURE_SECONDS_UNSETTLED
+        await asyncio.sleep(pause * random.uniform(0.7, 1.3))
 
 
 async def _keep_beating(service: Service) -> None:
