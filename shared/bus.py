@@ -271,6 +271,15 @@ class Bus:
         text = await self._redis.get(_UNIVERSE)
         return None if text is None else msgspec.json.decode(text, type=Ranking)
 
+    async def last_ranking(self) -> Ranking | None:
+        """Return the newest ranking whole, everybody's place included; None where the stream has none (any more).
+
+        Raises `UndecodableError`.
+        """
+        newest = await self._redis.xrevrange(Ranking.stream, count=1)
+        event = decode(newest[0][1]) if newest else None
+        return event if isinstance(event, Ranking) else None
+
     # --- what is stored, and up to when
 
     async def set_coverage(self, day: date, runs_by_symbol: Mapping[str, str]) -> None:
