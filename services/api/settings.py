@@ -1,0 +1,28 @@
+"""Settings of the api."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.settings import CommonSettings
+
+
+class ApiSettings(CommonSettings):
+    """api: says whether the system is healthy."""
+
+    api_host: Annotated[str, Field(description="Address on which the api answers; 0.0.0.0 in a container")] = (
+        "127.0.0.1"
+    )
+    api_port: Annotated[int, Field(ge=0, le=65535, description="Port of the api; 0: any free one")] = 8000
+    qlib_dir: Annotated[Path, Field(description="Folder of the Qlib data")] = Path("qlib_data")
+    # What the others are set to decides what is late; same names, same meaning as there.
+    flush_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="Longest time that a row waits in memory before it is written")
+    ] = 10.0
+    rank_every_hours: Annotated[
+        int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC")
+    ] = 8
+    convert_every: Annotated[
+        int, Field(ge=0, description="Seconds between conversions for fresher data; 0: once a day only")
+    ] = 0
