@@ -1,0 +1,115 @@
+"""Who is, or was, in the universe: from the bus for now, from the raw files for then. I/O."""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from pydantic import BaseModel, Field
+
+from services.api.snapshot import BusSilentError, Sources
+from shared.dataset import days, partitions
+from shared.events import Rank, RankBy, Ranking, UndecodableError
+from shared.parquet import read_rows
+
+
+class Member(BaseModel):
+    """One symbol of the universe."""
+
+    symbol: str
+    rank: int = Field(description="1 is the first")
+    funding_rate: float | None = Field(description="The rate as published; null where only the names are kept")
+    score: float | None = Field(description="What was ranked: |rate|, or |rate| per 8 h")
+    interval_hours: int | None = Field(description="Hours between its settlements, where the exchange told")
+
+
+class Universe(BaseModel):
+    """One ranking."""
+
+    ranked_time: datetime = Field(description="From when on it holds, on the exchange's clock")
+    rank_by: RankBy = Field(description="raw: the funding rate as published; per_8h: brought to 8 hours")
+    source: Literal["bus", "disk"]
+    total: int | None = Field(description="Swaps that were ranked, members or not; null where only the names are kept")
+    members: list[Member] = Field(description="In order of rank")
+
+
+async def current_universe(sources: Sources) -> Universe | None:
+    """Return the universe of now. Raises `BusSilentError`."""
+    ranking = await _last_ranking(sources)
+    if ranking is not None and ranking.ranks:
+        return _from_ranks(list(ranking.ranks), "bus")
+    # The stream may have been trimmed or damaged; the key of the current universe still has the names.
+    current = await sources.ask(sources.bus.universe())
+    return None if current is None else _names_only(current)
+
+
+async def universe_at(sources: Sources, at: datetime) -> Universe | None:
+    """Return the universe that held at a time: of the last ranking that was made by then.
+
+    The newest ranking may still be on its way to the disk, so the bus is asked first; without it the disk answers.
+    """
+    try:
+        newest = await _last_ranking(sources)
+    except BusSilentError:
+        newest = None
+    if newest is not None and newest.ranks and newest.ranked_time <= at:
+        return _from_ranks(list(newest.ranks), "bus")
+    ranks = await asyncio.to_thread(stored_ranking, sources.data_dir, at)
+    return _from_ranks(ranks, "disk") if ranks else None
+
+
+def stored_ranking(root: Path, at: datetime) -> list[Rank]:
+    """Return every place of the last ranking on disk with ranked_time <= at; empty where there is none.
+
+    Raises `OSError` or `ValueError` where a file that would decide is unreadable: an older answer would be wrong.
+    """
+    for day in reversed(days(root, Rank.dataset)):
+        if day > at.date():
+            continue
+        for partition, _ in partitions(root, Rank.dataset, day):
+            rows = read_rows(Rank, partition.path(root)).to_pylist()
+            if held := [row for row in rows if row["ranked_time"] <= at]:
+                last = max(row["ranked_time"] for row in held)
+                return [msgspec.convert(row, Rank) for row in held if row["ranked_time"] == last]
+    return []
+
+
+async def _last_ranking(sources: Sources) -> Ranking | None:
+    try:
+        return await sources.ask(sources.bus.last_ranking())
+    except UndecodableError:
+        return None
+
+
+def _from_ranks(ranks: list[Rank], source: Literal["bus", "disk"]) -> Universe:
+    members = sorted((place for place in ranks if place.member), key=lambda place: place.rank)
+    return Universe(
+        ranked_time=ranks[0].ranked_time,
+        rank_by=ranks[0].rank_by,
+        source=source,
+        total=len(ranks),
+        members=[
+            Member(
+                symbol=place.symbol,
+                rank=place.rank,
+                funding_rate=place.funding_rate,
+                score=place.score,
+                interval_hours=place.interval_hours,
+            )
+            for place in members
+        ],
+    )
+
+
+def _names_only(ranking: Ranking) -> Universe:
+    return Universe(
+        ranked_time=ranking.ranked_time,
+        rank_by=ranking.rank_by,
+        source="bus",
+        total=None,
+        members=[
+            Member(symbol=symbol, rank=place, funding_rate=None, score=None, interval_hours=None)
+            for place, symbol in enumerate(ranking.members, start=1)
+        ],
+    )
