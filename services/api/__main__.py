@@ -1,0 +1,89 @@
+"""`python -m services.api`: answers "is it healthy?" over HTTP."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import typer
+import uvicorn
+
+from services.api.app import create_app
+from services.api.settings import ApiSettings
+from services.api.snapshot import Sources, redis_name
+from services.api.status import Limits
+from shared.service import Service, running
+from shared.settings import read_settings
+
+log = structlog.get_logger()
+
+_LAST_ANSWERS_SECONDS = 3
+"""How long a stop waits for answers under way; a request takes no longer, unless the disk is slow."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: `running` has them, and sets `should_exit` by way of `stop`."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the port. Raises `OSError`; uvicorn itself would end the process from inside."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+async def serve(settings: ApiSettings) -> int:
+    """Run the api until it is stopped; return the exit code."""
+    async with running("api", settings) as service:
+        try:
+            listener = listen(settings.api_host, settings.api_port)
+        except OSError as error:
+            log.error("cannot listen", host=settings.api_host, port=settings.api_port, error=error.strerror)  # noqa: TRY400 - no trace needed
+            return 1
+        log.info("listening", host=settings.api_host, port=listener.getsockname()[1])
+        await _answer(service, settings, listener)
+    return 0
+
+
+async def _answer(service: Service, settings: ApiSettings, listener: socket.socket) -> None:
+    sources = Sources(
+        bus=service.bus,
+        redis_name=redis_name(settings.redis_url),
+        clock=service.clock,
+        health=service.health,
+        data_dir=settings.data_dir,
+        qlib_dir=settings.qlib_dir,
+    )
+    limits = Limits(settings.flush_seconds, settings.rank_every_hours, settings.convert_every)
+    config = uvicorn.Config(
+        create_app(sources, limits),
+        log_config=None,  # through structlog, like everything
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
+    )
+    server = _Server(config)
+    service.health.started = True
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve(sockets=[listener]))
+        await service.stop.wait()
+        server.should_exit = True
+
+
+def main() -> None:
+    """Answer "is it healthy?" over HTTP: status, lag, universe, datasets, metrics. Read only; docs at /docs.
+
+    Settings come from the environment and `.env`; see .env.example.
+    """
+    sys.exit(asyncio.run(serve(read_settings(ApiSettings))))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,119 @@
+"""What the api shows Prometheus: its own process, and gauges reckoned from a snapshot at each scrape. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from services.api.datasets import Disk
+from services.api.lag import symbol_ages
+from services.api.snapshot import API, SERVICES, Snapshot
+from services.api.status import Status, Verdict
+
+_PREFIX = "qlib_crypto_"
+
+
+class _Families(Collector):
+    """Families that were reckoned before: a scrape must not wait inside `collect`."""
+
+    def __init__(self, families: Iterable[GaugeMetricFamily]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        return iter(self._families)
+
+
+def exposition(snapshot: Snapshot, status: Status, disk: Disk | None) -> bytes:
+    """Return the text that Prometheus reads. What nobody can tell is left out, never shown as 0."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(families(snapshot, status, disk)))
+    return generate_latest(REGISTRY) + generate_latest(registry)
+
+
+def families(snapshot: Snapshot, status: Status, disk: Disk | None) -> Iterator[GaugeMetricFamily]:
+    """Yield the gauges of a snapshot."""
+    answers = snapshot.redis_problem is None
+    yield _gauge("redis_up", "1 while Redis answers", {(): float(answers)})
+    yield _gauge(
+        "service_ok",
+        "1 while the verdict on a service is ok",
+        {(row.service,): float(row.verdict is Verdict.OK) for row in status.services},
+        ["service"],
+    )
+    if answers:
+        yield from _bus_families(snapshot)
+    if disk is not None:
+        yield from _disk_families(disk)
+
+
+def _bus_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
+    heard = {(service,): float(service in snapshot.heartbeats) for service in (*SERVICES, API)}
+    yield _gauge("service_up", "1 while a service beats", heard, ["service"])
+    yield from _lag_families(snapshot)
+    ages = {(age.symbol,): age.age_seconds for age in symbol_ages(snapshot) if age.age_seconds is not None}
+    yield _gauge(
+        "candle_age_seconds",
+        "Seconds of the exchange's clock since the end of a member's last candle",
+        ages,
+        ["symbol"],
+    )
+    marks = {name: mark for name, mark in snapshot.watermarks.items() if not name.startswith("newest:")}
+    behind = {(name,): _age(snapshot, mark) for name, mark in marks.items()}
+    yield _gauge("watermark_age_seconds", "How far a watermark is behind the exchange's clock", behind, ["watermark"])
+    if snapshot.universe is not None:
+        age = {(): _age(snapshot, snapshot.universe.ranked_time)}
+        yield _gauge("universe_age_seconds", "Seconds of the exchange's clock since the last ranking", age)
+        yield _gauge("universe_members", "Symbols in the universe", {(): len(snapshot.universe.members)})
+    yield _gauge("dead_letter_entries", "Inputs that were set aside and are kept", {(): snapshot.dead_letters})
+
+
+def _age(snapshot: Snapshot, mark: datetime) -> float:
+    return (snapshot.clock.exchange_time - mark).total_seconds()
+
+
+def _lag_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
+    lags = {(lag.stream, lag.group): lag for lag in snapshot.lags}
+    lengths = {(stream,): lag.length for (stream, _), lag in lags.items()}
+    yield _gauge("stream_length", "Entries in a stream", lengths, ["stream"])
+    per_group = ["stream", "group"]
+    yield _gauge("group_lag", "Entries not yet delivered", {key: lag.lag for key, lag in lags.items()}, per_group)
+    yield _gauge(
+        "group_pending",
+        "Entries delivered and not acknowledged",
+        {key: lag.pending for key, lag in lags.items()},
+        per_group,
+    )
+    yield _gauge(
+        "group_oldest_age_seconds",
+        "Age of the oldest entry that is lagging or pending; 0: none is",
+        {key: lag.oldest_age_seconds for key, lag in lags.items()},
+        per_group,
+    )
+
+
+def _disk_families(disk: Disk) -> Iterator[GaugeMetricFamily]:
+    raw = {(dataset.dataset,): dataset for dataset in disk.raw}
+    yield _gauge(
+        "dataset_bytes", "Bytes of a raw dataset", {key: dataset.bytes for key, dataset in raw.items()}, ["dataset"]
+    )
+    yield _gauge(
+        "dataset_files", "Files of a raw dataset", {key: dataset.files for key, dataset in raw.items()}, ["dataset"]
+    )
+    qlib = {(frequency.frequency,): frequency for frequency in disk.qlib.frequencies}
+    yield _gauge(
+        "qlib_bytes", "Bytes of the bins", {key: frequency.bytes for key, frequency in qlib.items()}, ["frequency"]
+    )
+    yield _gauge(
+        "qlib_bars", "Instants of a calendar", {key: frequency.bars for key, frequency in qlib.items()}, ["frequency"]
+    )
+
+
+def _gauge[Key: tuple[str, ...]](
+    name: str, text: str, values: Mapping[Key, float], labels: Iterable[str] = ()
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(_PREFIX + name, text, labels=list(labels))
+    for key, value in values.items():
+        family.add_metric(list(key), value)
+    return family

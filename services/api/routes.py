@@ -1,0 +1,217 @@
+"""The questions that the api answers. Only GET: it reads, and changes nothing."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field
+
+from services.api.datasets import Disk, DiskReader
+from services.api.lag import Lag, lag_of
+from services.api.metrics import exposition
+from services.api.snapshot import BusSilentError, Snapshot, Sources, read_snapshot
+from services.api.status import Limits, Status, not_ready, status_of
+from services.api.universe import Universe, current_universe, universe_at
+
+router = APIRouter()
+
+
+class Index(BaseModel):
+    """What there is to ask."""
+
+    name: Literal["qlib-crypto"] = "qlib-crypto"
+    docs: str = "/docs"
+    questions: dict[str, str]
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """Whether every service has come up."""
+
+    ready: bool
+    reasons: list[str] = Field(description="Why not; empty where it is")
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+class Datasets(Disk):
+    """What is on disk, and up to when it is complete."""
+
+    watermarks: dict[str, datetime] | None = Field(
+        description="Up to when each stage is complete; null where Redis does not answer"
+    )
+    redis: str = Field(description="ok, or why Redis does not answer")
+
+
+class DeadLetter(BaseModel):
+    """An input that made no sense."""
+
+    id: str
+    at: str | None = Field(None, description="When it was set aside, on the host's clock")
+    origin: str | None = Field(None, description="Which service met it, and where")
+    error: str | None = Field(None, description="What is wrong with it")
+    payload: str | None = Field(None, description="The input itself")
+
+
+class DeadLetters(BaseModel):
+    """What was set aside."""
+
+    total: int = Field(description="How many are kept; the oldest go beyond 10,000")
+    newest: list[DeadLetter] = Field(description="Newest first")
+
+
+def _sources(request: Request) -> Sources:
+    sources: Sources = request.app.state.sources
+    return sources
+
+
+def _limits(request: Request) -> Limits:
+    limits: Limits = request.app.state.limits
+    return limits
+
+
+def _disk(request: Request) -> DiskReader:
+    disk: DiskReader = request.app.state.disk
+    return disk
+
+
+async def _snapshot(sources: Annotated[Sources, Depends(_sources)]) -> Snapshot:
+    return await read_snapshot(sources)
+
+
+type From = Annotated[Sources, Depends(_sources)]
+type Now = Annotated[Snapshot, Depends(_snapshot)]
+type Late = Annotated[Limits, Depends(_limits)]
+type OnDisk = Annotated[DiskReader, Depends(_disk)]
+
+_SILENT: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Redis does not answer"}}
+
+
+@router.get("/", summary="What is there to ask?")
+async def index() -> Index:
+    """List the questions."""
+    asked = (route for route in router.routes if isinstance(route, APIRoute) and route.path != "/")
+    return Index(questions={route.path: route.summary or "" for route in asked})
+
+
+@router.get("/health", summary="Is the api alive?")
+async def health() -> Alive:
+    """Answer as long as the process does, whatever the state of the rest."""
+    return Alive()
+
+
+@router.get(
+    "/ready",
+    summary="Has every service come up?",
+    responses={503: {"model": Readiness, "description": "Not yet; the reasons say who is missing"}},
+)
+async def ready(snapshot: Now, response: Response) -> Readiness:
+    """Return 200 once Redis answers and ranker, collector, writer and converter beat and are past their start."""
+    reasons = not_ready(snapshot)
+    if reasons:
+        response.status_code = 503
+    return Readiness(ready=not reasons, reasons=reasons)
+
+
+@router.get("/status", summary="Is it healthy, and what is wrong where it is not?")
+async def status(snapshot: Now, limits: Late) -> Status:
+    """Return a verdict and a sentence for every service and for the whole. 200 with Redis down, too."""
+    return status_of(snapshot, limits)
+
+
+@router.get("/lag", summary="How far behind is whom?", responses=_SILENT)
+async def lag(
+    snapshot: Now,
+    all_symbols: Annotated[bool, Query(alias="all", description="Also symbols that left the universe")] = False,
+) -> Lag:
+    """Return lag and pending of every group, and the age of every member's newest candle."""
+    if snapshot.redis_problem is not None:
+        raise HTTPException(503, snapshot.redis_problem)
+    return lag_of(snapshot, all_symbols=all_symbols)
+
+
+@router.get(
+    "/universe",
+    summary="Who is, or was, in the universe?",
+    responses=_SILENT | {404: {"model": Problem, "description": "There is no ranking (that old)"}},
+)
+async def universe(
+    sources: From,
+    at: Annotated[
+        datetime | None,
+        Query(description="ISO 8601; without an offset it is UTC. Left out: now", examples=["2025-04-05T08:00:00Z"]),
+    ] = None,
+) -> Universe:
+    """Return the last ranking that was made by a time, its members in order of rank."""
+    instant = None if at is None else _utc(at)
+    try:
+        found = await (current_universe(sources) if instant is None else universe_at(sources, instant))
+    except BusSilentError as error:
+        raise HTTPException(503, f"{error}; ask with ?at= for what is on disk") from error
+    except (OSError, ValueError) as error:
+        raise HTTPException(503, f"a ranking on disk is unreadable: {error}") from error
+    if found is None:
+        raise HTTPException(404, "nothing is ranked yet" if at is None else f"nothing was ranked by {instant}")
+    return found
+
+
+def _utc(instant: datetime) -> datetime:
+    try:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError as error:  # an offset that leads out of the years 1 to 9999
+        raise HTTPException(422, f"no such time: {instant}") from error
+
+
+@router.get(
+    "/datasets",
+    summary="What is on disk, and up to when?",
+    responses={503: {"model": Problem, "description": "A folder cannot be read"}},
+)
+async def datasets(snapshot: Now, disk: OnDisk) -> Datasets:
+    """Return days, files and bytes of the raw data, and bars and symbols of the Qlib data."""
+    try:
+        found = await disk.read()
+    except OSError as error:
+        raise HTTPException(503, f"cannot read the data: {error}") from error
+    marks = {name: mark for name, mark in snapshot.watermarks.items() if not name.startswith("newest:")}
+    return Datasets(
+        raw=found.raw,
+        qlib=found.qlib,
+        watermarks=marks if snapshot.redis_problem is None else None,
+        redis=snapshot.redis_problem or "ok",
+    )
+
+
+@router.get("/metrics", summary="The same as numbers, for Prometheus", response_class=Response)
+async def metrics(snapshot: Now, limits: Late, disk: OnDisk) -> Response:
+    """Return Prometheus' text format. It answers with Redis down, too: `qlib_crypto_redis_up` is 0 then."""
+    try:
+        found = await disk.read()
+    except OSError:
+        found = None
+    text = exposition(snapshot, status_of(snapshot, limits), found)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/dead-letters", summary="Which inputs made no sense?", responses=_SILENT)
+async def dead_letters(
+    sources: From,
+    count: Annotated[int, Query(ge=1, le=1000, description="How many of the newest to show")] = 20,
+) -> DeadLetters:
+    """Return how many inputs were set aside, and the newest of them with their error and origin."""
+    try:
+        total, newest = await sources.ask(sources.bus.dead_letters(count))
+    except BusSilentError as error:
+        raise HTTPException(503, str(error)) from error
+    return DeadLetters(total=total, newest=[DeadLetter.model_validate(fields) for fields in newest])
