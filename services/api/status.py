@@ -214,7 +214,7 @@ def _lagging(service: str, snapshot: Snapshot, limits: Limits) -> Iterator[Findi
         elif lag.lag + lag.pending > NEAR_CAP * CAPS[lag.stream]:
             yield (
                 Verdict.LAGGING,
-                f"{_backlog(lag)}, near the {CAPS[lag.stream]} from which on the oldest are dropped",
+                f"{_backlog(lag)}, near the cap of {CAPS[lag.stream]}: then the oldest go",
             )
 
 

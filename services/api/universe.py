@@ -67,7 +67,7 @@ def stored_ranking(root: Path, at: datetime) -> list[Rank]:
     for day in reversed(days(root, Rank.dataset)):
         if day > at.date():
             continue
-        for partition, _ in partitions(root, Rank.dataset, day):
+        for partition, _ in list(partitions(root, Rank.dataset, day)):
             rows = read_rows(Rank, partition.path(root)).to_pylist()
             if held := [row for row in rows if row["ranked_time"] <= at]:
                 last = max(row["ranked_time"] for row in held)
