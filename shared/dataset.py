@@ -10,7 +10,7 @@ Hive folders, so DuckDB, Polars, Spark and pandas read a range with one line and
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -67,8 +67,13 @@ def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition,
 
 
 def day_digest(root: Path, dataset: str, day: date) -> str:
-    """Name one version of a whole day: it differs as soon as one of its files does."""
-    listing = sorted((partition.path(root).name, signature(stat)) for partition, stat in partitions(root, dataset, day))
+    """Name the version of a whole day that is on disk: it differs as soon as one of its files does."""
+    return digest_of({partition: signature(stat) for partition, stat in partitions(root, dataset, day)})
+
+
+def digest_of(versions: Mapping[Partition, str]) -> str:
+    """Name a version of a whole day from the signatures of its files. Pure."""
+    listing = sorted((partition.symbol or "", version) for partition, version in versions.items())
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
 
 

@@ -1,0 +1,1 @@
+"""The converter: makes what is durable readable by Qlib."""

@@ -1,0 +1,13 @@
+"""What the converter counts."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CONVERSIONS = Counter("qlib_crypto_converter_conversions_total", "Conversions tried", ["outcome"])
+SECONDS = Histogram(
+    "qlib_crypto_converter_seconds", "Duration of a conversion", buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800)
+)
+DAYS = Counter("qlib_crypto_converter_days_total", "Days of a symbol computed")
+CONVERTED_UNTIL = Gauge("qlib_crypto_converter_converted_until_seconds", "Watermark, Unix seconds, exchange's clock")
+LEFT_OUT = Gauge(
+    "qlib_crypto_converter_left_out_days", "Raw days before the calendar's origin; --rebuild takes them in"
+)

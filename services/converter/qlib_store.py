@@ -1,0 +1,207 @@
+"""Qlib's folder on disk: bins by offset, calendars and instruments by rename. The only file that knows its layout.
+
+    calendars/1min.txt                      one label a line: the commit record
+    instruments/all.txt                     symbol, first, last
+    features/btc_usdt/close.1min.bin        little-endian float32: the position of the first value, then the values
+
+A reader seeks in the bins up to the calendar's end, so values beyond it are invisible: first all bins, then the
+calendars, then the instruments. Writing a value twice at its offset changes nothing, so a run that died is run again.
+Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarStorage`, `FileInstrumentStorage`).
+"""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines, future_bars
+from shared.durable import fsync_folder, replace_file
+
+_WIDTH = 4
+_LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Values of consecutive bars, from a position of the calendar on."""
+
+    position: int
+    values: Values
+
+    @property
+    def end(self) -> int:
+        """Return the position after the last value."""
+        return self.position + len(self.values)
+
+
+@dataclass
+class QlibStore:
+    """One provider folder."""
+
+    root: Path
+    _touched: set[Path] = field(default_factory=set)
+
+    # --- what is there
+
+    def calendar(self, frequency: Frequency) -> tuple[datetime, int] | None:
+        """Return the origin and the number of bars of a calendar, or None where there is none yet."""
+        path = self._calendar_path(frequency)
+        if not path.exists():
+            return None
+        with path.open(encoding="ascii") as handle:
+            first = handle.readline().strip()
+        if not first:
+            return None
+        bars, rest = divmod(path.stat().st_size, _label_bytes(frequency))
+        if rest:
+            raise ValueError(f"{path}: its size is no multiple of a label's; it was not written by this converter")
+        return datetime.fromisoformat(first).replace(tzinfo=UTC), bars
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have features, in upper case."""
+        folder = self.root / "features"
+        return sorted(entry.name.upper() for entry in os.scandir(folder)) if folder.exists() else []
+
+    def extent(self, symbol: str, name: str, frequency: Frequency) -> tuple[int, int] | None:
+        """Return the positions [first, end) that a bin holds, or None where there is no bin."""
+        path = self.bin_path(symbol, name, frequency)
+        try:
+            with path.open("rb") as handle:
+                header = handle.read(_WIDTH)
+                size = os.fstat(handle.fileno()).st_size
+        except FileNotFoundError:
+            return None
+        first = int(np.frombuffer(header, "<f4")[0])
+        return first, first + size // _WIDTH - 1
+
+    def bin_path(self, symbol: str, name: str, frequency: Frequency) -> Path:
+        """Return where a field of a symbol lies."""
+        return self.root / "features" / symbol.lower() / f"{name}.{frequency.name}.bin"
+
+    def _calendar_path(self, frequency: Frequency, suffix: str = "") -> Path:
+        return self.root / "calendars" / f"{frequency.name}{suffix}.txt"
+
+    # --- features
+
+    def write(self, symbol: str, name: str, frequency: Frequency, slices: list[Slice]) -> None:
+        """Put values at their positions: in place inside the bin, behind its end, or before its start.
+
+        slices: sorted and disjoint; the first begins and the last ends with a bar that exists.
+        """
+        path = self.bin_path(symbol, name, frequency)
+        extent = self.extent(symbol, name, frequency)
+        if extent is None or slices[0].position < extent[0]:
+            self._rewrite(path, extent, slices)
+        else:
+            self._patch(path, extent, slices)
+        self._touched.add(path)
+
+    def _rewrite(self, path: Path, extent: tuple[int, int] | None, slices: list[Slice]) -> None:
+        """Write a bin anew, with a new first position. A new file comes by rename, so that no reader sees half."""
+        parts = slices
+        if extent is not None:
+            old = np.fromfile(path, "<f4", offset=_WIDTH, count=extent[1] - extent[0])
+            parts = [Slice(extent[0], old), *slices]
+        first, end = slices[0].position, max(part.end for part in parts)
+        values = np.full(end - first, np.nan, "<f4")
+        for part in parts:
+            values[part.position - first : part.end - first] = part.values
+        content = np.concatenate([np.array([first], "<f4"), values]).tobytes()
+        replace_file(path, lambda temporary: temporary.write_bytes(content), sync_folder=False)
+
+    def _patch(self, path: Path, extent: tuple[int, int], slices: list[Slice]) -> None:
+        first, end = extent
+        with path.open("r+b") as handle:
+            for part in slices:
+                if part.position > end:  # a hole between the bin's end and the slice: bars that do not exist
+                    hole = np.full(part.position - end, np.nan, "<f4")
+                    part = Slice(end, np.concatenate([hole, part.values]))  # noqa: PLW2901
+                os.pwrite(handle.fileno(), part.values.astype("<f4").tobytes(), _WIDTH * (1 + part.position - first))
+                end = max(end, part.end)
+
+    # --- commit
+
+    def commit(self, origin: datetime, until: datetime, market_texts: dict[str, str]) -> None:
+        """Make everything visible: bins durable, then the calendars, then the instruments.
+
+        until: the instant up to which minutes are there; calendars never get shorter.
+        """
+        self._sync_bins()
+        for frequency in FREQUENCIES:
+            self._write_calendar(frequency, origin, frequency.bars_until(origin, until))
+        for market, text in market_texts.items():
+            path = self.root / "instruments" / f"{market}.txt"
+            replace_file(path, lambda temporary, text=text: temporary.write_text(text, encoding="ascii"))  # type: ignore[misc]
+
+    def _sync_bins(self) -> None:
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(_fsync, self._touched))
+            list(pool.map(fsync_folder, {path.parent for path in self._touched}))
+        if self._touched:
+            fsync_folder(self.root / "features")
+        self._touched.clear()
+
+    def _write_calendar(self, frequency: Frequency, origin: datetime, bars: int) -> None:
+        existing = self.calendar(frequency)
+        known = existing[1] if existing else 0
+        bars = max(bars, known)
+        path = self._calendar_path(frequency)
+        if bars > known:
+            replace_file(
+                path,
+                lambda temporary: _extend(
+                    path, temporary, known, calendar_lines(frequency, origin, known, bars - known)
+                ),
+            )
+        if frequency.future and bars > known:
+            text = calendar_lines(frequency, origin, 0, future_bars(bars))
+            replace_file(
+                self._calendar_path(frequency, "_future"),
+                lambda temporary: temporary.write_text(text, encoding="ascii"),
+            )
+
+    def day_spans(
+        self, frequency: Frequency, origin: datetime, until: datetime
+    ) -> dict[str, tuple[datetime, datetime]]:
+        """Return the first and last bar of every symbol, as far as the calendar shows them."""
+        bars = frequency.bars_until(origin, until)
+        found = {}
+        for symbol in self.symbols():
+            extent = self.extent(symbol, "close", frequency)
+            if extent is not None and extent[0] < bars:
+                last = min(extent[1], bars) - 1
+                found[symbol] = (origin + extent[0] * frequency.step, origin + last * frequency.step)
+        return found
+
+
+def trimmed(close: Values) -> tuple[int, int] | None:
+    """Return the [first, end) of the bars that exist, or None where none does. Pure."""
+    present = np.flatnonzero(~np.isnan(close))
+    return (int(present[0]), int(present[-1]) + 1) if len(present) else None
+
+
+def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:
+    """Write a calendar by copying what is known and adding what is new: the cost follows the new bars."""
+    if known:
+        shutil.copyfile(path, temporary)
+    with temporary.open("a", encoding="ascii") as handle:
+        handle.write(lines)
+
+
+def _label_bytes(frequency: Frequency) -> int:
+    return _LABEL_BYTES[frequency.minutes % 1440 == 0]
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

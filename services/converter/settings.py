@@ -1,0 +1,32 @@
+"""Settings of the converter."""
+
+from datetime import time
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from shared.settings import CommonSettings
+
+
+class ConverterSettings(CommonSettings):
+    """converter: turns raw days into Qlib's format."""
+
+    qlib_dir: Annotated[Path, Field(description="Qlib's provider folder")] = Path("qlib_data")
+    convert_at: Annotated[
+        time, Field(description="UTC time of the daily conversion, HH:MM; it waits for the writer's watermark")
+    ] = time(0, 0)
+    convert_every: Annotated[
+        int, Field(ge=0, description="Seconds between conversions for fresher data; 0: once a day only")
+    ] = 0
+    converter_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9104
+
+    @field_validator("convert_at", mode="before")
+    @classmethod
+    def _hours_and_minutes(cls, value: object) -> object:
+        if isinstance(value, str):
+            hours, colon, minutes = value.partition(":")
+            if not (colon and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):  # noqa: PLR2004
+                raise ValueError("must be HH:MM, 00:00 to 23:59, UTC")
+            return time(int(hours), int(minutes))
+        return value
