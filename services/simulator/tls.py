@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,11 @@ def _stored_authority(files: _Files) -> trustme.CA | None:
         ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
         if ca.not_valid_after_utc < dt.datetime.now(dt.UTC) + RENEW_BEFORE:
             return None
+        key = serialization.load_pem_private_key(files.ca_key.read_bytes(), password=None)
+        if key.public_key() != ca.public_key():
+            return None
         return trustme.CA.from_pem(files.ca.read_bytes(), files.ca_key.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return None
 
 

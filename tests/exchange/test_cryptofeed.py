@@ -11,7 +11,7 @@ import pytest
 from tests.support.simulator import Simulator
 
 CLIENT = Path(__file__).with_name("cryptofeed_client.py")
-SECONDS = 5
+SECONDS = 4
 INST_IDS = {f"{base}-USDT-PERP": f"{base}-USDT-SWAP" for base in ("ADA", "1000PEPE", "LATE")}
 
 
