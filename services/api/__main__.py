@@ -59,7 +59,12 @@ async def _answer(service: Service, settings: ApiSettings, listener: socket.sock
         data_dir=settings.data_dir,
         qlib_dir=settings.qlib_dir,
     )
-    limits = Limits(settings.flush_seconds, settings.rank_every_hours, settings.convert_every)
+    limits = Limits(
+        flush_seconds=settings.flush_seconds,
+        rank_every_hours=settings.rank_every_hours,
+        convert_every=settings.convert_every,
+        convert_at=settings.convert_at,
+    )
     config = uvicorn.Config(
         create_app(sources, limits),
         log_config=None,  # through structlog, like everything

@@ -1,5 +1,6 @@
 """Settings of the api."""
 
+from datetime import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ class ApiSettings(CommonSettings):
         "127.0.0.1"
     )
     api_port: Annotated[int, Field(ge=0, le=65535, description="Port of the api; 0: any free one")] = 8000
-    qlib_dir: Annotated[Path, Field(description="Folder of the Qlib data")] = Path("qlib_data")
+    qlib_dir: Annotated[Path, Field(description="Qlib's provider folder")] = Path("qlib_data")
     # What the others are set to decides what is late; same names, same meaning as there.
     flush_seconds: Annotated[
         float, Field(gt=0, le=3600, description="Longest time that a row waits in memory before it is written")
@@ -26,3 +27,6 @@ class ApiSettings(CommonSettings):
     convert_every: Annotated[
         int, Field(ge=0, description="Seconds between conversions for fresher data; 0: once a day only")
     ] = 0
+    convert_at: Annotated[
+        time, Field(description="UTC time of the daily conversion, HH:MM; it waits for the writer's watermark")
+    ] = time(0, 0)

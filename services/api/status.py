@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -92,9 +92,14 @@ class Limits:
     rank_every_hours: int = 8
     convert_every: int = 0
     """Seconds; 0: once a day."""
+    convert_at: time = time()
+    """Time of day, UTC, of the daily conversion. It reaches the midnight before."""
 
 
 type Finding = tuple[Verdict, str]
+
+_MARKS = {"writer": "written_until", "converter": "converted_until"}
+"""Service → the watermark that it moves."""
 
 
 def status_of(snapshot: Snapshot, limits: Limits) -> Status:
@@ -160,15 +165,10 @@ def _service(service: str, snapshot: Snapshot, limits: Limits) -> ServiceStatus:
 def _details(service: str, snapshot: Snapshot) -> dict[str, Any]:
     beat = snapshot.heartbeats.get(service)
     details = dict(beat.details) if beat else {}
-    if service == "writer" and "written_until" in snapshot.watermarks:
-        details["written_until"] = snapshot.watermarks["written_until"]
-    if service == "converter":
-        details |= _converted(snapshot)
+    mark = _MARKS.get(service)
+    if mark is not None and mark in snapshot.watermarks:  # it outlives a restart, the heartbeat's details do not
+        details[mark] = snapshot.watermarks[mark]
     return details
-
-
-def _converted(snapshot: Snapshot) -> dict[str, datetime]:
-    return {name: mark for name, mark in snapshot.watermarks.items() if name.startswith("converted_until")}
 
 
 def _judge_api(snapshot: Snapshot) -> Finding:
@@ -197,7 +197,8 @@ def _presence(service: str, snapshot: Snapshot) -> Finding | None:
     if beat is None:
         return Verdict.DOWN, f"no heartbeat for more than {TTL_SECONDS} s"
     if beat.state == "starting":
-        return Verdict.DEGRADED, f"starting for {duration(_up_seconds(beat))}"
+        waiting = beat.details.get("waiting")
+        return Verdict.DEGRADED, f"starting for {duration(_up_seconds(beat))}" + (f": {waiting}" if waiting else "")
     return None
 
 
@@ -279,11 +280,11 @@ def _stale_writer(snapshot: Snapshot, beat: Heartbeat, limits: Limits) -> Iterat
 
 
 def _stale_converter(snapshot: Snapshot, _: Heartbeat, limits: Limits) -> Iterator[Finding]:
-    # The newest mark counts: the coarser the bars, the further their last one lies back.
-    mark = max(_converted(snapshot).values(), default=None)
+    mark = snapshot.watermarks.get("converted_until")
     if mark is None:
         return
-    period = limits.convert_every or DAY.total_seconds()
+    daily = DAY + timedelta(hours=limits.convert_at.hour, minutes=limits.convert_at.minute)
+    period = limits.convert_every or daily.total_seconds()
     if (behind := _behind(snapshot, mark, CONVERTED_STALE_SECONDS, period_seconds=period)) is not None:
         yield Verdict.STALE, f"converted until {_instant(mark)}, {duration(behind)} behind the exchange"
 
@@ -303,14 +304,12 @@ def _at_work(service: str, snapshot: Snapshot, beat: Heartbeat) -> str:
     if service == "collector":
         missing = beat.details.get("missing_minutes")
         return f"works, {missing} minutes missing and being fetched" if missing else "works, no minute missing"
-    marks = {
-        "writer": snapshot.watermarks.get("written_until"),
-        "converter": max(_converted(snapshot).values(), default=None),
-    }
-    if (mark := marks.get(service)) is not None:
-        done = "written" if service == "writer" else "converted"
-        return f"{done} until {_instant(mark)}"
-    return "works, nothing to show yet"
+    mark = snapshot.watermarks.get(_MARKS.get(service, ""))
+    if mark is None:
+        return "works, nothing to show yet"
+    done = f"{_MARKS[service].replace('_', ' ')} {_instant(mark)}"
+    waiting = beat.details.get("waiting")
+    return f"{done}, waits {waiting}" if waiting else done
 
 
 def _instant(instant: datetime) -> str:

@@ -52,7 +52,7 @@ def healthy():
         heartbeats={service: beat(service) for service in (*SERVICES, API)},
         watermarks={
             "written_until": NOW - timedelta(seconds=30),
-            "converted_until:1min": NOW - timedelta(hours=12),
+            "converted_until": NOW - timedelta(hours=12),
             "newest:BTC_USDT": NOW - timedelta(seconds=90),
         },
         universe=Ranking(

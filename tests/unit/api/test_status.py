@@ -1,7 +1,7 @@
 """Verdicts and their sentences."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import time, timedelta
 
 import pytest
 
@@ -138,8 +138,8 @@ def test_only_the_groups_own_service_lags(healthy, make_lag):
     [
         ("written_until", timedelta(seconds=300), "writer", "ok"),
         ("written_until", timedelta(seconds=320), "writer", "stale"),
-        ("converted_until:1min", timedelta(hours=25), "converter", "ok"),
-        ("converted_until:1min", timedelta(hours=27), "converter", "stale"),
+        ("converted_until", timedelta(hours=25), "converter", "ok"),
+        ("converted_until", timedelta(hours=27), "converter", "stale"),
     ],
 )
 def test_old_watermark_is_stale(healthy, name, behind, service, expected):
@@ -148,10 +148,25 @@ def test_old_watermark_is_stale(healthy, name, behind, service, expected):
     assert row(with_mark(healthy, name, mark), service)[0] == expected
 
 
-def test_the_finest_conversion_counts(healthy, now):
-    mixed = with_mark(healthy, "converted_until:day", now - timedelta(days=3))
+def test_later_conversion_may_leave_an_older_mark(healthy, now):
+    late = with_mark(healthy, "converted_until", now - timedelta(hours=29))
 
-    assert row(mixed, "converter")[0] == "ok"
+    assert row(late, "converter")[0] == "stale"
+    assert row(late, "converter", Limits(convert_at=time(4, 30)))[0] == "ok"
+
+
+def test_converter_says_what_it_waits_for(healthy, make_beat, now):
+    first = {"waiting": "first conversion waits: 3,000 minutes of history to go"}
+    starting = make_beat("converter", state="starting", started=now - timedelta(minutes=4), details=first)
+    daily = make_beat("converter", details={"waiting": "for the writer to pass 2025-04-05 00:00"})
+
+    assert row(with_beat(healthy, starting), "converter")[1] == (
+        "converter: starting for 4 min: first conversion waits: 3,000 minutes of history to go"
+    )
+    assert row(with_beat(healthy, daily), "converter") == (
+        "ok",
+        "converter: converted until 2025-04-05 00:00 UTC, waits for the writer to pass 2025-04-05 00:00",
+    )
 
 
 def test_frequent_conversion_is_stale_sooner(healthy):
