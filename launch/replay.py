@@ -1,0 +1,335 @@
+"""`python -m launch.replay --data FOLDER`: real minutes in as OKX messages, out of the real pyqlib, value for value.
+
+The simulator replays a recording; the system, started empty near the recording's end, backfills what came before and
+follows the rest live: rankings, a midnight, a conversion. Then every recorded minute is looked for in Qlib, by an
+independent reader of the bins and by pyqlib itself.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import redis
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from launch.recording import MINUTE_MS, Recorded, UnusableRecordingError, read_recording
+from launch.stack import ROOT, Stack, StackError, clear
+from launch.verify import Counts, Spans, membership, spans_wrong, verify, wanted_minutes
+
+FOLDER = Path(".run/replay")
+LIVE = timedelta(hours=26)
+"""Enough for a midnight and three rankings, eight hours apart."""
+LIVE_SECONDS = 160.0
+MAX_SPEED = 600.0
+HISTORY_ROWS_PER_SECOND = 2600
+"""History comes at 10 pages of 300 rows a second; what was seen, with some margin."""
+PATIENCE_SECONDS = 120.0
+"""Without any progress for this long, the replay has failed."""
+KILLED = ("writer", "collector", "converter")
+
+console = Console()
+
+
+class ReplayError(Exception):
+    """The replay did not come to its end; the text says where it stood."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a recording is replayed."""
+
+    data: Path
+    start: datetime
+    end: datetime
+    speed: float
+    top_n: int
+    backfill_days: int
+    rows: int
+    symbols: int
+
+    def simulator(self) -> list[str]:
+        """Return the simulator's arguments."""
+        return ["--data", str(self.data), "--start", self.start.isoformat(), "--speed", f"{self.speed:g}"]
+
+    def settings(self, *, kill: bool) -> dict[str, str]:
+        """Return the services' settings."""
+        return {
+            "TOP_N": str(self.top_n),
+            "BACKFILL_DAYS": str(self.backfill_days),
+            "RETENTION_DAYS": str(self.backfill_days + 7),
+            "FLUSH_SECONDS": "2",
+            # A converter that is killed in the middle must be at work most of the time.
+            "CONVERT_EVERY": str(max(1, int(self.speed))) if kill else "0",
+        }
+
+
+def plan(data: Path, recording: Mapping[str, Recorded], *, top_n: int | None, speed: float | None) -> Plan:
+    """Decide where the live part begins and how fast it runs. Pure."""
+    first = _instant(min(int(recorded.opens[0]) for recorded in recording.values()))
+    end = _instant(max(int(recorded.opens[-1]) for recorded in recording.values()) + MINUTE_MS)
+    rows = sum(len(recorded.opens) for recorded in recording.values())
+    start = max(end - LIVE, first + (end - first) * 0.1).replace(second=0, microsecond=0)
+    live_seconds = max(LIVE_SECONDS, 1.2 * rows / HISTORY_ROWS_PER_SECOND)
+    return Plan(
+        data=data,
+        start=start,
+        end=end,
+        speed=speed or min(MAX_SPEED, (end - start).total_seconds() / live_seconds),
+        top_n=top_n or len(recording),
+        backfill_days=(end - first).days + 2,
+        rows=rows,
+        symbols=len(recording),
+    )
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+
+
+class Observer:
+    """What the outside sees of a running replay: the simulator's clock, the heartbeats, the streams."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._redis: Any = redis.Redis.from_url(stack.redis_url, decode_responses=True)
+
+    def clock(self) -> dict[str, Any]:
+        """Return the simulator's clock."""
+        return dict(self._stack.ask_simulator("/sim/clock"))
+
+    def missing(self) -> int | None:
+        """Return how many minutes the collector still has to fetch; None while it does not say."""
+        text = self._redis.get("heartbeat:collector")
+        beat = json.loads(text) if text else {}
+        fresh = beat and (datetime.now(UTC) - datetime.fromisoformat(beat["beaten"])).total_seconds() < _FRESH_SECONDS
+        missing = beat.get("details", {}).get("missing_minutes")
+        return int(missing) if fresh and missing is not None else None
+
+    def unfinished(self) -> int:
+        """Return how many entries the writer has not stored yet."""
+        groups = [group for stream in ("candles", "funding", "universe") for group in self._groups(stream)]
+        return sum(int(group["pending"]) + int(group["lag"] or 0) for group in groups if group["name"] == "writer")
+
+    def _groups(self, stream: str) -> list[dict[str, Any]]:
+        return list(self._redis.xinfo_groups(stream)) if self._redis.exists(stream) else []
+
+    def stored(self) -> int:
+        """Return how many candles were stored, as far as their coverage tells; grows while there is progress."""
+        return sum(
+            1 + int(last) - int(first)
+            for key in self._redis.scan_iter("coverage:????-??-??")
+            for runs in self._redis.hvals(key)
+            for first, last in (run.split("-") for run in runs.split(","))
+        )
+
+    def converted_until(self) -> datetime | None:
+        """Return up to when Qlib has the data."""
+        text = self._redis.hget("watermarks", "converted_until")
+        return datetime.fromisoformat(text) if text else None
+
+    def dead_letters(self) -> int:
+        """Return how much input was set aside."""
+        return int(self._redis.xlen("dead-letter"))
+
+
+_FRESH_SECONDS = 7.0
+
+
+def follow(stack: Stack, chosen: Plan, *, kill: bool) -> dict[str, int]:
+    """Watch until the recording is over and everything is stored; return how often each service was killed."""
+    observer = Observer(stack)
+    kills = dict.fromkeys(KILLED, 0)
+    killing = _killings(kill=kill)
+    with _bars() as bars:
+        live = bars.add_task("live", total=100)
+        stored = bars.add_task("minutes stored", total=chosen.rows)
+        best, since = -1, time.monotonic()
+        quiet = 0
+        while quiet < _QUIET_LOOKS:
+            time.sleep(0.5)
+            clock, have = observer.clock(), observer.stored()
+            bars.update(live, completed=_share(clock))
+            bars.update(stored, completed=have)
+            if (victim := next(killing)) is not None and not clock["ended"]:
+                kills[victim] += _killed(stack, victim)
+            over = clock["ended"] and observer.missing() == 0 and observer.unfinished() == 0
+            quiet = quiet + 1 if over else 0
+            progress = have + int(clock["now_ms"])
+            if progress > best:
+                best, since = progress, time.monotonic()
+            elif not over and time.monotonic() - since > PATIENCE_SECONDS:
+                raise ReplayError(f"no progress for {PATIENCE_SECONDS:g} s: {_where(observer, have)}")
+    _wait_for_conversion(observer, chosen)
+    return kills
+
+
+_QUIET_LOOKS = 6
+"""So many looks in a row with nothing left to do; a heartbeat is told every five seconds."""
+
+
+def _where(observer: Observer, have: int) -> str:
+    return f"{have} minutes stored, {observer.missing()} missing, {observer.unfinished()} entries unfinished"
+
+
+def _share(clock: Mapping[str, Any]) -> float:
+    return float(100 * (clock["now_ms"] - clock["start_ms"]) / max(1, clock["end_ms"] - clock["start_ms"]))
+
+
+def _killings(*, kill: bool) -> Iterator[str | None]:
+    """Name a service to kill now and then, in turn, at uneven intervals; seeded, so that a run can be repeated."""
+    dice = random.Random(7)
+    turn = 0
+    while True:
+        for _ in range(dice.randint(8, 24)):
+            yield None
+        yield KILLED[turn % len(KILLED)] if kill else None
+        turn += 1
+
+
+def _killed(stack: Stack, victim: str) -> int:
+    try:
+        stack.kill(victim)
+    except (StackError, ProcessLookupError):
+        return 0  # it was just being restarted
+    return 1
+
+
+def _wait_for_conversion(observer: Observer, chosen: Plan) -> None:
+    """Wait for the conversion of the last midnight, which the converter does by itself."""
+    midnight = (chosen.end - timedelta(minutes=2)).replace(hour=0, minute=0, second=0, microsecond=0)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while chosen.start < midnight and (observer.converted_until() or chosen.start) < midnight:
+        if time.monotonic() > deadline:
+            raise ReplayError(f"the converter has not converted {midnight}; Qlib ends at {observer.converted_until()}")
+        time.sleep(0.5)
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description:>15}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def rankings_wrong(stack: Stack) -> tuple[int, int]:
+    """Count the rankings, and those whose members are not the top of the rates that the simulator published.
+
+    Each stored rate must be what the exchange predicted when it said so; the members must be the first of all, by
+    absolute rate, then by name.
+    """
+    import pyarrow.dataset as ds  # noqa: PLC0415 - only here
+
+    table = ds.dataset(stack.data_dir / "universe", format="parquet", partitioning=None).to_table()
+    rankings: dict[int, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        rankings.setdefault(int(row["ranked_time"].timestamp() * 1000), []).append(row)
+    wrong = 0
+    for rows in rankings.values():
+        ordered = sorted(rows, key=lambda row: (-abs(row["funding_rate"]), row["symbol"]))
+        size = sum(row["member"] for row in rows)
+        members = {row["symbol"] for row in rows if row["member"]}
+        first = {row["symbol"] for row in ordered[:size]}
+        rates_right = all(_published(stack, row) for row in rows)
+        wrong += not (members == first and rates_right)
+    return len(rankings), wrong
+
+
+def _published(stack: Stack, row: Mapping[str, Any]) -> bool:
+    at = int(row["known_time"].timestamp() * 1000)
+    truth = stack.ask_simulator(f"/sim/truth/predicted?at={at}")
+    base, _, quote = row["symbol"].partition("_")
+    return abs(float(truth[f"{base}-{quote}-SWAP"]) - float(row["funding_rate"])) < _RATE_TOLERANCE
+
+
+_RATE_TOLERANCE = 1e-12
+
+
+def convert_the_rest(stack: Stack) -> None:
+    """Convert what came after the last midnight."""
+    command = [sys.executable, "-m", "services.converter", "--once"]
+    subprocess.run(command, cwd=stack.directory, env=stack.env, check=True)  # noqa: S603 - our own command
+
+
+def judge_by_qlib(chosen: Plan, qlib_dir: Path, wanted: Mapping[str, int]) -> Counts | None:
+    """Ask the real pyqlib, in its own environment; None where that environment is not there."""
+    python = ROOT / ".venv-research" / "bin" / "python"
+    if not python.exists():
+        return None
+    wanted_file = FOLDER / "wanted.json"
+    wanted_file.write_text(json.dumps(dict(wanted)))
+    command = [str(python), "-m", "launch.verify_qlib", str(qlib_dir), str(chosen.data.resolve()), str(wanted_file)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    lines = answer.stdout.strip().splitlines()
+    if not lines:
+        raise ReplayError(f"pyqlib could not read the data:\n{answer.stderr[-2000:]}")
+    return Counts(**json.loads(lines[-1]))
+
+
+def show(judges: Mapping[str, Counts]) -> None:
+    """Print the counts side by side."""
+    table = Table(title="recorded minutes against Qlib", title_justify="left")
+    table.add_column("count")
+    for name in judges:
+        table.add_column(name, justify="right")
+    for field in asdict(Counts()):
+        table.add_row(field, *(f"{getattr(counts, field):,}" for counts in judges.values()))
+    console.print(table)
+
+
+def replay(chosen: Plan, recording: Mapping[str, Recorded], *, kill: bool) -> bool:
+    """Run the replay and judge it; return whether there is no difference."""
+    began = time.monotonic()
+    with Stack(FOLDER, chosen.settings(kill=kill), simulator=chosen.simulator()) as stack:
+        kills = follow(stack, chosen, kill=kill)
+        rankings, wrong = rankings_wrong(stack)
+        for service in ("converter", "ranker", "collector", "writer"):
+            stack.stop_program(service)
+        dead_letters = Observer(stack).dead_letters()
+        convert_the_rest(stack)
+    members: Spans = membership(stack.data_dir)
+    wanted = wanted_minutes(members, recording)
+    bins = verify(stack.qlib_dir, recording, wanted)
+    judges = {"bins": replace(bins, spans_wrong=spans_wrong(stack.qlib_dir, members))}
+    if (by_qlib := judge_by_qlib(chosen, stack.qlib_dir, wanted)) is not None:
+        judges["pyqlib"] = by_qlib
+    show(judges)
+    if kill:
+        console.print("kill -9: " + ", ".join(f"{name} {count} times" for name, count in kills.items()))
+    console.print(f"{rankings} rankings, {wrong} wrong; {dead_letters} dead letters; {time.monotonic() - began:.0f} s")
+    console.print(f"raw data: {FOLDER / 'okx_data'}   Qlib data: {FOLDER / 'qlib_data'}")
+    return not wrong and all(counts.clean for counts in judges.values())
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with candles_1m.parquet and funding.parquet")],
+    top_n: Annotated[int | None, typer.Option(min=1, help="Size of the universe [default: all its symbols]")] = None,
+    speed: Annotated[float | None, typer.Option(min=1, help="Simulated seconds per second [default: fits]")] = None,
+    kill: Annotated[bool, typer.Option("--kill", help="kill -9 writer, collector and converter now and then")] = False,
+) -> None:
+    """Replay a recording through the whole system and compare what comes out of Qlib, value for value."""
+    try:
+        recording = read_recording(data)
+        chosen = plan(data.resolve(), recording, top_n=top_n, speed=speed)
+        clear(FOLDER)
+        console.print(
+            f"{chosen.rows:,} minutes of {chosen.symbols} symbols; live from {chosen.start:%F %H:%M} "
+            f"to {chosen.end:%F %H:%M} UTC at {chosen.speed:.0f} times the speed; universe of {chosen.top_n}"
+        )
+        same = replay(chosen, recording, kill=kill)
+    except (UnusableRecordingError, StackError, ReplayError) as error:
+        console.print(f"[red]replay failed:[/red] {error}")
+        raise SystemExit(2) from None
+    console.print("[green]no difference[/green]" if same else "[red]DIFFERENT[/red]: see the counts above")
+    raise SystemExit(0 if same else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
