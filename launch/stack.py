@@ -199,7 +199,7 @@ class Stack:
             self._start_supervisord()
             if "valkey" in self.programs:
                 self.start_program("valkey")
-                self._until("Valkey answers", lambda: _listens(_port_of(self.redis_url)), "valkey")
+                self._until("Valkey answers", lambda: listens(_port_of(self.redis_url)), "valkey")
             if self.simulated:
                 self.start_program("simulator")
                 self._until("the simulator answers", self._simulator_answers, "simulator")
@@ -246,6 +246,11 @@ class Stack:
         if found is None or not found.pid:
             raise StackError(f"{program} does not run: {found.state if found else 'supervisord does not answer'}")
         return found.pid
+
+    def ended(self, program: str) -> bool:
+        """Return whether a program has ended for good, as the simulator does when it cannot go on."""
+        found = self.status().get(program)
+        return found is not None and found.state in {"EXITED", "FATAL", "STOPPED"}
 
     def kill(self, program: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a program and return the process id that got it; supervisord starts it again."""
@@ -369,14 +374,16 @@ class Stack:
         log = self.log_of(program) if program else self.folder / "logs" / "start.log"
         while not holds():
             over = self._supervisord is None or self._supervisord.poll() is not None
-            over = over or (program is not None and self._ended(program))
+            over = over or (program is not None and self.ended(program))
             if over or time.monotonic() > deadline:
-                raise StackError(f"waited in vain until {what}; {log} ends with:\n{_tail(log)}")
+                raise StackError(f"waited in vain until {what}; {log} ends with:\n{tail(log)}")
             time.sleep(0.05)
 
-    def _ended(self, program: str) -> bool:
-        found = self.status().get(program)
-        return found is not None and found.state in {"EXITED", "FATAL"}
+
+def end_on_signals() -> None:
+    """Let SIGTERM, and the end of the terminal, do what Ctrl-C does: leave every block, and so stop every stack."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def free_port() -> int:
@@ -409,7 +416,8 @@ def _port_of(url: str) -> int:
     return int(url.split("//", 1)[1].split("/", 1)[0].rsplit(":", 1)[1])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Return whether anybody listens on a port of this machine."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
@@ -420,7 +428,8 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _tail(path: Path, lines: int = 10) -> str:
+def tail(path: Path, lines: int = 10) -> str:
+    """Return the last lines of a log."""
     try:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     except OSError:

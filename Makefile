@@ -1,0 +1,105 @@
+# The front door. `make` lists what there is; CI runs the same targets.
+# Needs python3, make and git; everything else is fetched into .run, .venv and .venv-research.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.run/uv/bin/uv)
+COMPOSE = $(or $(shell docker compose version >/dev/null 2>&1 && echo "docker compose"),$(shell command -v docker-compose 2>/dev/null),$(error neither `docker compose` nor `docker-compose` is installed: `make run` needs no Docker))
+
+PYTHON := .venv/bin/python
+RESEARCH := .venv-research/bin/python
+GROUPS_LOCAL := ranker collector writer converter api simulator local dev
+GROUPS_RESEARCH := research test
+# A copy where the cache is on another disk, instead of a warning about it.
+export UV_LINK_MODE ?= copy
+# What a shell happens to have active is not ours.
+unexport VIRTUAL_ENV
+
+.PHONY: help env env-research run demo replay test test-unit test-qlib lint types format up down logs ps sim-up env-example clean
+
+help:  ## List what there is
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+##@ Run it
+
+run: env  ## Collect from OKX, without Docker, until Ctrl-C
+	@$(PYTHON) -m launch.run
+
+demo: env env-research  ## The same on a simulated exchange, no internet needed: one minute, ends with a DataFrame
+	@$(PYTHON) -m launch.demo
+
+replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=folder [TOP_N=] [SPEED=] [KILL=1]
+	@$(if $(DATA),,$(error DATA is missing: make replay DATA=folder-with-candles_1m.parquet-and-funding.parquet))
+	@$(PYTHON) -m launch.replay --data $(DATA) $(if $(TOP_N),--top-n $(TOP_N)) $(if $(SPEED),--speed $(SPEED)) $(if $(filter-out 0,$(KILL)),--kill)
+
+##@ Run it in Docker
+
+up:  ## Build, and collect from OKX in the background
+	$(COMPOSE) up --build --detach
+
+sim-up:  ## The same on a simulated exchange, with volumes of its own
+	$(COMPOSE) --profile sim up --build --detach
+
+down:  ## Stop all containers; the volumes stay
+	$(COMPOSE) --profile sim down
+
+logs:  ## Follow the logs of all containers
+	$(COMPOSE) --profile sim logs --follow --tail 50
+
+ps:  ## List the containers and their health
+	$(COMPOSE) --profile sim ps
+
+##@ Check it
+
+test: env env-research  ## Everything that this machine can run, in both environments
+	@failed=0; \
+	$(PYTHON) -m pytest --ignore=tests/qlib_format || failed=1; \
+	$(RESEARCH) -m pytest tests/qlib_format || failed=1; \
+	exit $$failed
+
+test-unit: env  ## Only the tests that take seconds
+	@$(PYTHON) -m pytest tests/unit
+
+test-qlib: env-research  ## Only the tests in which the real pyqlib is the judge
+	@$(RESEARCH) -m pytest tests/qlib_format
+
+lint: env  ## Style, formatting, the borders between services, the lock file
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/lint-imports --no-logo
+	@$(UV) lock --check --quiet
+
+types: env  ## Types, strictly
+	@.venv/bin/mypy
+
+##@ Work on it
+
+env: .venv/.synced  ## The environment of the services (Python 3.13) in .venv
+
+env-research: .venv-research/.synced  ## The environment of Qlib (Python 3.12) in .venv-research
+
+format: env  ## Format, and mend what ruff can mend
+	@.venv/bin/ruff check --fix
+	@.venv/bin/ruff format
+
+env-example: env  ## Write .env.example anew from the settings
+	@$(PYTHON) -m launch.env_example > .env.example
+
+clean:  ## Remove the environments and what runs left in .run; collected data stays
+	rm -rf .venv .venv-research .run .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# --- How the environments come to be
+
+.venv/.synced: $(UV) uv.lock .python-version
+	$(UV) sync --locked --python 3.13 $(addprefix --group ,$(GROUPS_LOCAL))
+	@touch $@
+
+.venv-research/.synced: $(UV) uv.lock .python-version
+	UV_PROJECT_ENVIRONMENT=.venv-research $(UV) sync --locked --python 3.12 $(addprefix --group ,$(GROUPS_RESEARCH))
+	@touch $@
+
+# Only where no uv is installed.
+.run/uv/bin/uv $(CURDIR)/.run/uv/bin/uv:
+	@python3 -m venv .run/uv || { rm -rf .run/uv; echo "python3 has no venv module: install it (Debian, Ubuntu: apt install python3-venv), or install uv yourself"; exit 1; }
+	@.run/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
