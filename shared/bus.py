@@ -92,6 +92,8 @@ class Heartbeat(msgspec.Struct, kw_only=True):
     state: str
     """`starting`, `ok` or `degraded`."""
     reason: str
+    ready: bool = True
+    """Whether it has done its first work; a problem may be open all the same."""
     host: str
     pid: int
     started: datetime

@@ -49,8 +49,8 @@ def partition_of(row: Row) -> Partition:
 
 def days(root: Path, dataset: str) -> list[date]:
     """Return the days that have a folder, in order."""
-    with suppress(FileNotFoundError):
-        matches = (_DAY_FOLDER.match(entry.name) for entry in os.scandir(root / dataset))
+    with suppress(FileNotFoundError), os.scandir(root / dataset) as entries:
+        matches = (_DAY_FOLDER.match(entry.name) for entry in entries)
         return sorted(date.fromisoformat(match[1]) for match in matches if match)
     return []
 
@@ -59,8 +59,8 @@ def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition,
     """Yield the files of one day with their stat. Temporary and foreign files are not among them."""
     per_symbol = BY_DATASET[dataset].file_stem is None
     suffix = f"_{day:%Y%m%d}.parquet"
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(day_folder(root, dataset, day)):
+    with suppress(FileNotFoundError), os.scandir(day_folder(root, dataset, day)) as entries:
+        for entry in entries:
             if entry.name.endswith(suffix) and not entry.name.startswith("."):
                 symbol = entry.name.removesuffix(suffix) if per_symbol else None
                 yield Partition(dataset, day, symbol), entry.stat()

@@ -171,6 +171,7 @@ async def _keep_beating(service: Service) -> None:
             service=service.name,
             state=service.health.state,
             reason=service.health.reason,
+            ready=service.health.started,
             host=socket.gethostname(),
             pid=os.getpid(),
             started=started,

@@ -67,11 +67,15 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
         _stop(error)
 
 
+#: Settings whose value may hold a password: named, never shown.
+_SECRET = frozenset({"REDIS_URL"})
+
+
 def _stop(error: ValidationError) -> NoReturn:
     for problem in error.errors():
         name = "_".join(str(part) for part in problem["loc"][:1]).upper() or "settings"
-        value = problem.get("input")
-        shown = "" if problem["type"] == "missing" or not problem["loc"] else f"={value!r}"
+        secret = name in _SECRET or not problem["loc"] or problem["type"] == "missing"
+        shown = "" if secret else f"={problem.get('input')!r}"
         print(f"wrong setting: {name}{shown}: {problem['msg']}", file=sys.stderr)  # noqa: T201 - before logging is up
     raise SystemExit(2) from None
 

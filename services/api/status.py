@@ -196,8 +196,8 @@ def _presence(service: str, snapshot: Snapshot) -> Finding | None:
     beat = snapshot.heartbeats.get(service)
     if beat is None:
         return Verdict.DOWN, f"no heartbeat for more than {TTL_SECONDS} s"
-    if beat.state == "starting":
-        waiting = beat.details.get("waiting")
+    if beat.state == "starting" or not beat.ready:
+        waiting = beat.details.get("waiting") or (beat.reason if beat.state == "degraded" else None)
         return Verdict.DEGRADED, f"starting for {duration(_up_seconds(beat))}" + (f": {waiting}" if waiting else "")
     return None
 
