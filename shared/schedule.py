@@ -33,7 +33,12 @@ def every(interval: timedelta) -> BaseTrigger:
 
 
 def next_due(trigger: BaseTrigger, previous: datetime | None, now: datetime) -> datetime | None:
-    """Return the next instant to fire at. Of several that were missed only the last one counts. Pure."""
+    """Return the next instant to fire at. Of several that were missed only the last one counts. Pure.
+
+    A clock that was measured anew may be a little behind the instant that has just fired: it does not fire again.
+    """
+    if previous is not None:
+        now = max(now, previous + timedelta(microseconds=1))
     due: datetime | None = trigger.get_next_fire_time(previous, now)
     while due is not None:
         following = trigger.get_next_fire_time(due, now)
