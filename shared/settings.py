@@ -4,6 +4,7 @@ They come from the environment, then from a file `.env`. Below `__main__` functi
 """
 
 import sys
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -90,6 +91,7 @@ def catalogue(kinds: list[type[CommonSettings]]) -> str:
             lines += ["", f"# --- {(kind.__doc__ or kind.__name__).splitlines()[0]}"]
         for name, field in fresh.items():
             default = "" if field.default is None else field.default
+            default = f"{default:%H:%M}" if isinstance(default, time) else default
             lines += [f"# {field.description}", f"#{name.upper()}={default}"]
         told |= set(fresh)
     return "\n".join(lines) + "\n"
