@@ -1,0 +1,183 @@
+"""Rows and events with sensible defaults, so that a test shows only what matters to it. Works in both environments."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from shared.bus import Entry
+from shared.coverage import mask_to_text
+from shared.dataset import partition_of
+from shared.events import BY_DATASET, AnyEvent, Candle, FundingRate, PredictedFundingRate, Rank, Ranking, Row, encode
+from shared.grid import MINUTE, day_start, to_ms
+from shared.okx.spelling import Instrument, inst_id_of
+
+DAY_0 = date(2025, 4, 5)
+MIDNIGHT = day_start(DAY_0)
+
+
+def at(text: str) -> datetime:
+    """Read an instant: "2025-04-05 12:00", UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def minute(number: int) -> datetime:
+    """Return the open of a minute, counted from the midnight of DAY_0; any integer."""
+    return MIDNIGHT + number * MINUTE
+
+
+def a_candle(symbol: str = "BTC_USDT", open_time: datetime = MIDNIGHT, price: float = 100.0, **changes: Any) -> Candle:
+    """Return a candle that is consistent in itself: volume 2, amount 2 x price."""
+    fields: dict[str, Any] = {
+        "exchange": "okx",
+        "symbol": symbol,
+        "interval": "1m",
+        "open_time": open_time,
+        "open": price,
+        "high": price * 1.25,
+        "low": price * 0.75,
+        "close": price * 1.125,
+        "volume": 2.0,
+        "amount": 2.0 * price,
+        "contracts": 200.0,
+        "source": "ws",
+        "receive_time": open_time + timedelta(seconds=61),
+    }
+    return Candle(**fields | changes)
+
+
+def a_funding_rate(
+    symbol: str = "BTC_USDT", funding_time: datetime = MIDNIGHT, rate: float = 1e-4, **changes: Any
+) -> FundingRate:
+    """Return a settled rate."""
+    fields: dict[str, Any] = {
+        "exchange": "okx",
+        "symbol": symbol,
+        "funding_time": funding_time,
+        "funding_rate": rate,
+        "interval_hours": 8,
+        "known_time": funding_time + timedelta(seconds=5),
+        "source": "ws",
+        "receive_time": funding_time + timedelta(seconds=6),
+    }
+    return FundingRate(**fields | changes)
+
+
+def a_prediction(
+    symbol: str = "BTC_USDT", rate: float = 1e-4, known_time: datetime = MIDNIGHT, **changes: Any
+) -> PredictedFundingRate:
+    """Return a predicted rate."""
+    fields: dict[str, Any] = {
+        "exchange": "okx",
+        "symbol": symbol,
+        "known_time": known_time,
+        "funding_time": MIDNIGHT + timedelta(hours=8),
+        "funding_rate": rate,
+        "interval_hours": 8,
+        "source": "rest",
+        "receive_time": known_time,
+    }
+    return PredictedFundingRate(**fields | changes)
+
+
+def a_ranking(
+    *members: str, ranked_time: datetime = MIDNIGHT, removed: Iterable[str] = (), others: Iterable[str] = ()
+) -> Ranking:
+    """Return a whole ranking: members first, `others` behind them."""
+    symbols = [*members, *others]
+    ranks = tuple(
+        Rank(
+            exchange="okx",
+            symbol=symbol,
+            ranked_time=ranked_time,
+            rank=place,
+            funding_rate=1 / (place + 1),
+            score=1 / (place + 1),
+            interval_hours=8,
+            funding_time=ranked_time + timedelta(hours=8),
+            member=place <= len(members),
+            rank_by="raw",
+            known_time=ranked_time,
+        )
+        for place, symbol in enumerate(symbols, start=1)
+    )
+    return Ranking(
+        exchange="okx",
+        ranked_time=ranked_time,
+        rank_by="raw",
+        top_n=max(1, len(members)),
+        members=members,
+        added=(),
+        removed=tuple(removed),
+        ranks=ranks,
+    )
+
+
+def an_instrument(symbol: str = "BTC_USDT", **changes: Any) -> Instrument:
+    """Return a live linear crypto swap."""
+    fields: dict[str, Any] = {
+        "symbol": symbol,
+        "state": "live",
+        "contract_type": "linear",
+        "category": "1",
+        "list_time": None,
+    }
+    return Instrument(**fields | changes)
+
+
+def a_candle_row(open_time: datetime = MIDNIGHT, *, confirm: str = "1", price: float = 100.0) -> list[str]:
+    """Return a candle as OKX spells it."""
+    prices = (price, price * 1.25, price * 0.75, price * 1.125)
+    return [str(to_ms(open_time)), *map(str, prices), "200", "2", str(2 * price), confirm]
+
+
+def a_funding_row(
+    symbol: str = "BTC_USDT", *, at: datetime, funding_time: datetime, hours: int = 8, **changes: str
+) -> dict[str, str]:
+    """Return a funding row as OKX spells it: told `at`, for the settlement at `funding_time`."""
+    step = timedelta(hours=hours)
+    row = {
+        "instId": inst_id_of(symbol),
+        "instType": "SWAP",
+        "fundingRate": "0.0001",
+        "fundingTime": str(to_ms(funding_time)),
+        "nextFundingRate": "",
+        "nextFundingTime": str(to_ms(funding_time + step)),
+        "prevFundingTime": str(to_ms(funding_time - step)),
+        "settFundingRate": "0.0002",
+        "settState": "settled",
+        "ts": str(to_ms(at)),
+    }
+    return row | changes
+
+
+def an_entry(event: AnyEvent, number: int = 1) -> Entry:
+    """Return an event as it is delivered."""
+    return Entry(event.stream, f"{number}-0", encode(event))
+
+
+def store(root: Path, rows: Iterable[Row]) -> None:
+    """Merge rows into their day files under `root`."""
+    from shared.parquet import merge, read_rows, table_of, write_table
+
+    files: dict[Any, list[Row]] = {}
+    for row in rows:
+        files.setdefault(partition_of(row), []).append(row)
+    for partition, fresh in files.items():
+        kind, path = BY_DATASET[partition.dataset], partition.path(root)
+        write_table(path, merge(kind, read_rows(kind, path) if path.exists() else None, table_of(kind, fresh)))
+
+
+def stored_minutes(runs: Mapping[str, int]) -> dict[str, str]:
+    """Spell masks as the coverage on the bus does."""
+    return {symbol: mask_to_text(mask) for symbol, mask in runs.items()}
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20.0, *, every: float = 0.02) -> Any:
+    """Wait until a condition holds and return its value; fail when it does not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"did not happen within {seconds} s"
+        time.sleep(every)
+    return value
