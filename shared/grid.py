@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 MINUTES_PER_DAY = 1440
+MINUTE_MS = 60_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
-from shared.coverage import mask_to_text, span_mask
+from shared.coverage import mask_from_minutes, mask_to_text, span_mask
 from shared.dataset import Partition, day_digest, day_folder, days, partitions
 from shared.durable import fsync_folder
 from shared.events import BY_DATASET, Candle, Row
-from shared.grid import MINUTES_PER_DAY
+from shared.grid import MINUTE_MS, day_start, to_ms
 from shared.parquet import merge, read_rows, table_of, write_table
 
 log = structlog.get_logger()
@@ -45,25 +47,24 @@ def write_batch(root: Path, rows: Mapping[Partition, list[Row]]) -> list[Stored]
         if new_folder:
             folders |= {path.parent.parent, root}
         if kind is Candle:
-            stored.append(_stored(partition, merged.column("open_time").to_pylist()))
+            stored.append(_stored(partition, merged.column("open_time")))
     for folder in folders:
         fsync_folder(folder)
     return stored
 
 
-def _stored(partition: Partition, open_times: list[datetime]) -> Stored:
-    return Stored(partition, mask_to_text(mask_of(open_times)), open_times[-1])
+def _stored(partition: Partition, open_times: pa.ChunkedArray) -> Stored:
+    minutes = pc.subtract(open_times.cast(pa.int64()), to_ms(day_start(partition.day)))
+    minutes = pc.divide(minutes, MINUTE_MS)
+    return Stored(partition, mask_to_text(mask_of(minutes)), open_times[-1].as_py())
 
 
-def mask_of(open_times: list[datetime]) -> int:
-    """Return the mask of sorted, unique open times of one day."""
-    minutes = [instant.hour * 60 + instant.minute for instant in open_times]
-    if minutes[-1] - minutes[0] + 1 == len(minutes):  # no hole inside: nearly always
-        return span_mask(minutes[0], minutes[-1])
-    mask = 0
-    for minute in minutes:
-        mask |= 1 << minute
-    return mask
+def mask_of(minutes: pa.ChunkedArray) -> int:
+    """Return the mask of the sorted, unique minutes of a day (0..1439)."""
+    first, last = minutes[0].as_py(), minutes[-1].as_py()
+    if last - first + 1 == len(minutes):  # no hole inside: nearly always
+        return span_mask(first, last)
+    return mask_from_minutes(minutes.to_pylist())
 
 
 def scan_coverage(root: Path) -> Iterator[tuple[date, list[Stored]]]:
@@ -72,11 +73,11 @@ def scan_coverage(root: Path) -> Iterator[tuple[date, list[Stored]]]:
         found = []
         for partition, _ in partitions(root, Candle.dataset, day):
             try:
-                times = read_rows(Candle, partition.path(root), ["open_time"]).column("open_time").to_pylist()
+                times = read_rows(Candle, partition.path(root), ["open_time"]).column("open_time")
             except (OSError, ValueError) as error:
                 log.error("unreadable file", path=str(partition.path(root)), error=str(error))  # noqa: TRY400
                 continue
-            if times:
+            if len(times):
                 found.append(_stored(partition, times))
         yield day, found
 
@@ -112,8 +113,3 @@ def retire(root: Path, today: date, retention_days: int, digests: Mapping[str, s
 def needs_conversion(kind: type[Row]) -> bool:
     """Return whether rows of this kind become Qlib features."""
     return bool(kind.features)
-
-
-def is_full(runs: str) -> bool:
-    """Return whether a day's runs cover all of it."""
-    return runs == f"0-{MINUTES_PER_DAY - 1}"
