@@ -1,7 +1,8 @@
 """One conversion: raw days that changed → bins → calendars → instruments → manifest. I/O, in that order."""
 
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import structlog
-from polars.exceptions import PolarsError
 
 from services.converter.calendars import FREQUENCIES, Frequency
 from services.converter.changes import (
@@ -25,7 +25,7 @@ from services.converter.changes import (
 from services.converter.features import FIELDS, FUNDING_VALID, Settlements, features, minute_grid
 from services.converter.origin import finish_shift, shift_origin
 from services.converter.qlib_store import QlibStore, Slice, trimmed
-from services.converter.raw import read_candles, read_rankings, read_settlements
+from services.converter.raw import UnreadableError, read_candles, read_rankings, read_settlements
 from services.converter.universe import all_lines, market_lines, spans
 from shared.dataset import Partition, digest_of
 from shared.durable import remove_stale_temporaries
@@ -101,6 +101,9 @@ def convert(
 
 
 def _convert(data_dir: Path, store: QlibStore, *, until: datetime | None, rebuild: bool, progress: Progress) -> Report:
+    if not any((store.root / "calendars").glob("*.txt")):
+        # A first run that died: without an origin the positions in its bins mean nothing.
+        shutil.rmtree(store.root / "features", ignore_errors=True)
     listing = scan(data_dir)
     manifest = Manifest() if rebuild else read_manifest(store.root)
     end = _end(data_dir, store, listing, until)
@@ -108,6 +111,7 @@ def _convert(data_dir: Path, store: QlibStore, *, until: datetime | None, rebuil
     dirty = dirty_days(listing, manifest, end)
     left_out = sum(day_start(day) < origin for days in dirty.values() for day in days)
     dirty = {symbol: [day for day in days if day_start(day) >= origin] for symbol, days in dirty.items()}
+    dirty = {symbol: days for symbol, days in dirty.items() if days}
     run = _Run(data_dir, store, origin, end)
     settlements = _settlements(data_dir, listing, dirty)
     bars, unreadable = 0, []
@@ -115,13 +119,13 @@ def _convert(data_dir: Path, store: QlibStore, *, until: datetime | None, rebuil
         progress(symbol, done, len(dirty))
         try:
             bars += _convert_symbol(run, symbol, days, settlements.get(symbol, _NO_SETTLEMENTS))
-        except (OSError, ValueError, PolarsError) as error:
+        except (OSError, ValueError) as error:
             log.error("symbol not converted", symbol=symbol, error=str(error))  # noqa: TRY400 - the file is named
             unreadable.append(symbol)
     progress("", len(dirty), len(dirty))
     store.commit(origin, end, _markets(data_dir, store, listing, origin, end))
-    remembered = after(_without(listing, unreadable), end)
-    write_manifest(store.root, remembered)
+    converted = _converted(listing, unreadable, origin)
+    write_manifest(store.root, after(converted, end))
     return Report(
         origin=origin,
         until=end,
@@ -130,7 +134,7 @@ def _convert(data_dir: Path, store: QlibStore, *, until: datetime | None, rebuil
         bars=bars,
         left_out=left_out,
         unreadable=tuple(unreadable),
-        digests=_digests(_without(listing, unreadable), end),
+        digests=_digests(converted, end),
     )
 
 
@@ -151,9 +155,13 @@ def _newest_minute(data_dir: Path, listing: Listing) -> datetime | None:
     if not listing.candles:
         return None
     newest_day = max(file.day for file in listing.candles)
-    files = [file for file in listing.candles if file.day == newest_day]
-    opens = read_candles(data_dir, files, day_start(newest_day) + DAY).opens
-    return from_ms(int(opens.max())) + MINUTE if len(opens) else day_start(newest_day)
+    newest = day_start(newest_day)
+    for file in listing.candles:
+        if file.day == newest_day:
+            with suppress(UnreadableError):  # it is named when its symbol is converted
+                opens = read_candles(data_dir, [file], day_start(newest_day) + DAY).opens
+                newest = max(newest, from_ms(int(opens.max())) + MINUTE) if len(opens) else newest
+    return newest
 
 
 def _origin(store: QlibStore, listing: Listing, end: datetime, *, rebuild: bool) -> datetime:
@@ -228,8 +236,13 @@ def _markets(data_dir: Path, store: QlibStore, listing: Listing, origin: datetim
     }
 
 
-def _without(listing: Listing, symbols: list[str]) -> Listing:
-    candles = {file: version for file, version in listing.candles.items() if file.symbol not in symbols}
+def _converted(listing: Listing, unreadable: list[str], origin: datetime) -> Listing:
+    """Return the files that are in Qlib now: not those of a damaged symbol, nor those from before the origin."""
+    candles = {
+        file: version
+        for file, version in listing.candles.items()
+        if file.symbol not in unreadable and day_start(file.day) >= origin
+    }
     return Listing(candles, listing.funding, listing.rankings)
 
 

@@ -151,21 +151,18 @@ class QlibStore:
     def _write_calendar(self, frequency: Frequency, origin: datetime, bars: int) -> None:
         existing = self.calendar(frequency)
         known = existing[1] if existing else 0
-        bars = max(bars, known)
-        path = self._calendar_path(frequency)
-        if bars > known:
-            replace_file(
-                path,
-                lambda temporary: _extend(
-                    path, temporary, known, calendar_lines(frequency, origin, known, bars - known)
-                ),
-            )
-        if frequency.future and bars > known:
+        if bars <= known:
+            return
+        # The future first: the calendar is the record that both are there.
+        if frequency.future:
             text = calendar_lines(frequency, origin, 0, future_bars(bars))
             replace_file(
                 self._calendar_path(frequency, "_future"),
                 lambda temporary: temporary.write_text(text, encoding="ascii"),
             )
+        path = self._calendar_path(frequency)
+        lines = calendar_lines(frequency, origin, known, bars - known)
+        replace_file(path, lambda temporary: _extend(path, temporary, known, lines))
 
     def day_spans(
         self, frequency: Frequency, origin: datetime, until: datetime

@@ -1,16 +1,21 @@
 """Reading the raw days: candles of one symbol, settlements, rankings. polars lives here. I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from polars.exceptions import PolarsError
 
 from services.converter.features import Floats, Ints, Settlements
 from shared.dataset import Partition
 from shared.events import Candle
+
+
+class UnreadableError(ValueError):
+    """A raw file that cannot be read; the text names it."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,12 @@ class Candles:
 
 def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles:
     """Read the candles of some day files, as far as they open before `until`."""
-    frame = (
-        _scan(root, files)
-        .filter(pl.col("open_time") < until)
-        .select(pl.col("open_time").dt.epoch("ms"), *(pl.col(name) for name in Candle.features))
-        .collect()
+    frame = _read(
+        root,
+        files,
+        lambda rows: rows.filter(pl.col("open_time") < until).select(
+            pl.col("open_time").dt.epoch("ms"), *(pl.col(name) for name in Candle.features)
+        ),
     )
     columns = {name: frame[name].to_numpy().astype(np.float64) for name in Candle.features}
     return Candles(frame["open_time"].to_numpy().astype(np.int64), columns)
@@ -38,11 +44,12 @@ def read_settlements(root: Path, files: Iterable[Partition]) -> dict[str, Settle
     chosen = list(files)
     if not chosen:
         return {}
-    frame = (
-        _scan(root, chosen)
-        .select("symbol", pl.col("funding_time").dt.epoch("ms"), "funding_rate")
-        .sort("symbol", "funding_time")
-        .collect()
+    frame = _read(
+        root,
+        chosen,
+        lambda rows: rows.select("symbol", pl.col("funding_time").dt.epoch("ms"), "funding_rate").sort(
+            "symbol", "funding_time"
+        ),
     )
     return {
         str(symbol): Settlements(
@@ -57,15 +64,27 @@ def read_rankings(root: Path, files: Iterable[Partition]) -> list[tuple[datetime
     chosen = list(files)
     if not chosen:
         return []
-    frame = (
-        _scan(root, chosen)
-        .group_by("ranked_time")
-        .agg(pl.col("symbol").filter(pl.col("member")))
-        .sort("ranked_time")
-        .collect()
+    frame = _read(
+        root,
+        chosen,
+        lambda rows: rows.group_by("ranked_time").agg(pl.col("symbol").filter(pl.col("member"))).sort("ranked_time"),
     )
     return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
 
 
-def _scan(root: Path, files: list[Partition]) -> pl.LazyFrame:
-    return pl.scan_parquet([partition.path(root) for partition in files], hive_partitioning=False)
+def _read(root: Path, files: list[Partition], query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+    paths = [partition.path(root) for partition in files]
+    try:
+        return query(pl.scan_parquet(paths, hive_partitioning=False)).collect()
+    except (PolarsError, OSError) as error:
+        raise UnreadableError(f"{_first_unreadable(paths)}: {error}") from error
+
+
+def _first_unreadable(paths: list[Path]) -> Path:
+    """Find out which of some files it was: polars does not say."""
+    for path in paths:
+        try:
+            pl.read_parquet(path)
+        except (PolarsError, OSError):
+            return path
+    return paths[0].parent
