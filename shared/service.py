@@ -16,10 +16,10 @@ import structlog
 from shared.backoff import backoff_seconds
 from shared.bus import Bus, BusError, Heartbeat
 from shared.clock import ExchangeClock
+from shared.exchange import ExchangeClient, ExchangeError
 from shared.heartbeat import BEAT_SECONDS, TTL_SECONDS
 from shared.log import setup_logging
 from shared.metrics import CLOCK_OFFSET, CLOCK_RATE, UP, serve_metrics
-from shared.okx.rest import OkxClient, OkxError
 from shared.settings import CommonSettings
 
 log = structlog.get_logger()
@@ -71,7 +71,7 @@ class Service:
 
     name: str
     bus: Bus
-    okx: OkxClient
+    exchange: ExchangeClient
     clock: ExchangeClock
     health: Health
     stop: asyncio.Event
@@ -115,8 +115,8 @@ async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     bus = Bus(str(settings.redis_url))
-    async with OkxClient(settings.okx_rest_url, ca_file=settings.okx_ca_file) as okx:
-        service = Service(name, bus, okx, ExchangeClock(), Health(), stop)
+    async with ExchangeClient(settings.okx_rest_url, ca_file=settings.okx_ca_file) as exchange:
+        service = Service(name, bus, exchange, ExchangeClock(), Health(), stop)
         companions = [
             asyncio.create_task(keep_clock(service), name="clock"),
             asyncio.create_task(_keep_beating(service), name="heartbeat"),
@@ -147,8 +147,8 @@ async def keep_clock(service: Service) -> None:
     attempt = 0
     while True:
         try:
-            service.clock.add(await service.okx.measure_time())
-        except OkxError as error:
+            service.clock.add(await service.exchange.measure_time())
+        except ExchangeError as error:
             attempt += 1
             if attempt >= _FAILURES_TOLD:  # all services ask, and the endpoint takes 5 requests a second
                 service.health.problem("clock", f"the exchange does not tell its time: {error}")

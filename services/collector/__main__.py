@@ -18,9 +18,8 @@ from services.collector.settings import CollectorSettings
 from services.collector.wanted import Universe, history_begin
 from shared.bus import BusError, consumer_name
 from shared.events import Ranking, UndecodableError
+from shared.exchange import ExchangeError, inst_id_of, tls_context
 from shared.grid import days_between
-from shared.okx.rest import OkxError, tls_context
-from shared.okx.spelling import inst_id_of
 from shared.service import Service, running, wait_for_clock
 from shared.settings import read_settings
 
@@ -137,8 +136,8 @@ class Collector:
     async def _listed(self) -> dict[str, datetime | None]:
         """Return when each swap was listed: before that there is nothing to ask for."""
         try:
-            return {symbol: swap.list_time for symbol, swap in (await self.service.okx.instruments()).items()}
-        except OkxError as error:
+            return {symbol: swap.list_time for symbol, swap in (await self.service.exchange.instruments()).items()}
+        except ExchangeError as error:
             log.warning("listing times unknown, asking for all of the history", error=str(error))
             return {}
 

@@ -16,9 +16,8 @@ from services.collector.publisher import Publisher
 from services.collector.wanted import Request, Universe, pages, settle
 from shared.coverage import Gap
 from shared.events import Candle, FundingRate
+from shared.exchange import ExchangeError, SpellingError, UnknownInstrument, settlements_of
 from shared.grid import DAY
-from shared.okx.rest import OkxError, UnknownInstrument
-from shared.okx.spelling import SpellingError, settlements_of
 from shared.service import Service
 
 log = structlog.get_logger()
@@ -88,7 +87,7 @@ class Backfill:
         try:
             await self._publisher.wait_for_stream(Candle.stream)
             PAGES.labels("recent" if request.recent else "history").inc()
-            rows = await self._service.okx.candles(
+            rows = await self._service.exchange.candles(
                 request.symbol, request.gap.begin, request.gap.end, recent=request.recent
             )
             candles = self._intake.history(request, rows)
@@ -101,7 +100,7 @@ class Backfill:
             log.warning("no history", symbol=request.symbol, error=str(error))
             if (wanted := self._universe.symbols.get(request.symbol)) is not None:
                 wanted.absent.add_span(request.gap.begin, request.gap.end)
-        except OkxError as error:
+        except ExchangeError as error:
             self._service.health.problem("history", f"the exchange does not give history: {error}")
             self._not_before[request.symbol] = asyncio.get_running_loop().time() + _RETRY_SECONDS
         finally:
@@ -114,12 +113,12 @@ class Backfill:
         """
         now = self._service.clock.now()
         try:
-            rows = await self._service.okx.funding_history(symbol, since=begin - DAY, until=now)
+            rows = await self._service.exchange.funding_history(symbol, since=begin - DAY, until=now)
             found: list[FundingRate] = settlements_of(rows, known_time=now, receive_time=datetime.now(UTC))
         except UnknownInstrument as error:
             log.warning("no funding history", symbol=symbol, error=str(error))
             return True
-        except (OkxError, SpellingError) as error:
+        except (ExchangeError, SpellingError) as error:
             self._service.health.problem("funding", f"the exchange does not give the funding history: {error}")
             return False
         self._service.health.solved("funding")

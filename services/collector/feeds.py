@@ -28,7 +28,7 @@ from cryptofeed.symbols import Symbols
 
 from services.collector.metrics import CONNECTS, FRAMES, OPERATIONS, REJECTED, SUBSCRIBED
 from shared.backoff import backoff_seconds
-from shared.okx.rest import OkxError
+from shared.exchange import ExchangeError
 
 log = structlog.get_logger()
 
@@ -198,7 +198,7 @@ class Stream:
         """Run one connection to its end; return why it ended."""
         try:
             feed = _OneConnection(self, self.tls(), self.wanted()[0])
-        except OkxError as error:
+        except ExchangeError as error:
             return str(error)
         end = asyncio.Event()
         watch = asyncio.create_task(self._watch(end))

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.events import FundingRate, PredictedFundingRate, Source
-from shared.okx.spelling import predicted_of, settled_of
+from shared.exchange import predicted_of, settled_of
 
 
 @dataclass

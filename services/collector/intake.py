@@ -9,7 +9,7 @@ from services.collector.metrics import CANDLES
 from services.collector.wanted import Request, Universe
 from shared.clock import ExchangeClock
 from shared.events import AnyEvent, Candle
-from shared.okx.spelling import SpellingError, candle_of, inst_id_of, is_closed, open_time_of, symbol_of
+from shared.exchange import SpellingError, candle_of, inst_id_of, is_closed, open_time_of, symbol_of
 
 
 class Intake:

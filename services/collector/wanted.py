@@ -11,8 +11,8 @@ from datetime import date, datetime, timedelta
 
 from shared.coverage import Coverage, Gap, mask_from_text, split_gap
 from shared.events import Ranking
+from shared.exchange import PAGE_CANDLES, RECENT_MINUTES
 from shared.grid import DAY, MINUTE, ceil_minute, floor_day, floor_minute
-from shared.okx.rest import PAGE_CANDLES, RECENT_MINUTES
 
 GRACE = timedelta(seconds=5)
 """How long after its end a minute may take to arrive by itself; confirm was seen 0-3 s late."""

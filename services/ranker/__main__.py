@@ -17,7 +17,7 @@ from shared.bus import BusError
 from shared.dataset import UNIVERSE_FILE
 from shared.durable import replace_text
 from shared.events import Ranking
-from shared.okx.rest import OkxError
+from shared.exchange import ExchangeError
 from shared.schedule import every_hours, firings
 from shared.service import Service, running, wait_for_clock
 from shared.settings import read_settings
@@ -25,13 +25,13 @@ from shared.settings import read_settings
 log = structlog.get_logger()
 
 
-class NothingToRankError(OkxError):
+class NothingToRankError(ExchangeError):
     """The exchange answered, but with no eligible swap: an answer to distrust, not a universe."""
 
 
 async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
-    """Fetch, rank and publish. Raises `OkxError` or `BusError`; then the last universe stays as it is."""
-    instruments, rates = await fetch(service.okx)
+    """Fetch, rank and publish. Raises `ExchangeError` or `BusError`; then the last universe stays as it is."""
+    instruments, rates = await fetch(service.exchange)
     now = service.clock.now()
     ranks = rank(rates, instruments, ranked_time=now, rank_by=settings.rank_by, top_n=settings.top_n)
     if not ranks:
@@ -67,7 +67,7 @@ async def rank_patiently(service: Service, settings: RankerSettings) -> None:
     while True:
         try:
             ranking = await rank_once(service, settings)
-        except (OkxError, BusError, OSError) as error:
+        except (ExchangeError, BusError, OSError) as error:
             RANKINGS.labels("failed").inc()
             service.health.problem(
                 "ranking", f"ranking fails, the last universe stays: {type(error).__name__}: {error}"
@@ -90,7 +90,7 @@ async def serve(settings: RankerSettings, *, once: bool) -> int:
             await wait_for_clock(service, patience_seconds=30)
             try:
                 await rank_once(service, settings)
-            except (OkxError, BusError, OSError) as error:
+            except (ExchangeError, BusError, OSError) as error:
                 log.error("ranking failed", error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - no trace needed
                 return 1
             return 0

@@ -6,21 +6,20 @@ import structlog
 
 from services.ranker.metrics import UNREADABLE
 from shared.events import PredictedFundingRate
-from shared.okx.rest import OkxClient
-from shared.okx.spelling import Instrument, SpellingError, is_swap, predicted_of
+from shared.exchange import ExchangeClient, Instrument, SpellingError, is_swap, predicted_of
 
 log = structlog.get_logger()
 
 
-async def fetch(okx: OkxClient) -> tuple[dict[str, Instrument], list[PredictedFundingRate]]:
+async def fetch(exchange: ExchangeClient) -> tuple[dict[str, Instrument], list[PredictedFundingRate]]:
     """Return all swaps and what each pays. A row that makes no sense is named and left out.
 
-    Raises `OkxError` after its retries.
+    Raises `ExchangeError` after its retries.
     """
-    instruments = await okx.instruments()
+    instruments = await exchange.instruments()
     rates = []
     received = datetime.now(UTC)
-    for row in await okx.funding_rates():
+    for row in await exchange.funding_rates():
         if not is_swap(row.get("instId", "")):
             continue  # X-Perps and dated futures pay funding too, and are not ours
         try:

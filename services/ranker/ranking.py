@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from shared.events import PredictedFundingRate, Rank, RankBy, Ranking
-from shared.okx.spelling import Instrument, is_eligible
+from shared.exchange import Instrument, is_eligible
 
 PERIOD_HOURS = 8
 """`per_8h` compares rates as if every instrument settled every 8 hours; so does a missing interval."""

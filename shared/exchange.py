@@ -1,0 +1,43 @@
+"""The exchange that this installation talks to: the one place that chooses it.
+
+A package beside `shared/okx/` with these names is another exchange; the services know only this module.
+"""
+
+from shared.okx.rest import PAGE_CANDLES, RECENT_MINUTES, UnknownInstrument, tls_context
+from shared.okx.rest import OkxClient as ExchangeClient
+from shared.okx.rest import OkxError as ExchangeError
+from shared.okx.spelling import (
+    Instrument,
+    SpellingError,
+    candle_of,
+    inst_id_of,
+    is_closed,
+    is_eligible,
+    is_swap,
+    open_time_of,
+    predicted_of,
+    settled_of,
+    settlements_of,
+    symbol_of,
+)
+
+__all__ = [
+    "PAGE_CANDLES",
+    "RECENT_MINUTES",
+    "ExchangeClient",
+    "ExchangeError",
+    "Instrument",
+    "SpellingError",
+    "UnknownInstrument",
+    "candle_of",
+    "inst_id_of",
+    "is_closed",
+    "is_eligible",
+    "is_swap",
+    "open_time_of",
+    "predicted_of",
+    "settled_of",
+    "settlements_of",
+    "symbol_of",
+    "tls_context",
+]
