@@ -1,0 +1,131 @@
+"""Bins by offset, judged by an array that grows in both directions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.converter.calendars import FREQUENCIES, Frequency
+from services.converter.qlib_store import QlibStore, Slice, trimmed
+from tests.support.builders import MIDNIGHT, minute
+
+DAILY = next(frequency for frequency in FREQUENCIES if frequency.name == "day")
+MINUTELY = FREQUENCIES[0]
+VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=6)
+
+
+def part(position, *values):
+    return Slice(position, np.array(values, np.float32))
+
+
+def read(store, symbol="BTC_USDT", name="close", frequency=DAILY):
+    """Return position → value, NaN left out."""
+    raw = np.fromfile(store.bin_path(symbol, name, frequency), "<f4")
+    return {int(raw[0]) + index: float(value) for index, value in enumerate(raw[1:]) if not np.isnan(value)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return QlibStore(tmp_path)
+
+
+def test_a_bin_is_its_first_position_and_then_the_values(store):
+    store.write("BTC_USDT", "close", DAILY, [part(3, 1.5, 2.5)])
+
+    path = store.root / "features" / "btc_usdt" / "close.day.bin"
+    assert path.read_bytes() == np.array([3, 1.5, 2.5], "<f4").tobytes()
+    assert store.extent("BTC_USDT", "close", DAILY) == (3, 5)
+
+
+def test_a_late_value_is_patched_in_place(store):
+    store.write("BTC_USDT", "close", DAILY, [part(0, 1, 2, 3)])
+    inode = store.bin_path("BTC_USDT", "close", DAILY).stat().st_ino
+
+    store.write("BTC_USDT", "close", DAILY, [part(1, 9)])
+
+    assert read(store) == {0: 1, 1: 9, 2: 3}
+    assert store.bin_path("BTC_USDT", "close", DAILY).stat().st_ino == inode
+
+
+@pytest.mark.invariant(4)
+def test_a_hole_is_nan_and_shifts_nothing(store):
+    """Invariant 4."""
+    store.write("BTC_USDT", "close", DAILY, [part(0, 1)])
+
+    store.write("BTC_USDT", "close", DAILY, [part(3, 4)])
+
+    assert read(store) == {0: 1, 3: 4}
+    assert store.extent("BTC_USDT", "close", DAILY) == (0, 4)
+
+
+def test_values_before_the_start_move_the_start_and_nothing_else(store):
+    store.write("BTC_USDT", "close", DAILY, [part(5, 6, 7)])
+
+    store.write("BTC_USDT", "close", DAILY, [part(2, 3)])
+
+    assert read(store) == {2: 3, 5: 6, 6: 7}
+    assert store.extent("BTC_USDT", "close", DAILY) == (2, 7)
+
+
+@settings(deadline=None, max_examples=60)
+@given(writes=st.lists(st.tuples(st.integers(0, 30), VALUES), min_size=1, max_size=8))
+def test_any_sequence_of_writes_leaves_each_position_with_what_was_written_last(tmp_path_factory, writes):
+    store, model = QlibStore(tmp_path_factory.mktemp("store")), {}
+    for position, values in writes:
+        store.write("BTC_USDT", "close", DAILY, [part(position, *values)])
+        model |= {position + index: float(np.float32(value)) for index, value in enumerate(values)}
+
+        assert read(store) == model
+        assert store.extent("BTC_USDT", "close", DAILY) == (min(model), max(model) + 1)
+
+
+def test_a_bin_that_was_torn_in_the_middle_of_a_number_is_made_whole_again(store):
+    store.write("BTC_USDT", "close", DAILY, [part(0, 1, 2)])
+    path = store.bin_path("BTC_USDT", "close", DAILY)
+    with path.open("ab") as handle:
+        handle.write(b"\x00\x01")  # killed in the middle of a write
+
+    store.write("BTC_USDT", "close", DAILY, [part(2, 3)])
+
+    assert read(store) == {0: 1, 1: 2, 2: 3}
+    assert path.stat().st_size == 16
+
+
+def test_calendars_are_committed_for_every_frequency_and_never_get_shorter(store):
+    store.commit(MIDNIGHT, minute(2880), {"all": ""})
+    store.commit(MIDNIGHT, minute(1440), {"all": ""})
+
+    assert store.calendar(MINUTELY) == (MIDNIGHT, 2880)
+    assert store.calendar(DAILY) == (MIDNIGHT, 2)
+
+
+def test_a_calendar_that_grew_is_the_same_as_one_written_at_once(tmp_path):
+    grown, whole = QlibStore(tmp_path / "grown"), QlibStore(tmp_path / "whole")
+    for until in (60, 61, 1439, 1440, 1441, 4321, 5760):
+        grown.commit(MIDNIGHT, minute(until), {})
+    whole.commit(MIDNIGHT, minute(5760), {})
+
+    for path in sorted((whole.root / "calendars").iterdir()):
+        assert (grown.root / "calendars" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_nothing_but_calendars_lies_in_the_calendars_folder(store):
+    store.commit(MIDNIGHT, minute(1440), {"all": ""})
+
+    names = {path.name for path in (store.root / "calendars").iterdir()}
+    assert names == {f"{f.name}.txt" for f in FREQUENCIES} | {f"{f.name}_future.txt" for f in FREQUENCIES if f.future}
+
+
+def test_a_calendar_of_somebody_else_is_refused_by_name(store):
+    (store.root / "calendars").mkdir()
+    (store.root / "calendars" / "1min.txt").write_text("2025-04-05 00:00\n2025-04-05 00:01\n")
+
+    with pytest.raises(ValueError, match=r"1min\.txt"):
+        store.calendar(Frequency("1min", 1, future=False))
+
+
+def test_bars_that_exist_are_from_the_first_to_the_last_value():
+    nan = np.nan
+
+    assert trimmed(np.array([nan, 1, nan, 2, nan], np.float32)) == (1, 4)
+    assert trimmed(np.array([nan, nan], np.float32)) is None
