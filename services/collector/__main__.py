@@ -12,7 +12,7 @@ from aiolimiter import AsyncLimiter
 from services.collector.backfill import Backfill
 from services.collector.feeds import CHANNELS, CONNECTS_PER_SECOND, Stream
 from services.collector.intake import Intake
-from services.collector.metrics import DATA_AGE
+from services.collector.metrics import DATA_AGE, LOST
 from services.collector.publisher import Publisher
 from services.collector.settings import CollectorSettings
 from services.collector.wanted import Universe, history_begin
@@ -28,6 +28,9 @@ log = structlog.get_logger()
 _COVERAGE_PATIENCE_SECONDS = 60.0
 """How long to wait for the writer to tell what is on disk; without it everything counts as missing, which only costs
 requests."""
+
+_DURABLE_WITHIN_SECONDS = 600.0
+"""What was handed on this long ago and is not on disk was lost on the way."""
 
 
 class Collector:
@@ -79,6 +82,7 @@ class Collector:
                     self.backfill.run(),
                     self._fetch_settlements(),
                     self._look_after_members(),
+                    self._take_back_lost(),
                     self._post_dead_letters(),
                     self.publisher.run(),
                 )
@@ -151,6 +155,17 @@ class Collector:
                 if await self.backfill.settlements(symbol, self.universe.symbols[symbol].begin):
                     self.funding_wanted.discard(symbol)
             self.funding_wanted &= set(self.universe.symbols)
+
+    async def _take_back_lost(self) -> None:
+        """Find out what was handed on and never became durable, and have it fetched again."""
+        while True:
+            await asyncio.sleep(_DURABLE_WITHIN_SECONDS)
+            if not await self.service.until_bus_answers(self.service.bus.coverage_ready):
+                continue  # the writer is still telling what is on disk
+            stored = await self._stored(self.service.clock.now())
+            if lost := self.universe.take_back_lost(stored):
+                LOST.inc(lost)
+                log.warning("handed on but not durable, fetching again", minutes=lost)
 
     async def _look_after_members(self) -> None:
         """Let go of those that left once their last minute is there; tell how the streams are."""

@@ -14,7 +14,6 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,6 +175,7 @@ class Stream:
     _operations: AsyncLimiter = field(default_factory=lambda: AsyncLimiter(OPERATIONS_PER_HOUR, 3600))
     _asked: set[str] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _end: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Connect, read, and connect again, until cancelled."""
@@ -200,7 +200,7 @@ class Stream:
             feed = _OneConnection(self, self.tls(), self.wanted()[0])
         except ExchangeError as error:
             return str(error)
-        end = asyncio.Event()
+        end = self._end = asyncio.Event()
         watch = asyncio.create_task(self._watch(end))
         try:
             await feed.run(end)
@@ -211,7 +211,7 @@ class Stream:
             self.connection = None
             self.subscribed.clear()
             SUBSCRIBED.labels(self.channel.name).set(0)
-        return "no data" if end.is_set() else "ended"
+        return "given up: no data, or not writable" if end.is_set() else "ended"
 
     async def _watch(self, end: asyncio.Event) -> None:
         """End a connection that brings no data: found by its data's age, never by its pongs."""
@@ -237,15 +237,18 @@ class Stream:
     async def reconcile(self) -> None:
         """Bring the live connection to the wanted set: frames for the difference only, those that stay untouched.
 
-        A write on a dying connection is let go: the next one takes the new set anyway.
+        A connection that cannot be written to is ended: the next one takes the new set.
         """
         self._changed.set()
         wanted = set(self.wanted())
         added, removed = wanted - self._asked, self._asked - wanted
         self._asked = wanted
-        with suppress(Exception):
+        try:
             await self._send("subscribe", added)
             await self._send("unsubscribe", removed)
+        except Exception as error:  # noqa: BLE001 - whatever the socket says, the answer is a new one
+            log.warning("set not told, connecting anew", channel=self.channel.name, error=repr(error))
+            self._end.set()
 
     async def _send(self, operation: str, instruments: Iterable[str]) -> None:
         ordered = sorted(instruments)

@@ -14,3 +14,4 @@ ABSENT = Gauge("qlib_crypto_collector_absent_minutes", "Minutes that the exchang
 BUFFERED = Gauge("qlib_crypto_collector_buffered_events", "Events waiting for the bus")
 FORGOTTEN = Counter("qlib_crypto_collector_forgotten_total", "Events dropped from a full buffer, to be fetched again")
 DATA_AGE = Gauge("qlib_crypto_collector_data_age_seconds", "Age of the newest row of a channel", ["channel"])
+LOST = Counter("qlib_crypto_collector_lost_total", "Candles handed on that never became durable, fetched again")

@@ -100,6 +100,7 @@ class Universe:
         self._backfill_days = backfill_days
         self._ranked_time: datetime | None = None
         self.symbols: dict[str, Wanted] = {}
+        self._handed: dict[str, dict[date, int]] = {}
 
     @property
     def ranked_time(self) -> datetime | None:
@@ -156,6 +157,22 @@ class Universe:
     def members(self) -> list[str]:
         """Return the symbols whose live data is wanted: members, and leavers until their last minute is there."""
         return sorted(self.symbols)
+
+    def take_back_lost(self, stored: Mapping[date, Mapping[str, str]]) -> int:
+        """Count as missing again what was handed on before the last call and is still not on disk; return how much.
+
+        A Redis that came back empty, or a stream cut at its cap, loses entries that nobody else would ask for again.
+        The time between two calls is what the writer gets to store what it was given.
+        """
+        lost = 0
+        for symbol, wanted in self.symbols.items():
+            for day, handed in self._handed.get(symbol, {}).items():
+                if day in stored:
+                    missing = handed & ~mask_from_text(stored[day].get(symbol, ""))
+                    wanted.seen.days[day] = wanted.seen.days.get(day, 0) & ~missing
+                    lost += missing.bit_count()
+        self._handed = {symbol: dict(wanted.seen.days) for symbol, wanted in self.symbols.items()}
+        return lost
 
     def drop_done(self, exchange_now: datetime) -> list[str]:
         """Let go of the symbols that left and have nothing more to come; return them."""

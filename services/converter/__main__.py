@@ -27,6 +27,8 @@ from shared.settings import read_settings
 log = structlog.get_logger()
 
 _LOOK_AGAIN_SECONDS = 1.0
+_HISTORY_PATIENCE_SECONDS = 900.0
+"""Longer than a rate limit or a maintenance usually lasts."""
 
 
 class Converter:
@@ -50,14 +52,23 @@ class Converter:
                 group.create_task(self._often())
 
     async def _wait_for_history(self) -> None:
-        """Hold the very first conversion back until the history is there: it fixes the calendar's origin."""
+        """Hold the very first conversion back until the history is there: it fixes the calendar's origin.
+
+        History that does not grow for a while will not come soon; then what is there is converted.
+        """
         if (self.settings.qlib_dir / "calendars").exists():
             return
+        least, since = None, time.monotonic()
         while True:
             beat = await self.service.until_bus_answers(lambda: self.service.bus.heartbeat("collector"))
             if beat is not None and beat.details.get("history_complete"):
                 break
             missing = beat.details.get("missing_minutes") if beat else None
+            if missing is not None and (least is None or missing < least):
+                least, since = missing, time.monotonic()
+            if least is not None and time.monotonic() - since > _HISTORY_PATIENCE_SECONDS:
+                log.warning("history does not grow, converting what is there", missing_minutes=least)
+                break
             reason = "the collector is not there yet" if missing is None else f"{missing:,} minutes of history to go"
             self.service.health.details["waiting"] = f"first conversion waits: {reason}"
             if not await self.service.pause(_LOOK_AGAIN_SECONDS):

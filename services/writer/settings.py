@@ -11,7 +11,7 @@ class WriterSettings(CommonSettings):
     """writer: makes rows durable."""
 
     flush_seconds: Annotated[
-        float, Field(gt=0, le=3600, description="Longest time that a row waits in memory before it is written")
+        float, Field(gt=0, le=300, description="Longest time that a row waits in memory before it is written")
     ] = 10.0
     flush_entries: Annotated[int, Field(ge=1, description="Most entries that wait in memory before a write")] = 20_000
     retention_days: Annotated[
