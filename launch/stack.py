@@ -51,11 +51,11 @@ chmod=0700
 [supervisord]
 nodaemon=true
 silent=true
-{user}logfile={folder}/logs/supervisord.log
+{user}logfile=logs/supervisord.log
 logfile_maxbytes=5MB
 logfile_backups=1
-pidfile={folder}/supervisord.pid
-childlogdir={folder}/logs
+pidfile=supervisord.pid
+childlogdir=logs
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
@@ -67,8 +67,7 @@ serverurl=unix://{socket}
 _PROGRAM = """
 [program:{name}]
 command={command}
-directory={directory}
-priority={priority}
+{directory}priority={priority}
 autostart=false
 autorestart={autorestart}
 startsecs=1
@@ -78,7 +77,7 @@ stopwaitsecs={stop_seconds}
 stopasgroup=true
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={folder}/logs/{name}.log
+stdout_logfile=logs/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=3
 """
@@ -235,7 +234,8 @@ class Stack:
     def status(self) -> dict[str, Program]:
         """Return what supervisord says about each program; nothing while it does not answer."""
         try:
-            rows: Any = self._rpc().supervisor.getAllProcessInfo()
+            with self._rpc() as rpc:
+                rows: Any = rpc.supervisor.getAllProcessInfo()
         except (OSError, HTTPException, RpcError):
             return {}
         return {row["name"]: Program(row["name"], row["statename"], row["pid"], row["description"]) for row in rows}
@@ -260,11 +260,13 @@ class Stack:
 
     def stop_program(self, program: str) -> None:
         """Stop a program and wait until it has ended."""
-        self._rpc().supervisor.stopProcess(program, True)
+        with self._rpc() as rpc:
+            rpc.supervisor.stopProcess(program, True)
 
     def start_program(self, program: str) -> None:
         """Start a program, without waiting for it to be up."""
-        self._rpc().supervisor.startProcess(program, False)
+        with self._rpc() as rpc:
+            rpc.supervisor.startProcess(program, False)
 
     def log_of(self, program: str) -> Path:
         """Where a program's log is."""
@@ -300,7 +302,7 @@ class Stack:
 
     def _valkey(self) -> list[str]:
         port = str(_port_of(self.redis_url))
-        command = [str(get_binary_path()), "--port", port, "--bind", "127.0.0.1", "--dir", str(self.folder / "valkey")]
+        command = [str(get_binary_path()), "--port", port, "--bind", "127.0.0.1", "--dir", "valkey"]
         return [*command, "--appendonly", "yes", "--save", ""]
 
     def _simulator(self) -> list[str]:
@@ -328,8 +330,8 @@ class Stack:
         with (self.folder / "logs" / "start.log").open("wb") as output:
             # A session of its own: Ctrl-C on the terminal is for us, and we stop the rest in order.
             self._supervisord = subprocess.Popen(  # noqa: S603 - our own arguments
-                [*_tied([sys.executable, "-m", "supervisor.supervisord"]), "-c", str(config)],
-                cwd=self.directory,
+                [*_tied([sys.executable, "-m", "supervisor.supervisord"]), "-c", config.name],
+                cwd=self.folder,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -342,19 +344,23 @@ class Stack:
         # The settings are no part of it: supervisord's environment carries them, where no quoting can go wrong and a
         # password is no file. `%` starts an expansion in such a file.
         user = "user=root\n" if os.geteuid() == 0 else ""
-        text = _CONFIG.format(socket=_escape(self._socket), folder=_escape(self.folder), user=user)
+        # Paths are relative to the folder, whose own name may hold what means something in such a file.
+        text = _CONFIG.format(socket=self._socket_name(), user=user)
+        directory = "" if self.simulated else f"directory={_escape(ROOT)}\n"
         for position, (name, command) in enumerate(self.programs.items()):
             text += _PROGRAM.format(
                 name=name,
                 command=_escape(shlex.join(_tied(command))),
-                directory=_escape(self.directory),
-                folder=_escape(self.folder),
+                directory=directory if name in SERVICES else "",
                 priority=10 * (position + 1),
                 # A simulator that begins anew would send time back.
                 autorestart="false" if name == "simulator" else "true",
                 stop_seconds=_STOP_SECONDS,
             )
         return text
+
+    def _socket_name(self) -> str:
+        return self._socket.name if self._short is None else str(self._socket)
 
     def _rpc(self) -> ServerProxy:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
@@ -405,7 +411,7 @@ def clear(folder: Path) -> None:
 
 
 def _tied(command: Sequence[str]) -> list[str]:
-    return [sys.executable, str(ROOT / "launch" / "tied.py"), *command]
+    return [sys.executable, "-m", "launch.tied", *command]
 
 
 def _escape(value: object) -> str:

@@ -1,4 +1,4 @@
-"""`python launch/tied.py PROGRAM ARGUMENTS...`: becomes the program, and lets it end with whoever started it.
+"""`python -m launch.tied PROGRAM ARGUMENTS...`: becomes the program, and lets it end with whoever started it.
 
 supervisord looks after its children only as long as it lives. Killed outright, it would leave five services and a
 Redis behind that nobody knows of. The kernel can do better: it sends a signal to a process when its parent dies.
