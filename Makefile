@@ -54,8 +54,8 @@ ps:  ## List the containers and their health
 
 test: env env-research  ## Everything that this machine can run, in both environments
 	@failed=0; \
-	$(PYTHON) -m pytest --ignore=tests/qlib_format || failed=1; \
 	$(RESEARCH) -m pytest tests/qlib_format || failed=1; \
+	$(PYTHON) -m pytest --ignore=tests/qlib_format || failed=1; \
 	exit $$failed
 
 test-unit: env  ## Only the tests that take seconds
