@@ -8,7 +8,6 @@ independent reader of the bins and by pyqlib itself.
 import json
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,14 +15,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import redis
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from launch.recording import MINUTE_MS, Recorded, UnusableRecordingError, read_recording
-from launch.stack import ROOT, Stack, StackError, clear
+from launch.stack import ROOT, StackError, clear
+from launch.systems import ComposeSystem, LocalSystem, System
 from launch.verify import Counts, Spans, membership, spans_wrong, verify, wanted_minutes
 
 FOLDER = Path(".run/replay")
@@ -57,9 +56,9 @@ class Plan:
     rows: int
     symbols: int
 
-    def simulator(self) -> list[str]:
-        """Return the simulator's arguments."""
-        return ["--data", str(self.data), "--start", self.start.isoformat(), "--speed", f"{self.speed:g}"]
+    def pace(self) -> list[str]:
+        """Return the simulator's arguments beside the recording."""
+        return ["--start", self.start.isoformat(), "--speed", f"{self.speed:g}"]
 
     def settings(self, *, kill: bool) -> dict[str, str]:
         """Return the services' settings."""
@@ -96,58 +95,8 @@ def _instant(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
 
 
-class Observer:
-    """What the outside sees of a running replay: the simulator's clock, the heartbeats, the streams."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._redis: Any = redis.Redis.from_url(stack.redis_url, decode_responses=True)
-
-    def clock(self) -> dict[str, Any]:
-        """Return the simulator's clock."""
-        return dict(self._stack.ask_simulator("/sim/clock"))
-
-    def missing(self) -> int | None:
-        """Return how many minutes the collector still has to fetch; None while it does not say."""
-        text = self._redis.get("heartbeat:collector")
-        beat = json.loads(text) if text else {}
-        fresh = beat and (datetime.now(UTC) - datetime.fromisoformat(beat["beaten"])).total_seconds() < _FRESH_SECONDS
-        missing = beat.get("details", {}).get("missing_minutes")
-        return int(missing) if fresh and missing is not None else None
-
-    def unfinished(self) -> int:
-        """Return how many entries the writer has not stored yet."""
-        groups = [group for stream in ("candles", "funding", "universe") for group in self._groups(stream)]
-        return sum(int(group["pending"]) + int(group["lag"] or 0) for group in groups if group["name"] == "writer")
-
-    def _groups(self, stream: str) -> list[dict[str, Any]]:
-        return list(self._redis.xinfo_groups(stream)) if self._redis.exists(stream) else []
-
-    def stored(self) -> int:
-        """Return how many candles were stored, as far as their coverage tells; grows while there is progress."""
-        return sum(
-            1 + int(last) - int(first)
-            for key in self._redis.scan_iter("coverage:????-??-??")
-            for runs in self._redis.hvals(key)
-            for first, last in (run.split("-") for run in runs.split(","))
-        )
-
-    def converted_until(self) -> datetime | None:
-        """Return up to when Qlib has the data."""
-        text = self._redis.hget("watermarks", "converted_until")
-        return datetime.fromisoformat(text) if text else None
-
-    def dead_letters(self) -> int:
-        """Return how much input was set aside."""
-        return int(self._redis.xlen("dead-letter"))
-
-
-_FRESH_SECONDS = 7.0
-
-
-def follow(stack: Stack, chosen: Plan, *, kill: bool) -> dict[str, int]:
+def follow(system: System, chosen: Plan, *, kill: bool) -> dict[str, int]:
     """Watch until the recording is over and everything is stored; return how often each service was killed."""
-    observer = Observer(stack)
     kills = dict.fromkeys(KILLED, 0)
     killing = _killings(kill=kill)
     with _bars() as bars:
@@ -157,19 +106,19 @@ def follow(stack: Stack, chosen: Plan, *, kill: bool) -> dict[str, int]:
         quiet = 0
         while quiet < _QUIET_LOOKS:
             time.sleep(0.5)
-            clock, have = observer.clock(), observer.stored()
+            clock, have = system.ask_simulator("/sim/clock"), system.stored()
             bars.update(live, completed=_share(clock))
             bars.update(stored, completed=have)
             if (victim := next(killing)) is not None and not clock["ended"]:
-                kills[victim] += _killed(stack, victim)
-            over = clock["ended"] and observer.missing() == 0 and observer.unfinished() == 0
+                kills[victim] += _killed(system, victim)
+            over = clock["ended"] and system.missing() == 0 and system.unfinished() == 0
             quiet = quiet + 1 if over else 0
             progress = have + int(clock["now_ms"])
             if progress > best:
                 best, since = progress, time.monotonic()
             elif not over and time.monotonic() - since > PATIENCE_SECONDS:
-                raise ReplayError(f"no progress for {PATIENCE_SECONDS:g} s: {_where(observer, have)}")
-    _wait_for_conversion(observer, chosen)
+                raise ReplayError(f"no progress for {PATIENCE_SECONDS:g} s: {_where(system, have)}")
+    _wait_for_conversion(system, chosen)
     return kills
 
 
@@ -177,8 +126,8 @@ _QUIET_LOOKS = 6
 """So many looks in a row with nothing left to do; a heartbeat is told every five seconds."""
 
 
-def _where(observer: Observer, have: int) -> str:
-    return f"{have} minutes stored, {observer.missing()} missing, {observer.unfinished()} entries unfinished"
+def _where(system: System, have: int) -> str:
+    return f"{have} minutes stored, {system.missing()} missing, {system.unfinished()} entries unfinished"
 
 
 def _share(clock: Mapping[str, Any]) -> float:
@@ -196,21 +145,21 @@ def _killings(*, kill: bool) -> Iterator[str | None]:
         turn += 1
 
 
-def _killed(stack: Stack, victim: str) -> int:
+def _killed(system: System, victim: str) -> int:
     try:
-        stack.kill(victim)
+        system.kill(victim)
     except (StackError, ProcessLookupError):
         return 0  # it was just being restarted
     return 1
 
 
-def _wait_for_conversion(observer: Observer, chosen: Plan) -> None:
+def _wait_for_conversion(system: System, chosen: Plan) -> None:
     """Wait for the conversion of the last midnight, which the converter does by itself."""
     midnight = (chosen.end - timedelta(minutes=2)).replace(hour=0, minute=0, second=0, microsecond=0)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while chosen.start < midnight and (observer.converted_until() or chosen.start) < midnight:
+    while chosen.start < midnight and (system.converted_until() or chosen.start) < midnight:
         if time.monotonic() > deadline:
-            raise ReplayError(f"the converter has not converted {midnight}; Qlib ends at {observer.converted_until()}")
+            raise ReplayError(f"the converter has not converted {midnight}; Qlib ends at {system.converted_until()}")
         time.sleep(0.5)
 
 
@@ -219,7 +168,7 @@ def _bars() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def rankings_wrong(stack: Stack) -> tuple[int, int]:
+def rankings_wrong(system: System, data_dir: Path) -> tuple[int, int]:
     """Count the rankings, and those whose members are not the top of the rates that the simulator published.
 
     Each stored rate must be what the exchange predicted when it said so; the members must be the first of all, by
@@ -227,7 +176,7 @@ def rankings_wrong(stack: Stack) -> tuple[int, int]:
     """
     import pyarrow.dataset as ds  # noqa: PLC0415 - only here
 
-    table = ds.dataset(stack.data_dir / "universe", format="parquet", partitioning=None).to_table()
+    table = ds.dataset(data_dir / "universe", format="parquet", partitioning=None).to_table()
     rankings: dict[int, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         rankings.setdefault(int(row["ranked_time"].timestamp() * 1000), []).append(row)
@@ -237,25 +186,19 @@ def rankings_wrong(stack: Stack) -> tuple[int, int]:
         size = sum(row["member"] for row in rows)
         members = {row["symbol"] for row in rows if row["member"]}
         first = {row["symbol"] for row in ordered[:size]}
-        rates_right = all(_published(stack, row) for row in rows)
+        rates_right = all(_published(system, row) for row in rows)
         wrong += not (members == first and rates_right)
     return len(rankings), wrong
 
 
-def _published(stack: Stack, row: Mapping[str, Any]) -> bool:
+def _published(system: System, row: Mapping[str, Any]) -> bool:
     at = int(row["known_time"].timestamp() * 1000)
-    truth = stack.ask_simulator(f"/sim/truth/predicted?at={at}")
+    truth = system.ask_simulator(f"/sim/truth/predicted?at={at}")
     base, _, quote = row["symbol"].partition("_")
     return abs(float(truth[f"{base}-{quote}-SWAP"]) - float(row["funding_rate"])) < _RATE_TOLERANCE
 
 
 _RATE_TOLERANCE = 1e-12
-
-
-def convert_the_rest(stack: Stack) -> None:
-    """Convert what came after the last midnight."""
-    command = [sys.executable, "-m", "services.converter", "--once"]
-    subprocess.run(command, cwd=stack.directory, env=stack.env, check=True)  # noqa: S603 - our own command
 
 
 def judge_by_qlib(chosen: Plan, qlib_dir: Path, wanted: Mapping[str, int]) -> Counts | None:
@@ -284,21 +227,25 @@ def show(judges: Mapping[str, Counts]) -> None:
     console.print(table)
 
 
-def replay(chosen: Plan, recording: Mapping[str, Recorded], *, kill: bool) -> bool:
+def replay(chosen: Plan, recording: Mapping[str, Recorded], *, kill: bool, compose: bool) -> bool:
     """Run the replay and judge it; return whether there is no difference."""
     began = time.monotonic()
-    with Stack(FOLDER, chosen.settings(kill=kill), simulator=chosen.simulator()) as stack:
-        kills = follow(stack, chosen, kill=kill)
-        rankings, wrong = rankings_wrong(stack)
-        for service in ("converter", "ranker", "collector", "writer"):
-            stack.stop_program(service)
-        dead_letters = Observer(stack).dead_letters()
-        convert_the_rest(stack)
-    members: Spans = membership(stack.data_dir)
+    settings = chosen.settings(kill=kill)
+    running: System
+    if compose:
+        running = ComposeSystem(FOLDER, settings, chosen.data, chosen.pace())
+    else:
+        running = LocalSystem(FOLDER, settings, ["--data", str(chosen.data), *chosen.pace()])
+    with running as system:
+        kills = follow(system, chosen, kill=kill)
+        dead_letters = system.dead_letters()
+        system.finish()
+        rankings, wrong = rankings_wrong(system, system.data_dir)
+    members: Spans = membership(running.data_dir)
     wanted = wanted_minutes(members, recording)
-    bins = verify(stack.qlib_dir, recording, wanted)
-    judges = {"bins": replace(bins, spans_wrong=spans_wrong(stack.qlib_dir, members))}
-    if (by_qlib := judge_by_qlib(chosen, stack.qlib_dir, wanted)) is not None:
+    bins = verify(running.qlib_dir, recording, wanted)
+    judges = {"bins": replace(bins, spans_wrong=spans_wrong(running.qlib_dir, members))}
+    if (by_qlib := judge_by_qlib(chosen, running.qlib_dir, wanted)) is not None:
         judges["pyqlib"] = by_qlib
     show(judges)
     if kill:
@@ -312,9 +259,12 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder with candles_1m.parquet and funding.parquet")],
     top_n: Annotated[int | None, typer.Option(min=1, help="Size of the universe [default: all its symbols]")] = None,
     speed: Annotated[float | None, typer.Option(min=1, help="Simulated seconds per second [default: fits]")] = None,
+    compose: Annotated[bool, typer.Option("--compose", help="Run it with docker compose, profile sim")] = False,
     kill: Annotated[bool, typer.Option("--kill", help="kill -9 writer, collector and converter now and then")] = False,
 ) -> None:
     """Replay a recording through the whole system and compare what comes out of Qlib, value for value."""
+    if compose and kill:
+        raise typer.BadParameter("--kill needs processes, not containers")
     try:
         recording = read_recording(data)
         chosen = plan(data.resolve(), recording, top_n=top_n, speed=speed)
@@ -323,7 +273,7 @@ def main(
             f"{chosen.rows:,} minutes of {chosen.symbols} symbols; live from {chosen.start:%F %H:%M} "
             f"to {chosen.end:%F %H:%M} UTC at {chosen.speed:.0f} times the speed; universe of {chosen.top_n}"
         )
-        same = replay(chosen, recording, kill=kill)
+        same = replay(chosen, recording, kill=kill, compose=compose)
     except (UnusableRecordingError, StackError, ReplayError) as error:
         console.print(f"[red]replay failed:[/red] {error}")
         raise SystemExit(2) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import structlog
 import typer
 
@@ -122,6 +123,7 @@ class Writer:
             FILES.labels(partition.dataset).inc()
         self.batch.clear()
         WAITING.set(0)
+        pa.default_memory_pool().release_unused()
         await self._tell(stored)
         for stream in STREAMS:
             await self.service.bus.trim(stream)

@@ -1,7 +1,7 @@
 """Rows waiting to become durable: accumulate, decide when to flush, split by file. Pure."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from shared.bus import Entry
@@ -22,7 +22,7 @@ class Batch:
         """Take an entry in; `event` is None for one that leaves no rows and is only acknowledged."""
         if self.opened is None:
             self.opened = now
-        self.entries.append(entry)
+        self.entries.append(replace(entry, fields={}))  # only its name is needed to acknowledge it
         for row in rows_of(event) if event is not None else ():
             self.rows[partition_of(row)].append(row)
 

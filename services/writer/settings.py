@@ -13,7 +13,7 @@ class WriterSettings(CommonSettings):
     flush_seconds: Annotated[
         float, Field(gt=0, le=300, description="Longest time that a row waits in memory before it is written")
     ] = 10.0
-    flush_entries: Annotated[int, Field(ge=1, description="Most entries that wait in memory before a write")] = 20_000
+    flush_entries: Annotated[int, Field(ge=1, description="Most entries that wait in memory before a write")] = 10_000
     retention_days: Annotated[
         int,
         Field(ge=1, description="Days for which raw candles are kept; a day that is not in Qlib yet is kept longer"),
