@@ -40,7 +40,7 @@ def write_batch(root: Path, rows: Mapping[Partition, list[Row]]) -> list[Stored]
     for partition, fresh in sorted(rows.items()):
         kind = BY_DATASET[partition.dataset]
         path = partition.path(root)
-        merged = merge(kind, read_rows(kind, path) if path.exists() else None, table_of(kind, fresh))
+        merged = merge(kind, _stored_rows(kind, path), table_of(kind, fresh))
         new_folder = not path.parent.exists()
         write_table(path, merged, sync_folder=False)
         folders.add(path.parent)
@@ -51,6 +51,25 @@ def write_batch(root: Path, rows: Mapping[Partition, list[Row]]) -> list[Stored]
     for folder in folders:
         fsync_folder(folder)
     return stored
+
+
+def _stored_rows(kind: type[Row], path: Path) -> pa.Table | None:
+    """Read what a file holds so far; None where there is none.
+
+    A damaged file is put aside under another name: else everything would wait behind it, for ever. What it held counts
+    as missing from then on.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read_rows(kind, path)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk refuses; pyarrow's own errors about a file's content carry no number
+        aside = path.with_name(f"{path.name}.damaged")
+        log.error("damaged file put aside", path=str(path), aside=str(aside), error=str(error))  # noqa: TRY400
+        path.replace(aside)
+        return None
 
 
 def _stored(partition: Partition, open_times: pa.ChunkedArray) -> Stored:
