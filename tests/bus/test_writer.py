@@ -1,0 +1,237 @@
+"""The real writer process on a real Redis: killed, fed nonsense, stopped."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import redis as plain_redis
+
+from shared.bus import Bus
+from shared.coverage import mask_from_text
+from shared.dataset import Partition
+from shared.events import Candle, FundingRate, Rank, encode
+from shared.parquet import read_rows
+from tests.support.builders import (
+    DAY_0,
+    MIDNIGHT,
+    a_candle,
+    a_funding_rate,
+    a_ranking,
+    minute,
+    store,
+    wait_for,
+)
+from tests.support.simulator import ROOT
+
+
+class WriterProcess:
+    """`python -m services.writer`, and what it left behind."""
+
+    def __init__(self, redis_url, root, **settings):
+        self.root = root
+        self.environment = os.environ | {
+            "REDIS_URL": redis_url,
+            "DATA_DIR": str(root),
+            "FLUSH_SECONDS": "0.1",
+            "OKX_REST_URL": "http://127.0.0.1:9",
+            "WRITER_METRICS_PORT": "0",
+            "LOG_FORMAT": "json",
+            **settings,
+        }
+        self.redis = plain_redis.Redis.from_url(redis_url, decode_responses=True)
+        self.log = (root.parent / "writer.log").open("a")
+        self.process = None
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "services.writer"], cwd=ROOT, env=self.environment, stderr=self.log
+        )
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def close(self):
+        self.kill()
+        self.log.close()
+        self.redis.close()
+
+    def is_idle(self):
+        """Tell whether everything was delivered and acknowledged."""
+        for stream in ("candles", "funding", "universe"):
+            if not self.redis.exists(stream):
+                return False
+            groups = {group["name"]: group for group in self.redis.xinfo_groups(stream)}
+            if "writer" not in groups or groups["writer"]["pending"] or groups["writer"]["lag"]:
+                return False
+        return True
+
+    def candles(self):
+        """Return every candle on disk, as often as it is there."""
+        found = Counter()
+        for path in (self.root / "kline_1m").rglob("[!.]*.parquet"):
+            for row in read_rows(Candle, path, ["symbol", "open_time", "open"]).to_pylist():
+                found[row["symbol"], row["open_time"], row["open"]] += 1
+        return found
+
+
+@pytest.fixture
+def writer(redis_url, tmp_path):
+    running = WriterProcess(redis_url, tmp_path / "okx_data")
+    yield running
+    running.close()
+
+
+@pytest.mark.invariant(2)
+@pytest.mark.invariant(3)
+@pytest.mark.slow
+async def test_killed_again_and_again_it_stores_every_row_exactly_once(bus, writer):
+    """Invariants 2 and 3: durable before acknowledged, and redelivery changes nothing."""
+    dice = random.Random(3)
+    expected = {}
+    for round_number in range(8):
+        for number in range(round_number * 150, round_number * 150 + 150):
+            events = [a_candle(f"S{symbol}_USDT", minute(number * 3), 1.0 + number) for symbol in range(8)]
+            expected |= {(event.symbol, event.open_time): event.open for event in events}
+            await bus.publish(events)
+        await asyncio.sleep(
+            0.55 + dice.random() * 0.6
+        )  # a start takes about that long: it dies at any point of its work
+        writer.kill()
+        writer.start()
+
+    wait_for(writer.is_idle, 60)
+
+    assert writer.candles() == {(symbol, opened, price): 1 for (symbol, opened), price in expected.items()}
+    assert not list(writer.root.rglob(".*.tmp"))
+
+
+@pytest.mark.invariant(2)
+async def test_redelivery_and_corrections_leave_one_row_each(bus, writer):
+    """Invariant 2."""
+    late = a_candle(price=2.0, receive_time=minute(9))
+    await bus.publish([late, a_candle(price=1.0), a_candle(price=1.0), late])
+
+    wait_for(writer.candles)
+    wait_for(writer.is_idle)
+
+    assert writer.candles() == {("BTC_USDT", MIDNIGHT, 2.0): 1}
+
+
+@pytest.mark.invariant(12)
+async def test_an_entry_that_is_no_event_goes_to_the_dead_letters_and_blocks_nobody(bus, writer):
+    """Invariant 12."""
+    writer.redis.xadd("candles", {"event": "gossip"})
+    bad_id = writer.redis.xadd("candles", encode(a_candle()) | {"open": "much"})
+    await bus.publish([a_candle("ETH_USDT")])
+
+    wait_for(writer.candles)
+    wait_for(writer.is_idle)
+
+    count, letters = await bus.dead_letters()
+    assert count == 2
+    assert letters[0]["origin"] == f"writer:candles:{bad_id}"
+    assert "open" in letters[0]["error"]
+    assert '"much"' in letters[0]["payload"]
+    assert set(writer.candles()) == {("ETH_USDT", MIDNIGHT, 100.0)}
+
+
+@pytest.mark.invariant(3)
+async def test_on_sigterm_it_writes_what_it_holds_and_ends_with_0(bus, redis_url, tmp_path):
+    """Invariant 3, the friendly way."""
+    patient = WriterProcess(redis_url, tmp_path / "okx_data", FLUSH_SECONDS="300")
+    try:
+        await bus.publish([a_candle(open_time=minute(number)) for number in range(50)])
+        wait_for(lambda: any(group["pending"] == 50 for group in _groups(patient)))
+        assert not patient.candles()
+
+        assert patient.stop() == 0
+
+        assert len(patient.candles()) == 50
+        assert patient.is_idle()
+    finally:
+        patient.close()
+
+
+def _groups(writer):
+    return writer.redis.xinfo_groups("candles") if writer.redis.exists("candles") else []
+
+
+async def test_settlements_and_rankings_have_files_of_their_own(bus, writer):
+    ranking = a_ranking("BTC_USDT", others=["ETH_USDT"])
+    await bus.publish([a_funding_rate("BTC_USDT"), a_funding_rate("ETH_USDT")])
+    await bus.set_universe(ranking)
+
+    files = {"funding": FundingRate, "universe": Rank}
+    wait_for(lambda: all(Partition(name, DAY_0).path(writer.root).exists() for name in files))
+
+    for name, kind in files.items():
+        table = read_rows(kind, Partition(name, DAY_0).path(writer.root))
+        assert table["symbol"].to_pylist() == ["BTC_USDT", "ETH_USDT"]
+
+
+@pytest.mark.invariant(7)
+async def test_what_is_durable_is_told_at_the_start_and_after_every_write(bus, redis_url, tmp_path):
+    """Invariant 7: the collector fetches what is missing here."""
+    root = tmp_path / "okx_data"
+    store(root, [a_candle(open_time=minute(number)) for number in (0, 1, 5)])
+    writer = WriterProcess(redis_url, root)
+    try:
+        wait_for(lambda: writer.redis.exists("coverage:ready"))
+        assert (await bus.coverage([DAY_0]))[DAY_0] == {"BTC_USDT": "0-1,5-5"}
+
+        await bus.publish([a_candle(open_time=minute(2)), a_candle(open_time=minute(6))])
+        wait_for(lambda: writer.redis.hget("coverage:2025-04-05", "BTC_USDT") != "0-1,5-5")
+
+        runs = (await bus.coverage([DAY_0]))[DAY_0]["BTC_USDT"]
+        assert mask_from_text(runs) == 0b1100111
+        wait_for(lambda: writer.redis.hget("watermarks", "written_until"))
+        assert (await bus.watermarks())["written_until"] == minute(7)
+    finally:
+        writer.close()
+
+
+@pytest.mark.invariant(11)
+async def test_the_stream_does_not_grow_with_what_is_stored(bus, writer):
+    """Invariant 11: trimmed behind the slowest group."""
+    for number in range(40):
+        await bus.publish([a_candle(open_time=minute(number * 100 + ahead)) for ahead in range(100)])
+
+    wait_for(lambda: len(writer.candles()) == 4000, 40)
+    wait_for(writer.is_idle)
+
+    wait_for(lambda: writer.redis.xlen("candles") < 500)
+
+
+async def test_what_a_crash_left_behind_is_removed_at_the_start(redis_url, tmp_path):
+    root = tmp_path / "okx_data"
+    store(root, [a_candle()])
+    stale = Partition("kline_1m", DAY_0, "BTC_USDT").path(root).with_name(".BTC_USDT_20250405.parquet.1.tmp")
+    stale.write_text("half")
+
+    writer = WriterProcess(redis_url, root)
+    try:
+        wait_for(lambda: not stale.exists())
+        assert writer.candles()
+    finally:
+        writer.close()
+
+
+async def test_it_beats(redis_url, writer):
+    bus = Bus(redis_url)
+
+    wait_for(lambda: writer.redis.exists("heartbeat:writer"))
+
+    beat = await bus.heartbeat("writer")
+    assert beat.pid == writer.process.pid
+    await bus.close()

@@ -1,0 +1,80 @@
+from datetime import timedelta
+
+import pytest
+
+from services.writer.batch import Batch, is_retired, should_flush
+from shared.dataset import Partition
+from tests.support.builders import DAY_0, a_candle, a_funding_rate, a_prediction, a_ranking, an_entry, minute
+
+ONE_OR_TEN = {"max_age_seconds": 10.0, "max_entries": 3}
+
+
+def filled(count, opened=100.0):
+    batch = Batch()
+    for number in range(count):
+        batch.add(an_entry(a_candle(), number), a_candle(), opened + number)
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("count", "now", "answer"),
+    [(0, 1e9, False), (1, 109.9, False), (1, 110.0, True), (2, 100.0, False), (3, 100.0, True), (4, 100.0, True)],
+)
+def test_a_batch_is_written_once_it_is_old_or_large(count, now, answer):
+    assert should_flush(filled(count), now, **ONE_OR_TEN) == answer
+
+
+def test_age_counts_from_the_first_entry_and_anew_after_a_write():
+    batch = filled(2)
+
+    batch.clear()
+
+    assert len(batch) == 0
+    assert not batch.rows
+    assert not should_flush(batch, 1e9, **ONE_OR_TEN)
+
+
+def test_rows_are_split_by_file():
+    batch = Batch()
+    for number, event in enumerate(
+        [a_candle("BTC_USDT"), a_candle("ETH_USDT"), a_candle("BTC_USDT", minute(1440)), a_funding_rate("BTC_USDT")]
+    ):
+        batch.add(an_entry(event, number), event, 0.0)
+
+    assert {partition: len(rows) for partition, rows in batch.rows.items()} == {
+        Partition("kline_1m", DAY_0, "BTC_USDT"): 1,
+        Partition("kline_1m", DAY_0, "ETH_USDT"): 1,
+        Partition("kline_1m", DAY_0 + timedelta(days=1), "BTC_USDT"): 1,
+        Partition("funding", DAY_0): 1,
+    }
+
+
+def test_an_entry_that_leaves_no_row_is_acknowledged_all_the_same():
+    batch = Batch()
+
+    batch.add(an_entry(a_candle()), None, 0.0)
+
+    assert len(batch.entries) == 1
+    assert not batch.rows
+
+
+def test_a_ranking_leaves_a_row_for_every_swap():
+    batch, ranking = Batch(), a_ranking("BTC_USDT", others=["ETH_USDT"])
+
+    batch.add(an_entry(ranking), ranking, 0.0)
+
+    assert [row.symbol for row in batch.rows[Partition("universe", DAY_0)]] == ["BTC_USDT", "ETH_USDT"]
+
+
+@pytest.mark.parametrize(
+    ("event", "age", "answer"),
+    [
+        (a_candle(), 90, False),
+        (a_candle(), 91, True),
+        (a_prediction(), 91, True),
+        (a_funding_rate(), 400, False),
+        (a_ranking("BTC_USDT"), 400, False),
+    ],
+)
+def test_only_what_can_be_fetched_again_is_ever_retired(event, age, answer):
+    assert is_retired(event, DAY_0 + timedelta(days=age), 90) == answer
