@@ -238,7 +238,8 @@ class Stack:
                 rows: Any = rpc.supervisor.getAllProcessInfo()
         except (OSError, HTTPException, RpcError):
             return {}
-        return {row["name"]: Program(row["name"], row["statename"], row["pid"], row["description"]) for row in rows}
+        found = {row["name"]: Program(row["name"], row["statename"], row["pid"], row["description"]) for row in rows}
+        return {name: found[name] for name in self.programs}  # in the order of the data's way
 
     def pid(self, program: str) -> int:
         """Return the process id of a running program. Raises `StackError` where it does not run."""
