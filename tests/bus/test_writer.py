@@ -104,9 +104,7 @@ async def test_killed_again_and_again_it_stores_every_row_exactly_once(bus, writ
             events = [a_candle(f"S{symbol}_USDT", minute(number * 3), 1.0 + number) for symbol in range(8)]
             expected |= {(event.symbol, event.open_time): event.open for event in events}
             await bus.publish(events)
-        await asyncio.sleep(
-            0.55 + dice.random() * 0.6
-        )  # a start takes about that long: it dies at any point of its work
+        await asyncio.sleep(0.55 + dice.random() * 0.6)  # a start takes as long
         writer.kill()
         writer.start()
 

@@ -1,5 +1,6 @@
 """Rows and events with sensible defaults, so that a test shows only what matters to it. Works in both environments."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -181,3 +182,10 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20.0, *, every: floa
         assert time.monotonic() < deadline, f"did not happen within {seconds} s"
         time.sleep(every)
     return value
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait until a condition holds while other tasks run; fail when it does not within so many seconds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process, or in Redis
+            await asyncio.sleep(0.02)

@@ -1,0 +1,166 @@
+import time
+from datetime import timedelta
+
+import pytest
+
+from services.collector.intake import Intake
+from services.collector.wanted import Request, Universe
+from shared.clock import ExchangeClock, Sample
+from shared.coverage import Gap
+from shared.events import Candle, FundingRate, PredictedFundingRate
+from tests.support.builders import MIDNIGHT, a_candle_row, a_funding_row, a_ranking, minute
+
+NOON = minute(720)
+BTC = "BTC-USDT-SWAP"
+
+
+class Desk:
+    """An intake on a clock that says it is one minute past noon, and what came out of it."""
+
+    def __init__(self):
+        self.clock = ExchangeClock()
+        here = time.monotonic()
+        for ago in (1.0, 0.0):
+            self.clock.add(Sample(here - ago, here - ago, minute(721).timestamp() - ago))
+        self.universe = Universe(0)
+        self.universe.apply(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=NOON), NOON, {}, {})
+        self.events, self.asides = [], []
+        self.intake = Intake(self.universe, self.clock, self.events.append, lambda *aside: self.asides.append(aside))
+
+    @property
+    def btc(self):
+        return self.universe.symbols["BTC_USDT"]
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+@pytest.mark.invariant(1)
+def test_forming_rows_never_become_events(desk):
+    """Invariant 1."""
+    for price in (100.0, 101.0, 102.0):
+        desk.intake.live_candle(BTC, a_candle_row(NOON, confirm="0", price=price))
+
+    assert desk.events == []
+    assert desk.btc.forming == NOON
+    assert NOON not in desk.btc.seen
+
+
+@pytest.mark.invariant(1)
+def test_a_confirmed_row_becomes_a_candle(desk):
+    """Invariant 1."""
+    desk.intake.live_candle(BTC, a_candle_row(NOON, price=100.0))
+
+    (candle,) = desk.events
+    assert (candle.symbol, candle.open_time, candle.open, candle.source) == ("BTC_USDT", NOON, 100.0, "ws")
+    assert NOON in desk.btc.seen
+
+
+@pytest.mark.invariant(2)
+def test_a_duplicate_is_handed_on_once(desk):
+    """Invariant 2."""
+    for _ in range(3):
+        desk.intake.live_candle(BTC, a_candle_row(NOON))
+
+    assert len(desk.events) == 1
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("bad", [[], ["x"], [None] * 9, [*a_candle_row(NOON)[:3], "99999999", *a_candle_row(NOON)[4:]]])
+def test_a_bad_row_is_set_aside_and_nothing_else_stops(desk, bad):
+    """Invariant 12."""
+    desk.intake.live_candle(BTC, bad)
+    desk.intake.live_candle("ETH-USDT-SWAP", a_candle_row(NOON))
+
+    ((origin, payload, error),) = desk.asides
+    assert origin.startswith("collector:")
+    assert payload == bad
+    assert error
+    assert [event.symbol for event in desk.events] == ["ETH_USDT"]
+
+
+@pytest.mark.invariant(12)
+def test_a_minute_whose_row_was_bad_is_still_missing(desk):
+    """Invariants 7 and 12: a good row of the same minute is taken."""
+    desk.intake.live_candle(BTC, a_candle_row(NOON, price=-1.0))
+    desk.intake.live_candle(BTC, a_candle_row(NOON, price=5.0))
+
+    assert [event.open for event in desk.events] == [5.0]
+
+
+@pytest.mark.invariant(13)
+def test_a_row_that_claims_to_be_from_the_future_does_not_move_time(desk):
+    """Invariant 13."""
+    desk.intake.live_candle(BTC, a_candle_row(NOON + timedelta(days=3), confirm="0"))
+
+    assert desk.btc.forming <= desk.clock.now()
+
+
+def test_the_last_pushes_of_one_that_left_are_ignored(desk):
+    desk.intake.live_candle("GONE-USDT-SWAP", a_candle_row(NOON))
+
+    assert desk.events == desk.asides == []
+
+
+@pytest.mark.invariant(1)
+def test_history_gives_the_closed_rows_of_the_gap_that_are_missing(desk):
+    """Invariant 1, over REST: same rows, same rule."""
+    desk.intake.live_candle(BTC, a_candle_row(minute(719)))
+    rows = [
+        a_candle_row(minute(720), confirm="0"),
+        a_candle_row(minute(719)),  # there already
+        a_candle_row(minute(718)),
+        ["nonsense", "1", "1", "1", "1", "1", "1", "1", "1"],
+        a_candle_row(minute(717)),
+        a_candle_row(minute(700)),  # outside of what was asked for
+    ]
+
+    found = desk.intake.history(Request("BTC_USDT", Gap(minute(717), minute(721)), recent=True), rows)
+
+    assert [(candle.open_time, candle.source) for candle in found] == [(minute(718), "rest"), (minute(717), "rest")]
+    assert len(desk.asides) == 1
+    assert minute(718) not in desk.btc.seen
+    desk.intake.published(found)
+    assert minute(718) in desk.btc.seen
+
+
+@pytest.mark.invariant(11)
+def test_a_candle_that_was_dropped_from_a_full_buffer_is_missing_again(desk):
+    """Invariant 11: bounded, and nothing is lost."""
+    desk.intake.live_candle(BTC, a_candle_row(NOON))
+
+    desk.intake.forget(desk.events[0])
+
+    assert NOON not in desk.btc.seen
+
+
+def test_funding_becomes_predictions_and_settlements(desk):
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(480), funding_time=minute(960)))
+
+    assert [type(event) for event in desk.events] == [PredictedFundingRate, PredictedFundingRate, FundingRate]
+
+
+@pytest.mark.invariant(12)
+def test_an_empty_funding_rate_is_set_aside_and_is_not_zero(desk):
+    """Invariant 12."""
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480), fundingRate=""))
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(2), funding_time=minute(480)))
+
+    assert len(desk.asides) == 1
+    assert [event.funding_rate for event in desk.events] == [0.0001]
+
+
+def test_a_missed_settlement_is_noted(desk):
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(1000), funding_time=minute(1440)))
+
+    assert desk.intake.missed_settlements == {"BTC_USDT"}
+
+
+def test_what_comes_out_are_candles_of_the_day(desk):
+    desk.intake.live_candle(BTC, a_candle_row(MIDNIGHT))
+
+    assert isinstance(desk.events[0], Candle)
