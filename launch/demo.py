@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import typer
 from rich.console import Console
 
 from launch.stack import ROOT, Stack, StackError, clear, end_on_signals
+from shared.command import run
 
 FOLDER = ROOT / ".run" / "demo"
 RESEARCH_PYTHON = ROOT / ".venv-research" / "bin" / "python"
@@ -177,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

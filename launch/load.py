@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.stack import SERVICES, Stack, clear
+from shared.command import run
 
 FOLDER = Path(".run/load")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -144,4 +145,4 @@ def _sources(stack: Stack, begin: datetime, end: datetime) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

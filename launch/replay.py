@@ -24,6 +24,7 @@ from launch.recording import MINUTE_MS, Recorded, UnusableRecordingError, read_r
 from launch.stack import ROOT, StackError, clear
 from launch.systems import ComposeSystem, LocalSystem, System
 from launch.verify import Counts, Spans, membership, spans_wrong, verify, wanted_minutes
+from shared.command import run
 
 FOLDER = Path(".run/replay")
 LIVE = timedelta(hours=26)
@@ -201,12 +202,11 @@ def _published(system: System, row: Mapping[str, Any]) -> bool:
 _RATE_TOLERANCE = 1e-12
 
 
-def judge_by_qlib(chosen: Plan, qlib_dir: Path, wanted: Mapping[str, int]) -> Counts | None:
+def judge_by_qlib(chosen: Plan, qlib_dir: Path, wanted: Mapping[str, int], wanted_file: Path) -> Counts | None:
     """Ask the real pyqlib, in its own environment; None where that environment is not there."""
     python = ROOT / ".venv-research" / "bin" / "python"
     if not python.exists():
         return None
-    wanted_file = FOLDER / "wanted.json"
     wanted_file.write_text(json.dumps(dict(wanted)))
     command = [str(python), "-m", "launch.verify_qlib", str(qlib_dir), str(chosen.data.resolve()), str(wanted_file)]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
@@ -227,15 +227,15 @@ def show(judges: Mapping[str, Counts]) -> None:
     console.print(table)
 
 
-def replay(chosen: Plan, recording: Mapping[str, Recorded], *, kill: bool, compose: bool) -> bool:
+def replay(chosen: Plan, recording: Mapping[str, Recorded], folder: Path, *, kill: bool, compose: bool) -> bool:
     """Run the replay and judge it; return whether there is no difference."""
     began = time.monotonic()
     settings = chosen.settings(kill=kill)
     running: System
     if compose:
-        running = ComposeSystem(FOLDER, settings, chosen.data, chosen.pace())
+        running = ComposeSystem(folder, settings, chosen.data, chosen.pace())
     else:
-        running = LocalSystem(FOLDER, settings, ["--data", str(chosen.data), *chosen.pace()])
+        running = LocalSystem(folder, settings, ["--data", str(chosen.data), *chosen.pace()])
     with running as system:
         kills = follow(system, chosen, kill=kill)
         dead_letters = system.dead_letters()
@@ -245,20 +245,22 @@ def replay(chosen: Plan, recording: Mapping[str, Recorded], *, kill: bool, compo
     wanted = wanted_minutes(members, recording)
     bins = verify(running.qlib_dir, recording, wanted)
     judges = {"bins": replace(bins, spans_wrong=spans_wrong(running.qlib_dir, members))}
-    if (by_qlib := judge_by_qlib(chosen, running.qlib_dir, wanted)) is not None:
+    if (by_qlib := judge_by_qlib(chosen, running.qlib_dir, wanted, folder / "wanted.json")) is not None:
         judges["pyqlib"] = by_qlib
     show(judges)
     if kill:
         console.print("kill -9: " + ", ".join(f"{name} {count} times" for name, count in kills.items()))
     console.print(f"{rankings} rankings, {wrong} wrong; {dead_letters} dead letters; {time.monotonic() - began:.0f} s")
-    console.print(f"raw data: {FOLDER / 'okx_data'}   Qlib data: {FOLDER / 'qlib_data'}")
+    console.print(f"raw data: {folder / 'okx_data'}   Qlib data: {folder / 'qlib_data'}")
     return not wrong and all(counts.clean for counts in judges.values())
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with candles_1m.parquet and funding.parquet")],
+    *,
     top_n: Annotated[int | None, typer.Option(min=1, help="Size of the universe [default: all its symbols]")] = None,
     speed: Annotated[float | None, typer.Option(min=1, help="Simulated seconds per second [default: fits]")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the run keeps its data and logs")] = FOLDER,
     compose: Annotated[bool, typer.Option("--compose", help="Run it with docker compose, profile sim")] = False,
     kill: Annotated[bool, typer.Option("--kill", help="kill -9 writer, collector and converter now and then")] = False,
 ) -> None:
@@ -268,12 +270,12 @@ def main(
     try:
         recording = read_recording(data)
         chosen = plan(data.resolve(), recording, top_n=top_n, speed=speed)
-        clear(FOLDER)
+        clear(folder)
         console.print(
             f"{chosen.rows:,} minutes of {chosen.symbols} symbols; live from {chosen.start:%F %H:%M} "
             f"to {chosen.end:%F %H:%M} UTC at {chosen.speed:.0f} times the speed; universe of {chosen.top_n}"
         )
-        same = replay(chosen, recording, kill=kill, compose=compose)
+        same = replay(chosen, recording, folder, kill=kill, compose=compose)
     except (UnusableRecordingError, StackError, ReplayError) as error:
         console.print(f"[red]replay failed:[/red] {error}")
         raise SystemExit(2) from None
@@ -282,4 +284,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import typer
 from pydantic import Field
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.stack import ROOT, Program, Stack, StackError, end_on_signals, listens, tail
+from shared.command import run
 from shared.settings import CommonSettings, read_settings
 
 _LOOK_SECONDS = 2.0
@@ -140,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

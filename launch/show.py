@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from shared.command import run
+
 FIELDS = ["$open", "$high", "$low", "$close", "$volume", "$funding_rate"]
 
 
@@ -39,4 +41,4 @@ def _open(qlib_dir: Path) -> Any:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

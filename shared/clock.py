@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 
 from shared.grid import EPOCH
 
@@ -32,6 +33,8 @@ class ClockLine:
     monotonic_at: float
     exchange_at: float
     rate: float
+    unsure: float = 0.0
+    """By how many of our seconds the line may be off to either side."""
 
     def exchange(self, monotonic: float) -> float:
         """Return the exchange's Unix time at a moment of the local monotonic clock."""
@@ -41,26 +44,43 @@ class ClockLine:
 def fit(samples: Sequence[Sample]) -> ClockLine:
     """Fit offset and rate to samples, oldest first.
 
-    Two samples bound the rate from both sides, whatever the network did in between. The rate is 1 unless these bounds
-    exclude it: network jitter must not bend time. The line goes through the newest sample.
+    Two samples bound the rate from both sides, whatever the network did in between; the pair with the tightest bounds
+    counts. The rate is 1 unless these bounds exclude it: network jitter must not bend time. The line goes through the
+    sample with the shortest round trip, which is the surest.
     """
-    newest = samples[-1]
-    anchor = (newest.sent + newest.received) / 2
-    return ClockLine(anchor, newest.exchange, _rate(samples))
+    rate = min((_Bounds.of(*pair) for pair in combinations(samples, 2)), default=_Bounds(1.0, 1.0)).rate
+    surest = min(reversed(samples), key=lambda sample: sample.received - sample.sent)
+    half = (surest.received - surest.sent) / 2
+    return ClockLine(surest.sent + half, surest.exchange, rate, half)
 
 
-def _rate(samples: Sequence[Sample]) -> float:
-    oldest, newest = samples[0], samples[-1]
-    if newest.sent <= oldest.received:
-        return 1.0
-    elapsed = newest.exchange - oldest.exchange
-    slack = 0.001  # the endpoint answers in whole milliseconds
-    least = (elapsed - slack) / (newest.received - oldest.sent)
-    most = (elapsed + slack) / (newest.sent - oldest.received)
-    if least <= 1.0 <= most:
-        return 1.0
-    middle = (newest.sent + newest.received - oldest.sent - oldest.received) / 2
-    return max(0.0, elapsed / middle)
+@dataclass(frozen=True)
+class _Bounds:
+    """Between what the rate lies."""
+
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, earlier: Sample, later: Sample) -> "_Bounds":
+        """Return what two samples say."""
+        shortest = later.sent - earlier.received
+        if shortest <= 0:
+            return cls(0.0, float("inf"))
+        elapsed = later.exchange - earlier.exchange
+        slack = 0.001  # the endpoint answers in whole milliseconds
+        return cls((elapsed - slack) / (later.received - earlier.sent), (elapsed + slack) / shortest)
+
+    def __lt__(self, other: "_Bounds") -> bool:
+        return self.most - self.least < other.most - other.least
+
+    @property
+    def rate(self) -> float:
+        """Return the middle; or 1, or 0, where that is possible."""
+        for plain in (1.0, 0.0):
+            if self.least <= plain <= self.most:
+                return plain
+        return max(0.0, (self.least + self.most) / 2)
 
 
 @dataclass
@@ -103,6 +123,10 @@ class ExchangeClock:
         if self.line is None:
             return datetime.now(UTC)
         return EPOCH + timedelta(seconds=self.line.exchange(time.monotonic()))
+
+    def latest(self) -> datetime:
+        """Return the latest time that it can be there now: what is later still is from the future."""
+        return self.now() + timedelta(seconds=self.line.unsure * self.rate if self.line else 0.0)
 
     @property
     def rate(self) -> float:

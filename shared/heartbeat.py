@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from shared.bus import Bus, BusError
+from shared.command import run
 from shared.settings import CommonSettings, read_settings
 
 BEAT_SECONDS = 5
@@ -36,4 +37,4 @@ async def _check(service: str) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
-import typer
 import uvicorn
 
 from services.api.app import create_app
 from services.api.settings import ApiSettings
 from services.api.snapshot import Sources, redis_name
 from services.api.status import Limits
+from shared.command import run
 from shared.service import Service, running
 from shared.settings import read_settings
 
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -5,7 +5,6 @@ import time
 from datetime import date, datetime
 
 import structlog
-import typer
 import uvloop
 from aiolimiter import AsyncLimiter
 
@@ -17,6 +16,7 @@ from services.collector.publisher import Publisher
 from services.collector.settings import CollectorSettings
 from services.collector.wanted import Universe, history_begin
 from shared.bus import BusError, consumer_name
+from shared.command import run
 from shared.events import Ranking, UndecodableError
 from shared.exchange import ExchangeError, inst_id_of, tls_context
 from shared.grid import days_between
@@ -216,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -41,7 +41,7 @@ class Intake:
             if not is_closed(row) or open_time in wanted.seen:
                 return
             candle = candle_of(
-                inst_id, row, source="ws", receive_time=datetime.now(UTC), exchange_now=self._clock.now()
+                inst_id, row, source="ws", receive_time=datetime.now(UTC), exchange_now=self._clock.latest()
             )
         except SpellingError as error:
             self._set_aside("collector:candles", row, str(error))
@@ -66,7 +66,7 @@ class Intake:
                     row,
                     source="rest",
                     receive_time=received,
-                    exchange_now=self._clock.now(),
+                    exchange_now=self._clock.latest(),
                 )
             except SpellingError as error:
                 self._set_aside("collector:history", row, str(error))

@@ -18,6 +18,7 @@ from services.converter.convert import BusyError, NothingToConvertError, Report,
 from services.converter.convert import Progress as TellProgress
 from services.converter.settings import ConverterSettings
 from shared.bus import Bus, BusError
+from shared.command import run
 from shared.grid import floor_day
 from shared.log import setup_logging
 from shared.schedule import daily_at, every, firings
@@ -220,4 +221,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -14,6 +14,7 @@ from services.ranker.ranking import rank, ranking_of
 from services.ranker.settings import RankerSettings
 from shared.backoff import backoff_seconds
 from shared.bus import BusError
+from shared.command import run
 from shared.dataset import UNIVERSE_FILE
 from shared.durable import replace_text
 from shared.events import Ranking
@@ -112,4 +113,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

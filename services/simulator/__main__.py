@@ -35,7 +35,7 @@ REPLAYED_BY_DEFAULT_MS = 26 * HOUR_MS
 LAST_CONFIRM_MS = MINUTE_MS + 5_000
 """From the last recorded open time to the end of the clock: the minute itself, and time for its confirm."""
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class UnusableArgumentsError(Exception):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import structlog
-import typer
 
 from services.writer.batch import Batch, is_retired, should_flush
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, WAITING, WRITTEN_UNTIL
@@ -16,6 +15,7 @@ from services.writer.settings import WriterSettings
 from services.writer.store import Stored, retire, scan_coverage, write_batch
 from services.writer.watermark import written_until
 from shared.bus import GROUPS, Entry, consumer_name
+from shared.command import run
 from shared.durable import remove_stale_temporaries
 from shared.events import AnyEvent, UndecodableError
 from shared.service import Service, running
@@ -201,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -5,6 +5,7 @@ Sources: OKX v5 documentation (public data, market data, WebSocket candle and fu
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -207,7 +208,7 @@ def settlements_of(
     next row; for the oldest row it is unknown.
     """
     found = []
-    for row, older in zip(rows, [*rows[1:], None], strict=True):
+    for row, older in zip_longest(rows, rows[1:]):
         time_ms = _milliseconds(row, "fundingTime")
         hours = interval_hours(_milliseconds(older, "fundingTime"), time_ms) if older else None
         name = "realizedRate" if row.get("realizedRate") else "fundingRate"
