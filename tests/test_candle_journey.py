@@ -1,0 +1,97 @@
+"""One candle, followed through the six links from the exchange's row to the number that Qlib reads.
+
+1 row → 2 candle → 3 bus → 4 writer → 5 day file → 6 bin. Real Redis, real files, the real parts.
+"""
+
+import asyncio
+import struct
+import time
+
+from services.collector.intake import Intake
+from services.collector.publisher import Publisher
+from services.collector.wanted import Universe
+from services.converter.convert import convert
+from services.writer.batch import Batch
+from services.writer.store import write_batch
+from shared.clock import ExchangeClock, Sample
+from shared.dataset import Partition
+from shared.events import Candle
+from shared.grid import MINUTE
+from shared.parquet import read_rows
+from shared.service import Health, Service
+from tests.support.builders import a_ranking, at
+
+#: As OKX sent it on 2025-05-12: time, open, high, low, close, contracts, coins, quote currency, confirm.
+ROW = ["1747094040000", "102806.1", "102820.4", "102806.1", "102820.4", "1040.37", "10.4037", "1069603.34883", "1"]
+OPENED = at("2025-05-12 23:54")
+EXPECTED = {
+    "open": 102806.1,
+    "high": 102820.4,
+    "low": 102806.1,
+    "close": 102820.4,
+    "volume": 10.4037,
+    "amount": 1069603.34883,
+}
+
+
+async def test_a_candle_from_the_exchanges_row_to_qlibs_bin(bus, tmp_path):
+    raw, qlib = tmp_path / "okx_data", tmp_path / "qlib_data"
+
+    # 1 → 2: the collector reads the row; forming it is nothing yet, confirmed it is a candle.
+    clock, universe, asides = ExchangeClock(), Universe(0), []
+    for ago in (1.0, 0.0):
+        moment = time.monotonic() - ago
+        clock.add(Sample(moment, moment, (OPENED + MINUTE).timestamp() - ago))
+    universe.apply(a_ranking("BTC_USDT", ranked_time=OPENED), OPENED, {}, {})
+    publisher = Publisher(Service("collector", bus, None, clock, Health(), asyncio.Event()), 1000)
+    intake = Intake(universe, clock, publisher.append, lambda *aside: asides.append(aside))
+
+    intake.live_candle("BTC-USDT-SWAP", [*ROW[:8], "0"])
+    assert len(publisher) == 0
+    intake.live_candle("BTC-USDT-SWAP", ROW)
+    intake.live_candle("BTC-USDT-SWAP", ROW)
+
+    assert len(publisher) == 1
+    assert asides == []
+
+    # 2 → 3: the publisher puts it onto the bus, where it is readable by people.
+    await publisher.flush()
+
+    ((_, fields),) = await bus._redis.xrange("candles")
+    assert (fields["event"], fields["symbol"], fields["open_time"]) == ("candle", "BTC_USDT", "2025-05-12T23:54:00Z")
+    assert {name: float(fields[name]) for name in EXPECTED} == EXPECTED
+
+    # 3 → 4: the writer gets the same candle.
+    reading = bus.consume(("candles",), "writer", consumer="journey", count=10, block_ms=50)
+    entries = await anext(reading)
+    await reading.aclose()
+    batch = Batch()
+    for entry in entries:
+        batch.add(entry, entry.event(), now=0.0)
+
+    ((partition, (candle,)),) = batch.rows.items()
+    assert partition == Partition("kline_1m", OPENED.date(), "BTC_USDT")
+    assert {name: getattr(candle, name) for name in EXPECTED} == EXPECTED
+    assert (candle.contracts, candle.source, candle.interval) == (1040.37, "ws", "1m")
+
+    # 4 → 5: durable first, acknowledged then.
+    (stored,) = write_batch(raw, batch.rows)
+    await bus.acknowledge("writer", batch.entries)
+
+    path = raw / "kline_1m" / "date=2025-05-12" / "BTC_USDT_20250512.parquet"
+    (row,) = read_rows(Candle, path).to_pylist()
+    assert {name: row[name] for name in EXPECTED} == EXPECTED
+    assert row["open_time"] == OPENED
+    assert stored.runs == "1434-1434"
+    assert [(lag.lag, lag.pending) for lag in await bus.lags() if lag.stream == "candles"] == [(0, 0)]
+
+    # 5 → 6: the converter puts it at its own minute.
+    convert(raw, qlib, until=None)
+
+    calendar = (qlib / "calendars" / "1min.txt").read_text().splitlines()
+    position = calendar.index("2025-05-12 23:54:00")
+    assert position == 1434
+    for name, value in {**EXPECTED, "vwap": 1069603.34883 / 10.4037}.items():
+        content = (qlib / "features" / "btc_usdt" / f"{name}.1min.bin").read_bytes()
+        assert content == struct.pack("<ff", position, value)
+    assert (qlib / "instruments" / "all.txt").read_text() == "BTC_USDT\t2025-05-12 00:00:00\t2025-05-12 23:59:59\n"
