@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,6 +82,17 @@ class Service:
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
         return not self.stop.is_set()
+
+    async def unless_stopped[T](self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do some work, but give it up once the service is asked to stop; then the result is None."""
+        task = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self.stop.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            stopped.cancel()
 
     async def until_bus_answers[T](self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call to the bus until it succeeds: for ever, with a capped and jittered wait.

@@ -67,7 +67,7 @@ async def rank_patiently(service: Service, settings: RankerSettings) -> None:
     attempt = 0
     while True:
         try:
-            ranking = await rank_once(service, settings)
+            ranking = await service.unless_stopped(rank_once(service, settings))
         except (ExchangeError, BusError, OSError) as error:
             RANKINGS.labels("failed").inc()
             service.health.problem(
@@ -77,6 +77,8 @@ async def rank_patiently(service: Service, settings: RankerSettings) -> None:
                 return
             attempt += 1
         else:
+            if ranking is None:
+                return
             service.health.solved("ranking")
             service.health.started = True
             service.health.details["ranked_time"] = ranking.ranked_time.isoformat()
@@ -95,7 +97,8 @@ async def serve(settings: RankerSettings, *, once: bool) -> int:
                 log.error("ranking failed", error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - no trace needed
                 return 1
             return 0
-        await wait_for_clock(service)
+        if not await wait_for_clock(service):
+            return 0
         await rank_patiently(service, settings)
         async for _ in firings(every_hours(settings.rank_every_hours), service):
             await rank_patiently(service, settings)

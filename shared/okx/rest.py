@@ -160,13 +160,22 @@ class OkxClient:
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             REST_REQUESTS.labels(path, "unreachable").inc()
-            raise OkxUnavailable(f"{path}: {type(error).__name__}: {error}") from error
+            raise OkxUnavailable(f"{path}: {_why(error)}") from error
         code, message, data = read_envelope(body, status)
         REST_REQUESTS.labels(path, code).inc()
         if code in _RATE_CODES:
             await asyncio.sleep(_RATE_PAUSE_SECONDS)
         raise_for_code(code, message, path)
         return data
+
+
+def _why(error: Exception) -> str:
+    """Say in a user's words why a request came to nothing."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+    return f"{type(error).__name__}: {error}"
 
 
 #: OKX was seen to serve shorter pages than asked for (286 of 300); below this a page is the last one.

@@ -192,8 +192,8 @@ def test_whatever_the_history_the_result_is_that_of_a_rebuild(tmp_path_factory, 
             with suppress(NothingToConvertError):
                 convert(raw, qlib, until=None, rebuild=True)
         elif step[0] == "retire":
-            convert(raw, qlib, until=None, rebuild=True)  # what is retired is in Qlib
-            kept_from = max(kept_from, step[1])
+            report = convert(raw, qlib, until=None, rebuild=True)  # what is retired is in Qlib, whole
+            kept_from = max(kept_from, min(step[1], (report.until - minute(0)) // timedelta(days=1)))
             for day in range(kept_from):
                 shutil.rmtree(day_folder(raw, "kline_1m", DAY_0 + timedelta(days=day)), ignore_errors=True)
         rows = [
