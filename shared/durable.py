@@ -15,14 +15,13 @@ def replace_file(path: Path, write: Callable[[Path], object], *, sync_folder: bo
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
+        fsync_path(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if sync_folder:
-        fsync_folder(path.parent)
+        fsync_path(path.parent)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -30,9 +29,9 @@ def replace_text(path: Path, text: str) -> None:
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a rename lives in the folder, not in the file."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """Make a file's content durable, or the names in a folder: a rename lives in the folder, not in the file."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

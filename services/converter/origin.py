@@ -13,7 +13,7 @@ import numpy as np
 
 from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
 from services.converter.qlib_store import QlibStore
-from shared.durable import fsync_folder, replace_text
+from shared.durable import fsync_path, replace_text
 
 _PARTS = ("features", "calendars")
 
@@ -53,7 +53,7 @@ def finish_shift(root: Path) -> None:
         if (building / part).exists():
             shutil.rmtree(root / part, ignore_errors=True)
             (building / part).rename(root / part)
-    fsync_folder(root)
+    fsync_path(root)
     shutil.rmtree(building, ignore_errors=True)
     marker.unlink()
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines, future_bars
-from shared.durable import fsync_folder, replace_file
+from shared.durable import fsync_path, replace_file
 
 _WIDTH = 4
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
@@ -142,10 +142,10 @@ class QlibStore:
 
     def _sync_bins(self) -> None:
         with ThreadPoolExecutor(max_workers=8) as pool:
-            list(pool.map(_fsync, self._touched))
-            list(pool.map(fsync_folder, {path.parent for path in self._touched}))
+            list(pool.map(fsync_path, self._touched))
+            list(pool.map(fsync_path, {path.parent for path in self._touched}))
         if self._touched:
-            fsync_folder(self.root / "features")
+            fsync_path(self.root / "features")
         self._touched.clear()
 
     def _write_calendar(self, frequency: Frequency, origin: datetime, bars: int) -> None:
@@ -194,11 +194,3 @@ def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:
 
 def _label_bytes(frequency: Frequency) -> int:
     return _LABEL_BYTES[frequency.minutes % 1440 == 0]
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

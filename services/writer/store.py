@@ -12,7 +12,7 @@ import structlog
 
 from shared.coverage import mask_from_minutes, mask_to_text, span_mask
 from shared.dataset import Partition, day_digest, day_folder, days, partitions
-from shared.durable import fsync_folder
+from shared.durable import fsync_path
 from shared.events import BY_DATASET, Candle, Row
 from shared.grid import MINUTE_MS, day_start, to_ms
 from shared.parquet import merge, read_rows, table_of, write_table
@@ -49,7 +49,7 @@ def write_batch(root: Path, rows: Mapping[Partition, list[Row]]) -> list[Stored]
         if kind is Candle:
             stored.append(_stored(partition, merged.column("open_time")))
     for folder in folders:
-        fsync_folder(folder)
+        fsync_path(folder)
     return stored
 
 
