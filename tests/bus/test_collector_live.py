@@ -102,6 +102,7 @@ async def test_every_closed_minute_arrives_exactly_once_whatever_the_exchange_do
             left = from_ms(exchange.now())
             change = a_ranking(*STAYS, JOINS, ranked_time=left, removed=[LEAVES])
             await bus.set_universe(change)
+            await wait_until(lambda: _is_subscribed(exchange), 20)
             exchange.fault("silence", path="business", duration=3, clock="wall")
             await asyncio.sleep(6)
 
@@ -136,6 +137,10 @@ async def test_every_closed_minute_arrives_exactly_once_whatever_the_exchange_do
 
 async def _has_live_rows(tape):
     return any(event.source == "ws" for event in await tape.events(Candle.stream))
+
+
+async def _is_subscribed(exchange):
+    return exchange.stats()["subscriptions_now"].get("candle1m", 0) >= len(STAYS)
 
 
 async def _is_whole(tape, spans):
