@@ -29,6 +29,7 @@ _COVERAGE_PATIENCE_SECONDS = 60.0
 """How long to wait for the writer to tell what is on disk; without it everything counts as missing, which only costs
 requests."""
 
+_RETRY_SECONDS = 5.0
 _DURABLE_WITHIN_SECONDS = 600.0
 """What was handed on this long ago and is not on disk was lost on the way."""
 
@@ -152,8 +153,11 @@ class Collector:
             self.funding_wanted |= self.intake.missed_settlements
             self.intake.missed_settlements.clear()
             for symbol in sorted(self.funding_wanted & set(self.universe.symbols)):
-                if await self.backfill.settlements(symbol, self.universe.symbols[symbol].begin):
+                wanted = self.universe.symbols.get(symbol)
+                if wanted is None or await self.backfill.settlements(symbol, wanted.begin):
                     self.funding_wanted.discard(symbol)
+                else:
+                    await asyncio.sleep(_RETRY_SECONDS)
             self.funding_wanted &= set(self.universe.symbols)
 
     async def _take_back_lost(self) -> None:

@@ -123,6 +123,7 @@ class Backfill:
             return False
         self._service.health.solved("funding")
         await self._publisher.put(found)
+        self._intake.settlements_known(found)
         return True
 
 

@@ -5,13 +5,14 @@ settlement ended is told by the messages before the roll; so a settlement is onl
 the history endpoint fills in the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from shared.events import FundingRate, PredictedFundingRate, Source
 from shared.exchange import predicted_of, settled_of
+from shared.grid import EPOCH
 
 
 @dataclass
@@ -25,6 +26,14 @@ class FundingTracker:
     """What was heard last of every symbol."""
 
     known: dict[str, _Known] = field(default_factory=dict)
+    learned: dict[str, datetime] = field(default_factory=dict)
+    """The newest settlement that the history gave."""
+
+    def learn(self, settlements: Iterable[FundingRate]) -> None:
+        """Note what the history gave, so that the first message does not tell it again with less knowledge."""
+        for settled in settlements:
+            newest = self.learned.get(settled.symbol, settled.funding_time)
+            self.learned[settled.symbol] = max(newest, settled.funding_time)
 
     def hear(
         self, row: Mapping[str, Any], *, source: Source, receive_time: datetime
@@ -37,7 +46,7 @@ class FundingTracker:
         known = self.known.get(prediction.symbol)
         if known is None:
             self.known[prediction.symbol] = _Known(prediction)
-            return [prediction], False
+            return [prediction, *self._before_the_first(row, source, receive_time)], False
         if prediction.known_time <= known.prediction.known_time:
             return [], False  # a copy, or overtaken by a newer one
         before, known.prediction = known.prediction, prediction
@@ -53,9 +62,12 @@ class FundingTracker:
             events.append(settled)
         return events, False
 
-    def forget(self, symbol: str) -> None:
-        """Drop a symbol that is not collected any more."""
-        self.known.pop(symbol, None)
+    def _before_the_first(self, row: Mapping[str, Any], source: Source, receive_time: datetime) -> list[FundingRate]:
+        """Return the settlement before the first message, where it is so fresh that the history lacks it still."""
+        settled = settled_of(row, period_hours=None, source=source, receive_time=receive_time)
+        if settled is None or settled.funding_time <= self.learned.get(settled.symbol, EPOCH):
+            return []
+        return [settled]
 
 
 def _differs(settled: FundingRate, before: FundingRate | None) -> bool:

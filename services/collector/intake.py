@@ -8,7 +8,7 @@ from services.collector.funding import FundingTracker
 from services.collector.metrics import CANDLES
 from services.collector.wanted import Request, Universe
 from shared.clock import ExchangeClock
-from shared.events import AnyEvent, Candle
+from shared.events import AnyEvent, Candle, FundingRate
 from shared.exchange import SpellingError, candle_of, inst_id_of, is_closed, open_time_of, symbol_of
 
 
@@ -86,6 +86,10 @@ class Intake:
         """Take back that a candle was handed on: it was dropped from a full buffer, so it is missing again."""
         if isinstance(event, Candle) and (wanted := self._universe.symbols.get(event.symbol)) is not None:
             wanted.seen.discard(event.open_time)
+
+    def settlements_known(self, settlements: list[FundingRate]) -> None:
+        """Note which settlements the history gave."""
+        self._funding.learn(settlements)
 
     def live_funding(self, inst_id: str, row: Any) -> None:
         """Take a row of the funding stream."""

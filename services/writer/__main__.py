@@ -12,12 +12,13 @@ import structlog
 from services.writer.batch import Batch, is_retired, should_flush
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, WAITING, WRITTEN_UNTIL
 from services.writer.settings import WriterSettings
-from services.writer.store import Stored, retire, scan_coverage, write_batch
+from services.writer.store import Stored, retire, scan_day, write_batch
 from services.writer.watermark import written_until
 from shared.bus import GROUPS, Entry, consumer_name
 from shared.command import run
+from shared.dataset import days
 from shared.durable import remove_stale_temporaries
-from shared.events import AnyEvent, UndecodableError
+from shared.events import AnyEvent, Candle, UndecodableError
 from shared.service import Service, running
 from shared.settings import read_settings
 
@@ -38,6 +39,10 @@ class Writer:
     settings: WriterSettings
     batch: Batch = field(default_factory=Batch)
     newest: dict[str, datetime] = field(default_factory=dict)
+    knows_disk: bool = False
+    """Whether everything on disk was looked at; before that nobody can say up to when all is stored."""
+    telling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a day is looked at, or changed, and told: an older look must not overwrite a newer one."""
 
     @property
     def root(self) -> Path:
@@ -113,18 +118,19 @@ class Writer:
         """Durable before acknowledged: write, fsync, rename, fsync the folder, and only then XACK."""
         if not self.batch.entries:
             return
-        with FLUSH_SECONDS.time():
-            stored = await self._write_patiently()
-            if stored is None:
-                return
-            await self.service.bus.acknowledge("writer", self.batch.entries)
+        async with self.telling:
+            with FLUSH_SECONDS.time():
+                stored = await self._write_patiently()
+                if stored is None:
+                    return
+                await self.service.bus.acknowledge("writer", self.batch.entries)
+            await self._tell(stored)
         for partition, rows in self.batch.rows.items():
             ROWS.labels(partition.dataset).inc(len(rows))
             FILES.labels(partition.dataset).inc()
         self.batch.clear()
         WAITING.set(0)
         pa.default_memory_pool().release_unused()
-        await self._tell(stored)
         for stream in STREAMS:
             await self.service.bus.trim(stream)
 
@@ -143,28 +149,29 @@ class Writer:
 
     async def _tell(self, stored: list[Stored]) -> None:
         """Publish what is durable now: coverage per day, newest candle per symbol, the watermark."""
-        by_day: dict[object, dict[str, str]] = {}
+        by_day: dict[date, dict[str, str]] = {}
         for file in stored:
             symbol = file.partition.symbol or ""
             by_day.setdefault(file.partition.day, {})[symbol] = file.runs
             self.newest[symbol] = max(file.newest, self.newest.get(symbol, file.newest))
         for day, runs in by_day.items():
-            await self.service.bus.set_coverage(day, runs)  # type: ignore[arg-type]
+            await self.service.bus.set_coverage(day, runs)
         if not stored:
             return
-        universe = await self.service.bus.universe()
         marks = {f"newest:{file.partition.symbol}": self.newest[file.partition.symbol or ""] for file in stored}
-        if (mark := written_until(self.newest, frozenset(universe.members if universe else ()))) is not None:
+        universe = await self.service.bus.universe()
+        mark = written_until(self.newest, frozenset(universe.members if universe else ()))
+        if mark is not None and self.knows_disk:
             marks["written_until"] = mark
             WRITTEN_UNTIL.set(mark.timestamp())
             self.service.health.details["written_until"] = mark.isoformat()
         await self.service.bus.set_watermarks(marks)
 
     async def _keep_house(self) -> None:
-        """Tell what is on disk, and keep telling it should Redis forget; retire old days."""
+        """Tell what is on disk at the start, and again should Redis forget; retire old days."""
         last_retention = float("-inf")
         while True:
-            if not await self.service.until_bus_answers(self.service.bus.coverage_ready):
+            if not self.knows_disk or not await self.service.until_bus_answers(self.service.bus.coverage_ready):
                 await self.service.until_bus_answers(self._tell_everything)
             if self.service.clock.measured and time.monotonic() - last_retention >= _RETENTION_SECONDS:
                 await self.service.until_bus_answers(self._retire)
@@ -173,11 +180,13 @@ class Writer:
                 return
 
     async def _tell_everything(self) -> None:
-        scan = await asyncio.to_thread(lambda: list(scan_coverage(self.root)))
-        for _, stored in scan:
-            await self._tell(stored)
+        raw_days = await asyncio.to_thread(days, self.root, Candle.dataset)
+        for day in reversed(raw_days):
+            async with self.telling:
+                await self._tell(await asyncio.to_thread(scan_day, self.root, day))
+        self.knows_disk = True
         await self.service.bus.set_coverage_ready(ready=True)
-        log.info("coverage told", days=len(scan), symbols=len(self.newest))
+        log.info("coverage told", days=len(raw_days), symbols=len(self.newest))
 
     async def _retire(self) -> None:
         digests = await self.service.bus.converted()

@@ -1,7 +1,7 @@
 """Day files on disk: merge a batch in, retire old days, tell which minutes are there. I/O."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -86,19 +86,18 @@ def mask_of(minutes: pa.ChunkedArray) -> int:
     return mask_from_minutes(minutes.to_pylist())
 
 
-def scan_coverage(root: Path) -> Iterator[tuple[date, list[Stored]]]:
-    """Yield what the candle files of each day hold, newest day first. Damaged files are named and left out."""
-    for day in reversed(days(root, Candle.dataset)):
-        found = []
-        for partition, _ in partitions(root, Candle.dataset, day):
-            try:
-                times = read_rows(Candle, partition.path(root), ["open_time"]).column("open_time")
-            except (OSError, ValueError) as error:
-                log.error("unreadable file", path=str(partition.path(root)), error=str(error))  # noqa: TRY400
-                continue
-            if len(times):
-                found.append(_stored(partition, times))
-        yield day, found
+def scan_day(root: Path, day: date) -> list[Stored]:
+    """Return what the candle files of a day hold. Damaged files are named and left out."""
+    found = []
+    for partition, _ in partitions(root, Candle.dataset, day):
+        try:
+            times = read_rows(Candle, partition.path(root), ["open_time"]).column("open_time")
+        except (OSError, ValueError) as error:
+            log.error("unreadable file", path=str(partition.path(root)), error=str(error))  # noqa: TRY400
+            continue
+        if len(times):
+            found.append(_stored(partition, times))
+    return found
 
 
 def retirable(

@@ -4,7 +4,7 @@ import pytest
 
 from services.collector.funding import FundingTracker
 from shared.events import FundingRate, PredictedFundingRate
-from tests.support.builders import a_funding_row, minute
+from tests.support.builders import a_funding_rate, a_funding_row, minute
 
 EIGHT, SIXTEEN = minute(480), minute(960)
 
@@ -12,6 +12,7 @@ EIGHT, SIXTEEN = minute(480), minute(960)
 @pytest.fixture
 def hear():
     tracker = FundingTracker()
+    tracker.learn([a_funding_rate("BTC_USDT", EIGHT), a_funding_rate("ETH_USDT", EIGHT)])  # what the history gave
     return lambda row: tracker.hear(row, source="ws", receive_time=minute(0))
 
 
@@ -57,6 +58,20 @@ def test_the_roll_settles_the_period_that_ended_with_its_own_interval(hear):
 
     assert settled(events) == [(EIGHT, 0.003, 8)]
     assert not missed
+
+
+def test_the_first_message_tells_a_settlement_that_the_history_does_not_have_yet():
+    """Started half a minute after a settlement: the history lags, and the roll was not seen."""
+    tracker = FundingTracker()
+    tracker.learn([a_funding_rate("BTC_USDT", minute(0))])
+
+    events, _ = tracker.hear(
+        a_funding_row(at=minute(481), funding_time=SIXTEEN, settFundingRate="0.003"),
+        source="ws",
+        receive_time=minute(481),
+    )
+
+    assert settled(events) == [(EIGHT, 0.003, None)]
 
 
 def test_a_settlement_is_told_once_through_processing_and_settled(hear):

@@ -8,7 +8,7 @@ from services.collector.wanted import Request, Universe
 from shared.clock import ExchangeClock, Sample
 from shared.coverage import Gap
 from shared.events import Candle, FundingRate, PredictedFundingRate
-from tests.support.builders import MIDNIGHT, a_candle_row, a_funding_row, a_ranking, minute
+from tests.support.builders import MIDNIGHT, a_candle_row, a_funding_rate, a_funding_row, a_ranking, minute
 
 NOON = minute(720)
 BTC = "BTC-USDT-SWAP"
@@ -137,6 +137,7 @@ def test_a_candle_that_was_dropped_from_a_full_buffer_is_missing_again(desk):
 
 
 def test_funding_becomes_predictions_and_settlements(desk):
+    desk.intake.settlements_known([a_funding_rate("BTC_USDT", minute(0))])
     desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
     desk.intake.live_funding(BTC, a_funding_row(at=minute(480), funding_time=minute(960)))
 
@@ -146,6 +147,7 @@ def test_funding_becomes_predictions_and_settlements(desk):
 @pytest.mark.invariant(12)
 def test_an_empty_funding_rate_is_set_aside_and_is_not_zero(desk):
     """Invariant 12."""
+    desk.intake.settlements_known([a_funding_rate("BTC_USDT", minute(0))])
     desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480), fundingRate=""))
     desk.intake.live_funding(BTC, a_funding_row(at=minute(2), funding_time=minute(480)))
 

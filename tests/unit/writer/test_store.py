@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.writer.store import retirable, retire, scan_coverage, write_batch
+from services.writer.store import retirable, retire, scan_day, write_batch
 from shared.coverage import mask_from_minutes, mask_from_text
 from shared.dataset import Partition, day_digest, day_folder, days, partition_of
 from shared.events import Candle, FundingRate
@@ -102,14 +102,13 @@ def test_the_runs_of_a_file_are_its_minutes(tmp_path_factory, numbers):
 # --- what is on disk
 
 
-def test_coverage_is_rebuilt_from_disk_newest_day_first(tmp_path):
+def test_coverage_is_rebuilt_from_disk(tmp_path):
     store(tmp_path, [a_candle(open_time=minute(number)) for number in (5, 6, 9, 1440)])
     store(tmp_path, [a_candle("ETH_USDT", minute(0))])
 
-    found = list(scan_coverage(tmp_path))
+    found = scan_day(tmp_path, DAY_0)
 
-    assert [day for day, _ in found] == [DAY_0 + timedelta(days=1), DAY_0]
-    assert {stored.partition.symbol: mask_from_text(stored.runs) for stored in found[1][1]} == {
+    assert {stored.partition.symbol: mask_from_text(stored.runs) for stored in found} == {
         "BTC_USDT": mask_from_minutes([5, 6, 9]),
         "ETH_USDT": 1,
     }
@@ -121,7 +120,7 @@ def test_a_damaged_file_counts_as_absent_and_stops_nobody(tmp_path):
     store(tmp_path, [a_candle("BTC_USDT"), a_candle("BAD_USDT")])
     Partition("kline_1m", DAY_0, "BAD_USDT").path(tmp_path).write_bytes(b"torn")
 
-    ((_, found),) = scan_coverage(tmp_path)
+    found = scan_day(tmp_path, DAY_0)
 
     assert [stored.partition.symbol for stored in found] == ["BTC_USDT"]
 
