@@ -87,6 +87,7 @@ class Backfill:
         try:
             await self._publisher.wait_for_stream(Candle.stream)
             PAGES.labels("recent" if request.recent else "history").inc()
+            asked = self._service.clock.now()  # the answer speaks of now, however long its rows then wait for room
             rows = await self._service.exchange.candles(
                 request.symbol, request.gap.begin, request.gap.end, recent=request.recent
             )
@@ -94,7 +95,7 @@ class Backfill:
             await self._publisher.put(candles)
             self._intake.published(candles)
             if (wanted := self._universe.symbols.get(request.symbol)) is not None:
-                settle(wanted, request, self._service.clock.now())
+                settle(wanted, request, asked)
             self._service.health.solved("history")
         except UnknownInstrument as error:
             log.warning("no history", symbol=request.symbol, error=str(error))
