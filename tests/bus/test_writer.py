@@ -92,6 +92,28 @@ def writer(redis_url, tmp_path):
     running.close()
 
 
+@pytest.mark.invariant(3)
+async def test_what_the_disk_refuses_is_not_acknowledged_and_stored_once_there_is_room(bus, writer):
+    """Invariant 3: nothing is acknowledged before it is durable."""
+    wait_for(lambda: writer.redis.exists("coverage:ready"))
+    in_the_way = writer.root / "kline_1m"
+    in_the_way.write_text("a file where the folder has to be")
+    await bus.publish([a_candle(open_time=minute(number)) for number in range(3)])
+
+    wait_for(lambda: _refused(writer.redis))
+    pending_while_refused = writer.redis.xpending("candles", "writer")["pending"]
+    in_the_way.unlink()
+    wait_for(lambda: writer.redis.xpending("candles", "writer")["pending"] == 0)
+
+    assert pending_while_refused == 3
+    assert len(writer.candles()) == 3
+
+
+def _refused(server):
+    beat = server.get("heartbeat:writer")
+    return beat is not None and "cannot write" in beat
+
+
 @pytest.mark.invariant(2)
 @pytest.mark.invariant(3)
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def test_forming_rows_never_become_events(desk):
         desk.intake.live_candle(BTC, a_candle_row(NOON, confirm="0", price=price))
 
     assert desk.events == []
+    assert desk.asides == []
     assert desk.btc.forming == NOON
     assert NOON not in desk.btc.seen
 
