@@ -29,9 +29,9 @@ run: env  ## Collect from OKX, without Docker, until Ctrl-C
 demo: env env-research  ## The same on a simulated exchange, no internet needed: one minute, ends with a DataFrame
 	@$(PYTHON) -m launch.demo
 
-replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=folder [TOP_N=] [SPEED=] [KILL=1] [COMPOSE=1]
+replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=folder [TOP_N=] [SPEED=] [KILL=1] [DOCKER=1]
 	@$(if $(DATA),,$(error DATA is missing: make replay DATA=folder-with-candles_1m.parquet-and-funding.parquet))
-	@$(PYTHON) -m launch.replay --data $(DATA) $(if $(TOP_N),--top-n $(TOP_N)) $(if $(SPEED),--speed $(SPEED)) $(if $(filter-out 0,$(KILL)),--kill) $(if $(filter-out 0,$(COMPOSE)),--compose)
+	@$(PYTHON) -m launch.replay --data $(DATA) $(if $(TOP_N),--top-n $(TOP_N)) $(if $(SPEED),--speed $(SPEED)) $(if $(filter-out 0,$(KILL)),--kill) $(if $(filter-out 0,$(DOCKER)),--compose)
 
 load: env  ## What a large universe costs, on a simulated exchange: [SYMBOLS=500] [MINUTES=10]
 	@$(PYTHON) -m launch.load --symbols $(or $(SYMBOLS),500) --minutes $(or $(MINUTES),10)
