@@ -7,9 +7,10 @@ converter are derived from it.
 Evolution rule: a new field gets a default; the type and the meaning of a field never change.
 """
 
+import types
 from datetime import datetime
 from functools import cache
-from typing import Any, ClassVar, Literal, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -178,6 +179,20 @@ class UndecodableError(ValueError):
 def rows_of(event: AnyEvent) -> tuple[Row, ...]:
     """Return the rows that an event leaves on disk."""
     return event.ranks if isinstance(event, Ranking) else (event,)
+
+
+@cache
+def columns_of(kind: type[Row]) -> dict[str, tuple[type, bool]]:
+    """Return the columns of a dataset in the declared order: name → (plain Python type, whether it may be absent)."""
+    hints = get_type_hints(kind)
+    return {name: _plain_type(hints[name]) for name in kind.__struct_fields__}
+
+
+def _plain_type(hint: Any) -> tuple[type, bool]:
+    if get_origin(hint) in {Union, types.UnionType}:
+        (inner,) = (argument for argument in get_args(hint) if argument is not type(None))
+        return inner, True
+    return (type(get_args(hint)[0]) if get_origin(hint) is Literal else hint), False
 
 
 def encode(event: AnyEvent) -> dict[str, str]:

@@ -1,18 +1,16 @@
 """Parquet files of rows: the Arrow schema of a declaration, reading, merging by identity. pyarrow lives here."""
 
-import types
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache, reduce
 from pathlib import Path
-from typing import Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shared.durable import replace_file
-from shared.events import Row
+from shared.events import Row, columns_of
 
 _ARROW = {
     str: pa.string(),
@@ -26,16 +24,7 @@ _ARROW = {
 @cache
 def arrow_schema(kind: type[Row]) -> pa.Schema:
     """Derive the columns of a dataset from the declaration of its rows, in the declared order."""
-    hints = get_type_hints(kind)
-    return pa.schema([_arrow_field(name, hints[name]) for name in kind.__struct_fields__])
-
-
-def _arrow_field(name: str, hint: object) -> pa.Field:
-    if get_origin(hint) in (Union, types.UnionType):
-        (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
-        return pa.field(name, _ARROW[inner], nullable=True)
-    plain = type(get_args(hint)[0]) if get_origin(hint) is Literal else hint
-    return pa.field(name, _ARROW[cast("type", plain)], nullable=False)
+    return pa.schema([pa.field(name, _ARROW[plain], nullable=may) for name, (plain, may) in columns_of(kind).items()])
 
 
 def table_of(kind: type[Row], rows: Sequence[Row]) -> pa.Table:

@@ -11,7 +11,7 @@ from polars.exceptions import PolarsError
 
 from services.converter.features import Floats, Ints, Settlements
 from shared.dataset import Partition
-from shared.events import Candle
+from shared.events import BY_DATASET, Candle, columns_of
 
 
 class UnreadableError(ValueError):
@@ -72,10 +72,25 @@ def read_rankings(root: Path, files: Iterable[Partition]) -> list[tuple[datetime
     return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
 
 
+_POLARS: dict[type, pl.DataType | type[pl.DataType]] = {
+    str: pl.String,
+    float: pl.Float64,
+    int: pl.Int32,
+    bool: pl.Boolean,
+    datetime: pl.Datetime("ms", "UTC"),
+}
+
+
 def _read(root: Path, files: list[Partition], query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+    """Read files of one dataset as it is declared now: a column that an older file lacks is null there."""
     paths = [partition.path(root) for partition in files]
+    columns = columns_of(BY_DATASET[files[0].dataset])
+    schema = {name: _POLARS[plain] for name, (plain, _) in columns.items()}
     try:
-        return query(pl.scan_parquet(paths, hive_partitioning=False)).collect()
+        rows = pl.scan_parquet(
+            paths, hive_partitioning=False, schema=schema, missing_columns="insert", extra_columns="ignore"
+        )
+        return query(rows).collect()
     except (PolarsError, OSError) as error:
         raise UnreadableError(f"{_first_unreadable(paths)}: {error}") from error
 

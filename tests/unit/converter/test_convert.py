@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from fcntl import LOCK_EX, flock
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -440,6 +441,18 @@ def test_a_damaged_file_stops_only_its_symbol_and_is_named(raw, qlib, tmp_path, 
     damaged.write_bytes(good)
     assert convert(raw, qlib, until=until).unreadable == ()
     assert tree(qlib) == rebuilt(raw, tmp_path / "fresh", until)
+
+
+def test_a_file_from_before_a_column_was_added_is_nan_there_and_whole_elsewhere(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(1440, 1450)))
+    store(raw, some_minutes("BTC_USDT", range(1430, 1440)))
+    old = Partition("kline_1m", DAY_0, "BTC_USDT").path(raw)
+    pq.write_table(pq.ParquetFile(old).read().drop_columns(["amount"]), old)
+
+    convert(raw, qlib, until=None)
+
+    assert list(values(qlib, "BTC_USDT", "amount")) == [minute(number) for number in range(1440, 1450)]
+    assert list(values(qlib, "BTC_USDT", "close")) == [minute(number) for number in range(1430, 1450)]
 
 
 def test_nothing_to_convert_is_said(raw, qlib):
