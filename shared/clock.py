@@ -34,7 +34,14 @@ class ClockLine:
     exchange_at: float
     rate: float
     unsure: float = 0.0
-    """By how many of our seconds the line may be off to either side."""
+    """By how many of our seconds the line may be off to either side, where it is anchored."""
+    rate_unsure: float = 0.0
+    """By how much the rate may be off to either side."""
+
+    def latest(self, monotonic: float) -> float:
+        """Return the latest Unix time that it can be there at a moment of the local monotonic clock."""
+        away = abs(monotonic - self.monotonic_at)
+        return self.exchange(monotonic) + self.unsure * self.rate + self.rate_unsure * away
 
     def exchange(self, monotonic: float) -> float:
         """Return the exchange's Unix time at a moment of the local monotonic clock."""
@@ -48,10 +55,10 @@ def fit(samples: Sequence[Sample]) -> ClockLine:
     counts. The rate is 1 unless these bounds exclude it: network jitter must not bend time. The line goes through the
     sample with the shortest round trip, which is the surest.
     """
-    rate = min((_Bounds.of(*pair) for pair in combinations(samples, 2)), default=_Bounds(1.0, 1.0)).rate
+    bounds = min((_Bounds.of(*pair) for pair in combinations(samples, 2)), default=_Bounds(1.0, 1.0))
     surest = min(reversed(samples), key=lambda sample: sample.received - sample.sent)
     half = (surest.received - surest.sent) / 2
-    return ClockLine(surest.sent + half, surest.exchange, rate, half)
+    return ClockLine(surest.sent + half, surest.exchange, bounds.rate, half, bounds.unsure)
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,11 @@ class _Bounds:
             if self.least <= plain <= self.most:
                 return plain
         return max(0.0, (self.least + self.most) / 2)
+
+    @property
+    def unsure(self) -> float:
+        """Return by how much the rate may be off; 0 where it is taken to be 1 or 0."""
+        return 0.0 if self.rate in {0.0, 1.0} else (self.most - self.least) / 2
 
 
 @dataclass
@@ -126,7 +138,9 @@ class ExchangeClock:
 
     def latest(self) -> datetime:
         """Return the latest time that it can be there now: what is later still is from the future."""
-        return self.now() + timedelta(seconds=self.line.unsure * self.rate if self.line else 0.0)
+        if self.line is None:
+            return self.now()
+        return EPOCH + timedelta(seconds=self.line.latest(time.monotonic()))
 
     @property
     def rate(self) -> float:

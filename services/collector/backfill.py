@@ -26,6 +26,7 @@ SWEEP_SECONDS = 0.5
 WORKERS = {True: 8, False: 8}
 """Pages asked for at once, of the recent endpoint and of history; the client's limiters set the pace."""
 _RETRY_SECONDS = 5.0
+_BELIEVED_SECONDS = 60.0
 
 
 class Backfill:
@@ -38,6 +39,7 @@ class Backfill:
         self._publisher = publisher
         self._running: dict[Request, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
+        self._unknown_since: dict[str, float] = {}
         self._missing_before: dict[str, list[Gap]] = {}
 
     async def run(self) -> None:
@@ -96,16 +98,25 @@ class Backfill:
             self._intake.published(candles)
             if (wanted := self._universe.symbols.get(request.symbol)) is not None:
                 settle(wanted, request, asked)
+            self._unknown_since.pop(request.symbol, None)
             self._service.health.solved("history")
         except UnknownInstrument as error:
-            log.warning("no history", symbol=request.symbol, error=str(error))
-            if (wanted := self._universe.symbols.get(request.symbol)) is not None:
-                wanted.absent.add_span(request.gap.begin, request.gap.end)
+            self._on_unknown(request, error)
         except ExchangeError as error:
             self._service.health.problem("history", f"the exchange does not give history: {error}")
             self._not_before[request.symbol] = asyncio.get_running_loop().time() + _RETRY_SECONDS
         finally:
             del self._running[request]
+
+    def _on_unknown(self, request: Request, error: UnknownInstrument) -> None:
+        """Believe that an instrument is gone once the exchange has said so for a while: around a listing it may err."""
+        now = asyncio.get_running_loop().time()
+        if now - self._unknown_since.setdefault(request.symbol, now) < _BELIEVED_SECONDS:
+            self._not_before[request.symbol] = now + _RETRY_SECONDS
+            return
+        log.warning("no history", symbol=request.symbol, begin=request.gap.begin.isoformat(), error=str(error))
+        if (wanted := self._universe.symbols.get(request.symbol)) is not None:
+            wanted.absent.add_span(request.gap.begin, request.gap.end)
 
     async def settlements(self, symbol: str, begin: datetime) -> bool:
         """Fetch the settled funding rates of a symbol since a day before `begin`; return whether it worked.
