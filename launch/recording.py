@@ -52,7 +52,11 @@ def read_recording(folder: Path) -> dict[str, Recorded]:
     """
     candles = _read(folder / "candles_1m.parquet", ("symbol", "timestamp", *PRICES_AND_VOLUME))
     funding = _read(folder / "funding.parquet", ("symbol", "timestamp", "funding_rate"))
-    candle_ms, funding_ms = _milliseconds(candles["timestamp"]), _milliseconds(funding["timestamp"])
+    # A candle belongs to the minute that its time lies in.
+    candle_ms, funding_ms = (
+        _milliseconds(candles["timestamp"]) // MINUTE_MS * MINUTE_MS,
+        _milliseconds(funding["timestamp"]),
+    )
     # Exchanges stamp settlements some milliseconds late; the settlement itself is on the minute.
     funding_ms = (funding_ms + MINUTE_MS // 2) // MINUTE_MS * MINUTE_MS
     found = {}

@@ -58,8 +58,11 @@ class Plan:
     symbols: int
 
     def pace(self) -> list[str]:
-        """Return the simulator's arguments beside the recording."""
-        return ["--start", self.start.isoformat(), "--speed", f"{self.speed:g}"]
+        """Return the simulator's arguments beside the recording.
+
+        All its symbols are to be collected, also one that was recorded for a while only: nothing is delisted.
+        """
+        return ["--no-delist", "--start", self.start.isoformat(), "--speed", f"{self.speed:g}"]
 
     def settings(self, *, kill: bool) -> dict[str, str]:
         """Return the services' settings."""
@@ -248,6 +251,8 @@ def replay(chosen: Plan, recording: Mapping[str, Recorded], folder: Path, *, kil
     if (by_qlib := judge_by_qlib(chosen, running.qlib_dir, wanted, folder / "wanted.json")) is not None:
         judges["pyqlib"] = by_qlib
     show(judges)
+    if strangers := sorted(set(recording) - set(wanted)):
+        console.print(f"never in the universe, so not collected: {', '.join(strangers)}")
     if kill:
         console.print("kill -9: " + ", ".join(f"{name} {count} times" for name, count in kills.items()))
     console.print(f"{rankings} rankings, {wrong} wrong; {dead_letters} dead letters; {time.monotonic() - began:.0f} s")

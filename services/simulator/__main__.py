@@ -76,11 +76,14 @@ def main(
     history_delay: Annotated[
         float, typer.Option(min=0, help="Simulated seconds until a settlement shows in funding-rate-history.")
     ] = 2.0,
+    delist: Annotated[
+        bool, typer.Option(help="Let an instrument whose recording ends early leave the exchange.")
+    ] = True,
 ) -> None:
     """Read the arguments, build the market, serve it until told to stop."""
     setup_logging("simulator")
     try:
-        market, clock = _market(data, symbols, seed, start, speed)
+        market, clock = _market(data, symbols, seed, start, speed, delist=delist)
         plan = FaultPlan()
         for fault in read_faults(faults.read_bytes()) if faults else []:
             plan.add(fault, clock.now_ms())
@@ -94,13 +97,13 @@ def main(
 
 
 def _market(
-    data: Path | None, symbols: int | None, seed: int, start: str | None, speed: float
+    data: Path | None, symbols: int | None, seed: int, start: str | None, speed: float, *, delist: bool
 ) -> tuple[Market, SimulatedClock]:
     if (data is None) == (symbols is None):
         raise UnusableArgumentsError("give either --data FOLDER (replay) or --symbols N (generate)")
     start_ms = _instant_ms(start) if start else None
     if data is not None:
-        recording = load_recording(data)
+        recording = load_recording(data, delist=delist)
         end_ms = recording.last_ms + LAST_CONFIRM_MS
         return recording, SimulatedClock(_replay_start(recording, start_ms, end_ms), speed, end_ms)
     start_ms = int(time.time() * 1000) if start_ms is None else start_ms

@@ -77,15 +77,19 @@ class _Funding:
 
 
 class ReplayMarket:
-    """A market that is exactly its recording: no row is invented, none is changed."""
+    """A market that is exactly its recording: no row is invented, none is changed.
 
-    def __init__(self, candles: dict[str, _Candles], funding: dict[str, _Funding]) -> None:
+    With `delist` an instrument whose recording ends early leaves the exchange; else it stays listed, and silent.
+    """
+
+    def __init__(self, candles: dict[str, _Candles], funding: dict[str, _Funding], *, delist: bool = True) -> None:
         self._candles = candles
         self._funding = funding
         self.first_ms = min(int(rows.open_ms[0]) for rows in candles.values())
         self.last_ms = max(int(rows.open_ms[-1]) for rows in candles.values())
         self._instruments = {
-            inst_id: _instrument(inst_id, rows, self.last_ms) for inst_id, rows in sorted(candles.items())
+            inst_id: _instrument(inst_id, rows, self.last_ms if delist else None)
+            for inst_id, rows in sorted(candles.items())
         }
 
     @property
@@ -154,8 +158,10 @@ def _on_grid(
     return FundingPeriod(began, began + interval_ms, began + 2 * interval_ms, settled, upcoming_rate)
 
 
-def _instrument(inst_id: str, rows: _Candles, last_ms: int) -> Instrument:
+def _instrument(inst_id: str, rows: _Candles, last_ms: int | None) -> Instrument:
+    """Describe an instrument; `last_ms` is the recording's last minute, None where nothing is ever delisted."""
     own_last = int(rows.open_ms[-1])
+    gone = last_ms is not None and own_last <= last_ms - DELISTED_AFTER_MS
     inverse = inst_id.endswith("-USD-SWAP")
     base = inst_id.split("-", maxsplit=1)[0]
     price = float(rows.figures[0][3])
@@ -165,7 +171,7 @@ def _instrument(inst_id: str, rows: _Candles, last_ms: int) -> Instrument:
         contract_exponent=INVERSE_EXPONENT if inverse else CONTRACT_EXPONENTS.get(base, round(math.log10(200 / price))),
         price_decimals=_decimals(rows.figures[:, :4]),
         inverse=inverse,
-        delist_ms=own_last + MINUTE_MS + DELISTING_DELAY_MS if own_last <= last_ms - DELISTED_AFTER_MS else None,
+        delist_ms=own_last + MINUTE_MS + DELISTING_DELAY_MS if gone else None,
     )
 
 
@@ -176,7 +182,7 @@ def _decimals(prices: Floats) -> int:
     return max(len(plain(price).partition(".")[2]) for price in sample)
 
 
-def load_recording(folder: Path) -> ReplayMarket:
+def load_recording(folder: Path, *, delist: bool = True) -> ReplayMarket:
     """Read a folder; unsorted or repeated rows are put in order, of a repeated minute the last row wins."""
     candles = _read_candles(folder / CANDLES_FILE)
     funding = _read_funding(folder / FUNDING_FILE)
@@ -184,7 +190,8 @@ def load_recording(folder: Path) -> ReplayMarket:
         log.warning("funding of %s is ignored: there are no candles of it", inst_id)
     for inst_id in sorted(candles.keys() - funding.keys()):
         log.warning("no funding of %s was recorded: its predicted rate is 0 and nothing is settled", inst_id)
-    return ReplayMarket(candles, {inst_id: rows for inst_id, rows in funding.items() if inst_id in candles})
+    known = {inst_id: rows for inst_id, rows in funding.items() if inst_id in candles}
+    return ReplayMarket(candles, known, delist=delist)
 
 
 def _read_candles(path: Path) -> dict[str, _Candles]:

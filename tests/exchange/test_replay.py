@@ -55,6 +55,15 @@ def test_listing_and_delisting_follow_the_rows(recording):
     assert instruments["ADA-USDT-SWAP"].delist_ms is None
 
 
+def test_without_delisting_what_ends_early_stays_listed_and_silent(recording):
+    market = load_recording(recording.folder, delist=False)
+
+    gone = market.instruments["GONE-USDT-SWAP"]
+    ended = BEGIN + 34 * HOUR + 30 * MINUTE
+    assert gone.state(ended + HOUR) == "live"
+    assert list(market.candles("GONE-USDT-SWAP", ended, ended + HOUR)) == []
+
+
 def test_the_interval_changes_where_the_recording_changes_it(recording):
     market = load_recording(recording.folder)
 
