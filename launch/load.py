@@ -6,7 +6,7 @@ kernel; in the end every closed minute of the live part is compared with the sim
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +34,6 @@ class Use:
 
     seconds: float = 0.0
     memory: int = 0
-    pids: set[int] = field(default_factory=set)
 
 
 def processor_seconds(pid: int) -> float:
@@ -53,7 +52,7 @@ def watch(stack: Stack, minutes: float) -> dict[str, Use]:
     programs = ("valkey", "simulator", *SERVICES)
     pids = {name: _worker(stack.pid(name)) for name in programs}
     began = {name: processor_seconds(pid) for name, pid in pids.items()}
-    uses = {name: Use(pids={pid}) for name, pid in pids.items()}
+    uses = {name: Use() for name in pids}
     deadline = time.monotonic() + 60 * minutes
     while time.monotonic() < deadline:
         time.sleep(1.0)

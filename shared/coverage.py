@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, days_between
+from shared.grid import MINUTE, MINUTES_PER_DAY, day_start, days_between
 
 FULL_DAY = (1 << MINUTES_PER_DAY) - 1
 
@@ -138,18 +138,3 @@ def split_gap(gap: Gap, minutes: int) -> list[Gap]:
         pieces.append(Gap(begin, end))
         end = begin
     return pieces
-
-
-__all__ = [
-    "DAY",
-    "FULL_DAY",
-    "Coverage",
-    "Gap",
-    "day_mask",
-    "mask_from_minutes",
-    "mask_from_text",
-    "mask_to_text",
-    "runs",
-    "span_mask",
-    "split_gap",
-]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 from pydantic import Field, RedisDsn, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -95,6 +95,3 @@ def catalogue(kinds: list[type[CommonSettings]]) -> str:
             lines += [f"# {field.description}", f"#{name.upper()}={default}"]
         told |= set(fresh)
     return "\n".join(lines) + "\n"
-
-
-__all__ = ["CommonSettings", "LogLevel", "NoDecode", "catalogue", "read_settings"]
