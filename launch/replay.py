@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -252,11 +253,11 @@ def replay(chosen: Plan, recording: Mapping[str, Recorded], folder: Path, *, kil
         judges["pyqlib"] = by_qlib
     show(judges)
     if strangers := sorted(set(recording) - set(wanted)):
-        console.print(f"never in the universe, so not collected: {', '.join(strangers)}")
+        console.print(f"never in the universe, so not collected: {', '.join(strangers)}", soft_wrap=True)
     if kill:
         console.print("kill -9: " + ", ".join(f"{name} {count} times" for name, count in kills.items()))
     console.print(f"{rankings} rankings, {wrong} wrong; {dead_letters} dead letters; {time.monotonic() - began:.0f} s")
-    console.print(f"raw data: {folder / 'okx_data'}   Qlib data: {folder / 'qlib_data'}")
+    console.print(f"raw data: {folder / 'okx_data'}   Qlib data: {folder / 'qlib_data'}", markup=False, soft_wrap=True)
     return not wrong and all(counts.clean for counts in judges.values())
 
 
@@ -282,7 +283,8 @@ def main(
         )
         same = replay(chosen, recording, folder, kill=kill, compose=compose)
     except (UnusableRecordingError, StackError, ReplayError) as error:
-        console.print(f"[red]replay failed:[/red] {error}")
+        # A path is not broken where the window ends: it is to be copied.
+        console.print(f"[red]replay failed:[/red] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(2) from None
     console.print("[green]no difference[/green]" if same else "[red]DIFFERENT[/red]: see the counts above")
     raise SystemExit(0 if same else 1)

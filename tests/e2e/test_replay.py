@@ -85,9 +85,10 @@ def test_a_recording_comes_out_of_qlib_value_for_value(tmp_path: Path, options: 
     assert "no difference" in replay.stdout
 
 
-def test_a_folder_without_a_recording_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_without_a_recording_is_refused_by_its_whole_name(tmp_path: Path) -> None:
+    wider_than_a_window = tmp_path / ("recordings-" * 10)
     replay = subprocess.run(
-        [sys.executable, "-m", "launch.replay", "--data", tmp_path, "--folder", tmp_path / "run"],
+        [sys.executable, "-m", "launch.replay", "--data", wider_than_a_window, "--folder", tmp_path / "run"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -95,4 +96,4 @@ def test_a_folder_without_a_recording_is_refused_by_name(tmp_path: Path) -> None
     )
 
     assert replay.returncode == 2
-    assert "candles_1m.parquet" in replay.stdout
+    assert str(wider_than_a_window / "candles_1m.parquet") in replay.stdout
