@@ -9,8 +9,9 @@ import uvloop
 from aiolimiter import AsyncLimiter
 
 from services.collector.backfill import Backfill
-from services.collector.feeds import CHANNELS, CONNECTS_PER_SECOND, Stream
+from services.collector.feeds import CHANNELS, CONNECTS_PER_SECOND, Endpoint
 from services.collector.intake import Intake
+from services.collector.live import LiveChannel
 from services.collector.metrics import DATA_AGE, LOST
 from services.collector.publisher import Publisher
 from services.collector.settings import CollectorSettings
@@ -47,17 +48,20 @@ class Collector:
         self.publisher.forget = self.intake.forget
         self.backfill = Backfill(service, self.universe, self.intake, self.publisher)
         self.funding_wanted: set[str] = set()
-        connects = AsyncLimiter(1, 1 / CONNECTS_PER_SECOND)
+        endpoint = Endpoint(
+            settings.okx_ws_url,
+            tls=lambda: tls_context(settings.okx_ca_file),
+            connects=AsyncLimiter(1, 1 / CONNECTS_PER_SECOND),
+        )
         rows = {"candles": self.intake.live_candle, "funding": self.intake.live_funding}
         self.streams = [
-            Stream(
+            LiveChannel(
                 channel=channel,
-                base_url=settings.okx_ws_url,
-                tls=lambda: tls_context(settings.okx_ca_file),
+                endpoint=endpoint,
                 wanted=lambda: [inst_id_of(symbol) for symbol in self.universe.members()],
                 on_row=rows[name],
                 on_bad=self.set_aside,
-                connects=connects,
+                args_per_connection=settings.args_per_connection,
             )
             for name, channel in CHANNELS.items()
         ]
@@ -132,7 +136,7 @@ class Collector:
         self.service.health.details["members"] = len(ranking.members)
         log.info("universe", ranked=ranking.ranked_time.isoformat(), members=len(ranking.members), joined=joined)
         for stream in self.streams:
-            await stream.reconcile()
+            stream.reconcile()
 
     async def _stored(self, now: datetime) -> dict[date, dict[str, str]]:
         days = days_between(history_begin(now, self.settings.backfill_days), now)
@@ -177,22 +181,16 @@ class Collector:
             await asyncio.sleep(1.0)
             if self.universe.drop_done(self.service.clock.now()):
                 for stream in self.streams:
-                    await stream.reconcile()
+                    stream.reconcile()
             for stream in self.streams:
                 self._tell_stream(stream)
 
-    def _tell_stream(self, stream: Stream) -> None:
+    def _tell_stream(self, stream: LiveChannel) -> None:
         name = stream.channel.name
-        age = time.monotonic() - stream.last_data if stream.last_data else None
-        DATA_AGE.labels(name).set(age or 0.0)
-        self.service.health.details[name] = {
-            "connections": stream.connections,
-            "subscribed": len(stream.subscribed),
-            "rejected": stream.rejected,
-            "data_age_seconds": None if age is None else round(age, 1),
-        }
-        if stream.connection is None and self.universe.symbols:
-            self.service.health.problem(name, f"{name}: not connected to the exchange, connecting again")
+        DATA_AGE.labels(name).set(stream.data_age() or 0.0)
+        self.service.health.details[name] = stream.details()
+        if problem := stream.problem():
+            self.service.health.problem(name, problem)
         else:
             self.service.health.solved(name)
 

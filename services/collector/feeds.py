@@ -1,35 +1,31 @@
-"""The live streams, over cryptofeed. The only file that knows cryptofeed.
+"""One connection to the exchange's stream, over cryptofeed. The only file that knows cryptofeed.
 
-One cryptofeed OKX feed per channel, run once per connection by our own supervisor. What cryptofeed does not do, or does
-in a way that loses data, is done here:
+A cryptofeed OKX feed is run once per connection. What cryptofeed does not do, or does in a way that loses data, is done
+here and in `live.py`:
 
 - its reconnect loop is not used (unbounded back-off, no delay after a clean close): every connection is opened once,
-  and every end of it comes back to `Stream.run`, which waits capped and jittered, for ever;
+  and every end of it comes back to whoever runs it;
 - a bad message ends nothing: it is counted, set aside, and the connection lives on;
-- a change of the set is a frame on the live connection; a reconnect takes the new set, so nobody who stays is dropped;
-- a pong is not data: a connection on which no data arrives is ended by our own watch.
+- subscribing is not its business: frames for the difference to what is wanted are sent on the live connection;
+- a pong is not data: whether a subscription lives is judged by `liveness.py`.
 """
 
 import asyncio
 import ssl
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import msgspec
-import structlog
 from aiolimiter import AsyncLimiter
 from cryptofeed.connection import AsyncConnection, WebsocketEndpoint
 from cryptofeed.defines import CANDLES, FUNDING
 from cryptofeed.exchanges.okx import OKX
 from cryptofeed.symbols import Symbols
 
-from services.collector.metrics import CONNECTS, FRAMES, OPERATIONS, REJECTED, SUBSCRIBED
-from shared.backoff import backoff_seconds
+from services.collector.liveness import Limits
+from services.collector.metrics import CONNECTS, FRAMES, OPERATIONS
 from shared.exchange import ExchangeError
-
-log = structlog.get_logger()
 
 ARGS_PER_FRAME = 100
 """About 5 kB; OKX closes a connection that sends a frame of more than 64 kB."""
@@ -37,13 +33,8 @@ OPERATIONS_PER_HOUR = 480
 """Subscribe and unsubscribe requests that OKX takes per connection."""
 CONNECTS_PER_SECOND = 2.5
 """OKX takes 3 new connections per second and IP."""
-_STABLE_SECONDS = 10.0
-_PING_SECONDS = 15.0
-
-OnRow = Callable[[str, Any], None]
-"""(instId, raw row): must only append; it runs inside cryptofeed's reader."""
-OnBad = Callable[[str, str, str], None]
-"""(origin, payload, error)."""
+_WRITE_SECONDS = 10.0
+"""A frame of 5 kB that cannot be handed over in this time meets a dead peer."""
 
 
 class ConnectionEndedError(Exception):
@@ -52,36 +43,81 @@ class ConnectionEndedError(Exception):
 
 @dataclass(frozen=True)
 class Channel:
-    """A channel of OKX: how cryptofeed calls it, where it lives, how it is spelled."""
+    """A channel of OKX: how cryptofeed calls it, where it lives, how it is spelled, how patient one is with it."""
 
     name: str
     cryptofeed: str
     path: str
     prefix: str
     argument: str
-    silence_seconds: float
-    """Without data for this long the connection is dead, whatever its pongs say."""
+    covered: str
+    """What makes up for what does not come, for whoever operates the system."""
+    limits: Limits
 
 
 CHANNELS = {
-    # Forming rows come at least every few seconds on any instrument that trades.
-    "candles": Channel("candles", CANDLES, "/business", "candle", "candle1m", 30.0),
-    # Pushed every 30 to 90 seconds per instrument.
-    "funding": Channel("funding", FUNDING, "/public", "funding-rate", "funding-rate", 120.0),
+    # Every instrument gets its minute's rows, also where nothing is traded: a forming one up to a few seconds after the
+    # minute began, a closed one 0-3 s after its end. So rows are at most some 65 s apart, and a minute and a half of
+    # nothing is silence. On many instruments something is traded every few seconds.
+    "candles": Channel(
+        "candles",
+        CANDLES,
+        "/business",
+        "candle",
+        "candle1m",
+        "its minutes are fetched over REST meanwhile",
+        Limits(silence_seconds=95.0, connection_seconds=30.0),
+    ),
+    # Pushed every 30 to 90 seconds per instrument: two pushes missed. One late push is no reason to subscribe anew, and
+    # nothing is lost by waiting: settled rates are asked for over REST.
+    "funding": Channel(
+        "funding",
+        FUNDING,
+        "/public",
+        "funding-rate",
+        "funding-rate",
+        "its settlements are fetched over REST meanwhile",
+        Limits(silence_seconds=185.0, connection_seconds=120.0),
+    ),
 }
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the exchange streams, and the pace at which connections to it may be opened, shared by all."""
+
+    base_url: str
+    tls: Callable[[], ssl.SSLContext]
+    connects: AsyncLimiter
+
+
+class Listener(Protocol):
+    """Who is told what happens on a connection; called inside cryptofeed's reader, so it only notes."""
+
+    def on_open(self) -> None:
+        """Take that the connection is there and can be written to."""
+
+    def on_control(self, message: dict[str, Any]) -> None:
+        """Take an ack, a rejection or a notice."""
+
+    def on_row(self, inst_id: str, row: Any) -> None:
+        """Take a raw row."""
+
+    def on_bad_frame(self, frame: str, error: Exception) -> None:
+        """Take a frame that made no sense; the connection lives on."""
 
 
 class _OneConnection(OKX):  # type: ignore[misc]
     """cryptofeed's OKX, for one channel and one connection, with instIds as they are (no symbol loading)."""
 
-    def __init__(self, stream: "Stream", context: ssl.SSLContext, first: str) -> None:
+    def __init__(self, connection: "Connection", context: ssl.SSLContext) -> None:
         # The constructor wants a symbol table to be there; ours is a pure rule, so an empty one does.
         Symbols.set(OKX.id, {}, {})
-        self._stream = stream
-        channel = stream.channel
+        self._connection = connection
+        channel = connection.channel
         self.websocket_endpoints = [
             WebsocketEndpoint(
-                stream.base_url + channel.path,
+                connection.endpoint.base_url + channel.path,
                 channel_filter=(channel.prefix,),
                 options={
                     "compression": None,
@@ -93,7 +129,7 @@ class _OneConnection(OKX):  # type: ignore[misc]
             )
         ]
         super().__init__(
-            symbols=[first],
+            symbols=["none"],  # it wants one; what is subscribed is decided in `live.py`
             channels=[channel.cryptofeed],
             callbacks={channel.cryptofeed: self._on_event},
             candle_interval="1m",
@@ -124,181 +160,100 @@ class _OneConnection(OKX):  # type: ignore[misc]
             if opened:
                 raise ConnectionEndedError("closed by the exchange")
             opened = True
-            await self._stream.connects.acquire()
+            await self._connection.endpoint.connects.acquire()
             await open_once()
 
         conn._open = guarded
         return conn
 
     async def subscribe(self, connection: AsyncConnection) -> None:
-        """Subscribe what is wanted now, not what was wanted when the feed was made."""
-        await self._stream.connected(connection)
+        """Tell that the connection is open; what is wanted now is subscribed from outside."""
+        self._connection.opened(connection)
 
     async def message_handler(self, msg: str, conn: AsyncConnection, timestamp: float) -> None:
         """Take a frame; nothing that it holds may end the connection."""
         if msg == "pong":
             return
-        if '"event"' in msg and self._stream.on_control(msg):
-            return
         try:
+            if '"event"' in msg and (message := _control(msg)) is not None:
+                self._connection.listener.on_control(message)
+                return
             await super().message_handler(msg, conn, timestamp)
         except Exception as error:  # noqa: BLE001 - one bad row must not cost all instruments their connection
-            self._stream.on_bad_frame(msg, error)
+            self._connection.listener.on_bad_frame(msg, error)
 
     async def _on_event(self, event: Any, _: float) -> None:
         # cryptofeed's objects lack base and quote volume, interval and settled rate; the raw row has them.
         row = event.raw
-        if self._stream.channel.name == "candles":
+        if self._connection.channel.name == "candles":
             open_ms = str(round(event.start * 1000))
             row = next(row for row in event.raw["data"] if row[0] == open_ms)
-        self._stream.on_data(event.symbol, row)
+        FRAMES.labels(self._connection.channel.name).inc()
+        self._connection.listener.on_row(event.symbol, row)
 
 
-@dataclass
-class Stream:
-    """One channel, kept alive for ever. `wanted` tells the instIds at any time."""
+class Connection:
+    """One connection, from its opening to its end; it is never opened a second time."""
 
-    channel: Channel
-    base_url: str
-    tls: Callable[[], ssl.SSLContext]
-    wanted: Callable[[], Sequence[str]]
-    on_row: OnRow
-    on_bad: OnBad
-    connects: AsyncLimiter
-    subscribed: set[str] = field(default_factory=set)
-    """Acknowledged by the exchange on this connection."""
-    rejected: dict[str, str] = field(default_factory=dict)
-    last_data: float | None = None
-    """Monotonic seconds."""
-    connections: int = 0
-    connection: AsyncConnection | None = None
-    _operations: AsyncLimiter = field(default_factory=lambda: AsyncLimiter(OPERATIONS_PER_HOUR, 3600))
-    _asked: set[str] = field(default_factory=set)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _end: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, channel: Channel, endpoint: Endpoint, listener: Listener) -> None:
+        self.channel = channel
+        self.endpoint = endpoint
+        self.listener = listener
+        self._socket: AsyncConnection | None = None
+        self._end = asyncio.Event()
+        self._why = "ended"
 
-    async def run(self) -> None:
-        """Connect, read, and connect again, until cancelled."""
-        attempt = 0
-        while True:
-            await self._until_wanted()
-            began = time.monotonic()
-            reason = await self._run_once()
-            attempt = 0 if time.monotonic() - began > _STABLE_SECONDS else attempt + 1
-            wait = backoff_seconds(attempt, first=0.1)
-            log.warning("disconnected", channel=self.channel.name, reason=reason, again_in_seconds=round(wait, 2))
-            await asyncio.sleep(wait)
+    @property
+    def is_open(self) -> bool:
+        """Return whether frames can be sent."""
+        return self._socket is not None and not self._end.is_set()
 
-    async def _until_wanted(self) -> None:
-        while not self.wanted():
-            self._changed.clear()
-            await self._changed.wait()
+    def opened(self, socket: AsyncConnection) -> None:
+        """Take the socket over."""
+        self._socket = socket
+        CONNECTS.labels(self.channel.name).inc()
+        self.listener.on_open()
 
-    async def _run_once(self) -> str:
-        """Run one connection to its end; return why it ended."""
+    async def run(self) -> str:
+        """Open it and read it to its end; return why it ended."""
         try:
-            feed = _OneConnection(self, self.tls(), self.wanted()[0])
+            feed = _OneConnection(self, self.endpoint.tls())
         except ExchangeError as error:
             return str(error)
-        end = self._end = asyncio.Event()
-        watch = asyncio.create_task(self._watch(end))
         try:
-            await feed.run(end)
-        except Exception as error:  # noqa: BLE001 - the top of the loop: whatever ended it, connect again
-            return _reasons(error)
+            await feed.run(self._end)
+        except Exception as error:  # noqa: BLE001 - whatever ended it, the answer is the next connection
+            return self._why if self._end.is_set() else _reasons(error)
         finally:
-            watch.cancel()
-            self.connection = None
-            self.subscribed.clear()
-            SUBSCRIBED.labels(self.channel.name).set(0)
-        return "given up: no data, or not writable" if end.is_set() else "ended"
+            self._socket = None
+        return self._why
 
-    async def _watch(self, end: asyncio.Event) -> None:
-        """End a connection that brings no data: found by its data's age, never by its pongs."""
-        began = time.monotonic()
-        while True:
-            await asyncio.sleep(1.0)
-            newest = max(began, self.last_data or began)
-            if time.monotonic() - newest > self.channel.silence_seconds:
-                end.set()
-                return
-
-    async def connected(self, connection: AsyncConnection) -> None:
-        """Subscribe everything that is wanted on a fresh connection."""
-        self.connections += 1
-        CONNECTS.labels(self.channel.name).inc()
-        self.connection = connection
-        self._operations = AsyncLimiter(OPERATIONS_PER_HOUR, 3600)
-        self._asked = set()
-        self.rejected = {}
-        log.info("connected", channel=self.channel.name, instruments=len(self.wanted()))
-        await self.reconcile()
-
-    async def reconcile(self) -> None:
-        """Bring the live connection to the wanted set: frames for the difference only, those that stay untouched.
-
-        A connection that cannot be written to is ended: the next one takes the new set.
-        """
-        self._changed.set()
-        wanted = set(self.wanted())
-        added, removed = wanted - self._asked, self._asked - wanted
-        self._asked = wanted
-        try:
-            await self._send("subscribe", added)
-            await self._send("unsubscribe", removed)
-        except Exception as error:  # noqa: BLE001 - whatever the socket says, the answer is a new one
-            log.warning("set not told, connecting anew", channel=self.channel.name, error=repr(error))
+    def end(self, why: str) -> None:
+        """Let it end."""
+        if not self._end.is_set():
+            self._why = why
             self._end.set()
 
-    async def _send(self, operation: str, instruments: Iterable[str]) -> None:
-        ordered = sorted(instruments)
-        for start in range(0, len(ordered), ARGS_PER_FRAME):
-            if self.connection is None:
-                return
-            await self._operations.acquire()
-            arguments = [
-                {"channel": self.channel.argument, "instId": inst_id}
-                for inst_id in ordered[start : start + ARGS_PER_FRAME]
-            ]
-            OPERATIONS.labels(self.channel.name, operation).inc()
-            await self.connection.write(msgspec.json.encode({"op": operation, "args": arguments}).decode())
-
-    def on_data(self, inst_id: str, row: Any) -> None:
-        """Note that data came, and hand it on."""
-        self.last_data = time.monotonic()
-        FRAMES.labels(self.channel.name).inc()
-        self.on_row(inst_id, row)
-
-    def on_control(self, frame: str) -> bool:
-        """Take acks, rejections and notices; return whether the frame was one."""
+    async def send(self, operation: str, inst_ids: Iterable[str]) -> None:
+        """Send one frame; a connection that cannot be written to ends."""
+        if self._socket is None:
+            return
+        arguments = [{"channel": self.channel.argument, "instId": inst_id} for inst_id in inst_ids]
+        OPERATIONS.labels(self.channel.name, operation).inc()
         try:
-            message = msgspec.json.decode(frame, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            return False
-        event = message.get("event")
-        inst_id = str((message.get("arg") or {}).get("instId", ""))
-        if event == "subscribe":
-            self.subscribed.add(inst_id)
-        elif event == "unsubscribe":
-            self.subscribed.discard(inst_id)
-        elif event == "error":
-            self._on_rejection(str(message.get("code")), str(message.get("msg")))
-        elif event is not None:
-            log.warning("notice", channel=self.channel.name, notice=message)
-        SUBSCRIBED.labels(self.channel.name).set(len(self.subscribed))
-        return event is not None
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await self._socket.write(msgspec.json.encode({"op": operation, "args": arguments}).decode())
+        except Exception as error:  # noqa: BLE001 - whatever the socket says, the answer is the next connection
+            self.end(f"not writable: {error!r}")
 
-    def _on_rejection(self, code: str, text: str) -> None:
-        """Note whom a rejection concerns: the frame has no argument, the instId stands only inside its text."""
-        REJECTED.labels(self.channel.name, code).inc()
-        concerned = [inst_id for inst_id in self._asked - self.subscribed if inst_id in text]
-        for inst_id in concerned:
-            self.rejected[inst_id] = code
-        log.warning("rejected", channel=self.channel.name, code=code, text=text, instruments=concerned)
 
-    def on_bad_frame(self, frame: str, error: Exception) -> None:
-        """Set a frame aside that made no sense; the connection lives on."""
-        self.on_bad(f"collector:{self.channel.name}", frame[:4000], f"{type(error).__name__}: {error}")
+def _control(frame: str) -> dict[str, Any] | None:
+    """Return a frame that is an ack, a rejection or a notice, None for any other."""
+    try:
+        message = msgspec.json.decode(frame, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
+    return message if message.get("event") is not None else None
 
 
 def _reasons(error: BaseException) -> str:

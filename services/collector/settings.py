@@ -19,6 +19,9 @@ class CollectorSettings(CommonSettings):
     buffer_events: Annotated[
         int, Field(ge=1_000, description="Most events that wait in memory while Redis is away")
     ] = 200_000
+    args_per_connection: Annotated[
+        int, Field(ge=1, description="Most instruments that one WebSocket connection carries, per channel")
+    ] = 200
     collector_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9102
 
     @model_validator(mode="after")
