@@ -22,6 +22,7 @@ from urllib.request import urlopen
 import redis
 
 from launch.stack import ROOT, Stack, StackError, free_port
+from shared.ledger import from_text
 
 SERVICES_THAT_WRITE = ("converter", "ranker", "collector", "writer")
 """In the order in which they are stopped: the writer last, so that it stores what was on its way."""
@@ -64,31 +65,49 @@ class LocalSystem(System):
     """Processes on this machine, with an embedded Valkey."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str], simulator: Sequence[str]) -> None:
-        self._stack = Stack(folder, settings, simulator=simulator)
-        self.data_dir, self.qlib_dir = self._stack.data_dir, self._stack.qlib_dir
-        self._redis: Any = redis.Redis.from_url(self._stack.redis_url, decode_responses=True)
+        self.stack = Stack(folder, settings, simulator=simulator)
+        self.data_dir, self.qlib_dir = self.stack.data_dir, self.stack.qlib_dir
+        self._redis: Any = redis.Redis.from_url(self.stack.redis_url, decode_responses=True)
 
     def __enter__(self) -> Self:
-        self._stack.start()
+        self.stack.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._redis.close()
-        self._stack.stop()
+        self.stack.stop()
 
     def ask_simulator(self, path: str) -> Any:
         """Ask over loopback."""
-        return self._stack.ask_simulator(path)
+        return self.stack.ask_simulator(path)
 
     def missing(self) -> int | None:
         """Read the collector's heartbeat."""
-        text = self._redis.get("heartbeat:collector")
-        beat = json.loads(text) if text else {}
+        missing = self._beat("collector").get("details", {}).get("missing_minutes")
+        return None if missing is None else int(missing)
+
+    def unwell(self, services: Sequence[str]) -> dict[str, str]:
+        """Return what each of the services complains of, or that it is not heard of; nothing if all are well."""
+        found = {}
+        for service in services:
+            beat = self._beat(service)
+            if beat.get("state") != "ok":
+                found[service] = str(beat.get("reason", "says nothing"))
+        return found
+
+    def subscribed(self) -> int:
+        """Return how many symbols are subscribed to on every channel, as the simulator counts them."""
+        channels = self.stack.ask_simulator("/sim/stats")["subscriptions_now"]
+        return min((int(channels.get(channel, 0)) for channel in ("candle1m", "funding-rate")), default=0)
+
+    def _beat(self, service: str) -> dict[str, Any]:
+        """Return what a service said last, nothing if that is long ago."""
+        text = self._redis.get(f"heartbeat:{service}")
+        beat: dict[str, Any] = json.loads(text) if text else {}
         fresh = beat and (datetime.now(UTC) - datetime.fromisoformat(beat["beaten"])).total_seconds() < _FRESH_SECONDS
-        missing = beat.get("details", {}).get("missing_minutes")
-        return int(missing) if fresh and missing is not None else None
+        return beat if fresh else {}
 
     def unfinished(self) -> int:
         """Sum up what is pending and lagging."""
@@ -99,12 +118,11 @@ class LocalSystem(System):
         return list(self._redis.xinfo_groups(stream)) if self._redis.exists(stream) else []
 
     def stored(self) -> int:
-        """Sum up the coverage that the writer tells."""
+        """Sum up the minutes that are on disk, as the writer's ledger tells them."""
         return sum(
-            1 + int(last) - int(first)
-            for key in self._redis.scan_iter("coverage:????-??-??")
-            for runs in self._redis.hvals(key)
-            for first, last in (run.split("-") for run in runs.split(","))
+            from_text(text).stored.bit_count()
+            for key in self._redis.scan_iter("ledger:????-??-??")
+            for text in self._redis.hvals(key)
         )
 
     def converted_until(self) -> datetime | None:
@@ -118,14 +136,14 @@ class LocalSystem(System):
 
     def kill(self, service: str) -> int:
         """Kill the process; supervisord starts it again."""
-        return self._stack.kill(service)
+        return self.stack.kill(service)
 
     def finish(self) -> None:
         """Stop and convert, with the stack's own environment."""
         for service in SERVICES_THAT_WRITE:
-            self._stack.stop_program(service)
+            self.stack.stop_program(service)
         command = [sys.executable, "-m", "services.converter", "--once"]
-        subprocess.run(command, cwd=self._stack.directory, env=self._stack.env, check=True)  # noqa: S603 - ours
+        subprocess.run(command, cwd=self.stack.directory, env=self.stack.env, check=True)  # noqa: S603 - ours
 
 
 class ComposeSystem(System):

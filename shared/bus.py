@@ -7,6 +7,7 @@ so each is stored exactly once. Groups are created at `0`: whoever starts last m
 
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -25,11 +26,12 @@ BusError = RedisError
 GROUPS: dict[str, tuple[str, ...]] = {
     "candles": ("writer",),
     "funding": ("writer",),
+    "ledger": ("writer",),
     "universe": ("writer", "collector"),
 }
 DEAD_LETTER = "dead-letter"
 #: Hard cap per stream, in entries; about 300 bytes each, so 150 MB for `candles` in the worst case.
-CAPS = {"candles": 500_000, "funding": 200_000, "universe": 2_000, DEAD_LETTER: 10_000}
+CAPS = {"candles": 500_000, "funding": 200_000, "ledger": 50_000, "universe": 2_000, DEAD_LETTER: 10_000}
 
 #: An entry that its consumer holds for this long without acknowledging it is claimed by another.
 CLAIM_IDLE_MS = 300_000
@@ -37,17 +39,19 @@ CLAIM_IDLE_MS = 300_000
 _UNIVERSE = "universe:current"
 _CONVERTED = "converted:days"
 _WATERMARKS = "watermarks"
+_ALERTS = "alerts:open"
 
 
 def _heartbeat_key(service: str) -> str:
     return f"heartbeat:{service}"
 
 
-def _coverage_key(day: date) -> str:
-    return f"coverage:{day:%Y-%m-%d}"
+def _ledger_key(day: date) -> str:
+    return f"ledger:{day:%Y-%m-%d}"
 
 
-_COVERAGE_READY = "coverage:ready"
+_LEDGER_READY = "ledger:ready"
+_LEDGER_VERSIONS = "ledger:versions"
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,32 @@ class GroupLag:
         return 0.0 if self.oldest_ms is None else max(0.0, (self.now_ms - self.oldest_ms) / 1000)
 
 
+@dataclass(frozen=True)
+class DeadLetter:
+    """An input that was set aside."""
+
+    id: str
+    at: str
+    """When, on the clock of the host that did it, ISO 8601."""
+    origin: str
+    """Who met it, and where: "service:where", for an entry of a stream with the entry's id behind."""
+    error: str
+    payload: str
+    """The input as text; JSON where it was more than a text."""
+
+
+_LETTER_FIELDS = ("at", "origin", "error", "payload")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How much memory Redis uses, in bytes."""
+
+    used: int
+    limit: int
+    """0: none."""
+
+
 class Heartbeat(msgspec.Struct, kw_only=True):
     """What a service says about itself; its absence is the alarm."""
 
@@ -100,6 +130,8 @@ class Heartbeat(msgspec.Struct, kw_only=True):
     beaten: datetime
     exchange_time: datetime | None = None
     details: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    """The open causes behind `reason`, each with its sentence."""
 
 
 class Bus:
@@ -144,7 +176,7 @@ class Bus:
 
     async def dead_letter(self, origin: str, payload: object, error: str) -> None:
         """Set bad input aside with its origin and its error: it stops neither the socket nor the stream."""
-        DEAD_LETTERS.labels(origin).inc()
+        DEAD_LETTERS.labels(":".join(origin.split(":")[:2])).inc()  # without the id of the entry: one series per place
         text = payload if isinstance(payload, str) else msgspec.json.encode(payload, enc_hook=repr).decode()
         fields = {"origin": origin, "payload": text, "error": error, "at": datetime.now(UTC).isoformat()}
         await self._redis.xadd(DEAD_LETTER, fields, maxlen=CAPS[DEAD_LETTER], approximate=True)
@@ -233,6 +265,19 @@ class Bus:
             ]
         return found
 
+    async def unfinished_since(self, stream: str, group: str) -> tuple[int | None, int]:
+        """Return when the oldest entry was appended that a group has not acknowledged (None: all are), and now.
+
+        Both in Unix milliseconds of the Redis host's clock.
+        """
+        seconds, micros = await self._redis.time()
+        now_ms = seconds * 1000 + micros // 1000
+        infos = await self._redis.xinfo_groups(stream) if await self._redis.exists(stream) else []
+        for info in infos:
+            if info["name"] == group:
+                return (await self._group_lag(stream, 0, info, now_ms)).oldest_ms, now_ms
+        return None, now_ms
+
     async def _group_lag(self, stream: str, length: int, info: Mapping[str, Any], now_ms: int) -> GroupLag:
         pending = await self._redis.xpending(stream, info["name"])
         fresh = await self._redis.xrange(stream, min=f"({info['last-delivered-id']}", count=1)
@@ -256,6 +301,37 @@ class Bus:
         """Return how many inputs were set aside, and the newest of them."""
         newest = await self._redis.xrevrange(DEAD_LETTER, count=count)
         return await self.stream_length(DEAD_LETTER), [fields | {"id": entry_id} for entry_id, fields in newest]
+
+    async def all_dead_letters(self, page: int = 500) -> AsyncIterator[DeadLetter]:
+        """Yield everything that was set aside and is there now, oldest first."""
+        position, last = "-", await self._redis.xrevrange(DEAD_LETTER, count=1)
+        while last and (found := await self._redis.xrange(DEAD_LETTER, position, last[0][0], count=page)):
+            for entry_id, fields in found:
+                yield DeadLetter(id=entry_id, **{name: fields.get(name, "") for name in _LETTER_FIELDS})
+            position = f"({found[-1][0]}"
+
+    async def replay_dead_letters(self, events_by_id: Mapping[str, Sequence[AnyEvent]]) -> None:
+        """Publish what dead letters turned out to be and remove them, in one transaction: neither without the other."""
+        if not events_by_id:
+            return
+        pipeline = self._redis.pipeline(transaction=True)
+        events = [event for found in events_by_id.values() for event in found]
+        for event in events:
+            pipeline.xadd(event.stream, encode(event), maxlen=CAPS[event.stream], approximate=True)
+        pipeline.xdel(DEAD_LETTER, *events_by_id)
+        await pipeline.execute()
+        for event in events:
+            PUBLISHED.labels(event.stream).inc()
+
+    async def drop_dead_letters(self, ids: Sequence[str]) -> int:
+        """Delete some of what was set aside; return how many of them were still there."""
+        return int(await self._redis.xdel(DEAD_LETTER, *ids)) if ids else 0
+
+    async def recent_dead_letters(self, seconds: float, at_most: int = 1000) -> dict[str, int]:
+        """Return how many inputs were set aside within the last seconds of Redis' clock: "service:where" → count."""
+        now, _ = await self._redis.time()
+        found = await self._redis.xrange(DEAD_LETTER, min=int((now - seconds) * 1000), count=at_most)
+        return dict(Counter(":".join(fields.get("origin", "").split(":")[:2]) for _, fields in found))
 
     # --- the universe
 
@@ -284,29 +360,41 @@ class Bus:
 
     # --- what is stored, and up to when
 
-    async def set_coverage(self, day: date, runs_by_symbol: Mapping[str, str]) -> None:
-        """Record which minutes of a day are durable, as runs per symbol."""
-        if runs_by_symbol:
-            await self._redis.hset(_coverage_key(day), mapping=dict(runs_by_symbol))
+    async def set_ledger(self, day: date, texts: Mapping[str, str]) -> None:
+        """Replace what the ledger says of some symbols on a day, and let readers see that the day changed."""
+        if texts:
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(_ledger_key(day), mapping=dict(texts))
+            pipeline.hincrby(_LEDGER_VERSIONS, day.isoformat(), 1)
+            await pipeline.execute()
 
-    async def coverage(self, days: Sequence[date]) -> dict[date, dict[str, str]]:
-        """Return the durable minutes of some days: day → symbol → runs."""
+    async def ledger(self, days: Sequence[date]) -> dict[date, dict[str, str]]:
+        """Return what the ledger says of some days: day → symbol → text (`shared.ledger.from_text`)."""
         pipeline = self._redis.pipeline(transaction=False)
         for day in days:
-            pipeline.hgetall(_coverage_key(day))
+            pipeline.hgetall(_ledger_key(day))
         return dict(zip(days, await pipeline.execute(), strict=True))
 
-    async def forget_coverage(self, day: date) -> None:
-        """Drop the record of a day that was retired."""
-        await self._redis.delete(_coverage_key(day))
+    async def ledger_versions(self) -> dict[date, int]:
+        """Return which days the ledger knows, each with a number that changes whenever the day does."""
+        versions = await self._redis.hgetall(_LEDGER_VERSIONS)
+        return {date.fromisoformat(day): int(version) for day, version in versions.items()}
 
-    async def set_coverage_ready(self, *, ready: bool) -> None:
-        """Say whether the coverage reflects everything on disk."""
-        await (self._redis.set(_COVERAGE_READY, "1") if ready else self._redis.delete(_COVERAGE_READY))
+    async def forget_ledger(self, days: Sequence[date]) -> None:
+        """Drop the copy of some days; they stay on disk."""
+        if days:
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.delete(*(_ledger_key(day) for day in days))
+            pipeline.hdel(_LEDGER_VERSIONS, *(day.isoformat() for day in days))
+            await pipeline.execute()
 
-    async def coverage_ready(self) -> bool:
-        """Return whether the coverage reflects everything on disk."""
-        return bool(await self._redis.exists(_COVERAGE_READY))
+    async def set_ledger_ready(self, *, ready: bool) -> None:
+        """Say whether the ledger reflects everything on disk."""
+        await (self._redis.set(_LEDGER_READY, "1") if ready else self._redis.delete(_LEDGER_READY))
+
+    async def ledger_ready(self) -> bool:
+        """Return whether the ledger reflects everything on disk."""
+        return bool(await self._redis.exists(_LEDGER_READY))
 
     async def set_watermarks(self, marks: Mapping[str, datetime]) -> None:
         """Record up to when a stage is complete (`written_until`) or what is its newest row (`newest:SYMBOL`)."""
@@ -325,6 +413,22 @@ class Bus:
     async def converted(self) -> dict[str, str]:
         """Return the digests of the converted raw days."""
         return dict(await self._redis.hgetall(_CONVERTED))
+
+    # --- what the api remembers, and how Redis is
+
+    async def keep_alerts(self, text: str) -> None:
+        """Keep the api's open alerts, so that a restart does not tell them again."""
+        await self._redis.set(_ALERTS, text)
+
+    async def kept_alerts(self) -> str | None:
+        """Return what `keep_alerts` was given last."""
+        text: str | None = await self._redis.get(_ALERTS)
+        return text
+
+    async def memory(self) -> Memory:
+        """Return how much memory Redis uses."""
+        info = await self._redis.info("memory")
+        return Memory(int(info["used_memory"]), int(info.get("maxmemory", 0)))
 
     # --- heartbeats
 

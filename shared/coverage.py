@@ -5,9 +5,10 @@ integer, so union, difference and count are one machine operation per 64 minutes
 inclusive runs ("0-99,101-1439"), readable in redis-cli.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 
 from shared.grid import MINUTE, MINUTES_PER_DAY, day_start, days_between
 
@@ -58,8 +59,9 @@ def mask_to_text(mask: int) -> str:
     return ",".join(f"{first}-{last}" for first, last in runs(mask))
 
 
+@lru_cache(maxsize=8192)
 def mask_from_text(text: str) -> int:
-    """Read `mask_to_text` back."""
+    """Read `mask_to_text` back. Equal masks are one object: most days of most symbols are full."""
     mask = 0
     for run in filter(None, text.split(",")):
         first, last = run.split("-")
@@ -73,6 +75,28 @@ def day_mask(day: date, begin: datetime, end: datetime) -> int:
     first = max(0, -((midnight - begin) // MINUTE))
     last = min(MINUTES_PER_DAY, -((midnight - end) // MINUTE)) - 1
     return span_mask(first, last)
+
+
+def gaps_of(begin: datetime, end: datetime, known: Callable[[date], int]) -> list[Gap]:
+    """Return the minutes of [begin, end) that are not known as gaps, oldest first, joined across midnight."""
+    found: list[Gap] = []
+    days = days_between(begin, end)
+    for day in days:
+        mask = known(day)
+        if mask == FULL_DAY:
+            continue
+        window = FULL_DAY if day not in (days[0], days[-1]) else day_mask(day, begin, end)
+        for gap in gaps_of_mask(day, window & ~mask):
+            joined = found and found[-1].end == gap.begin
+            found.append(Gap(found.pop().begin, gap.end) if joined else gap)
+    return found
+
+
+def gaps_of_mask(day: date, mask: int) -> Iterator[Gap]:
+    """Yield the runs of minutes of a day's mask."""
+    midnight = day_start(day)
+    for first, last in runs(mask):
+        yield Gap(midnight + first * MINUTE, midnight + (last + 1) * MINUTE)
 
 
 @dataclass
@@ -108,16 +132,7 @@ class Coverage:
 
     def gaps(self, begin: datetime, end: datetime) -> list[Gap]:
         """Return the missing minutes of [begin, end) as gaps, oldest first, joined across midnight."""
-        found: list[Gap] = []
-        for day in days_between(begin, end):
-            missing = day_mask(day, begin, end) & ~self.days.get(day, 0)
-            midnight = day_start(day)
-            for first, last in runs(missing):
-                gap = Gap(midnight + first * MINUTE, midnight + (last + 1) * MINUTE)
-                if found and found[-1].end == gap.begin:
-                    gap = Gap(found.pop().begin, gap.end)
-                found.append(gap)
-        return found
+        return gaps_of(begin, end, lambda day: self.days.get(day, 0))
 
     def count(self) -> int:
         """Return how many minutes are there."""

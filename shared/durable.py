@@ -1,8 +1,14 @@
 """Files that survive a crash: temporary file, fsync, rename, fsync of the folder."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
+
+
+class BusyError(Exception):
+    """Another process holds the lock."""
 
 
 def replace_file(path: Path, write: Callable[[Path], object], *, sync_folder: bool = True) -> None:
@@ -44,3 +50,18 @@ def remove_stale_temporaries(root: Path) -> int:
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
+
+
+@contextmanager
+def exclusive(path: Path, otherwise: str) -> Iterator[None]:
+    """Hold a lock file, so that two processes never change the same folder. The lock dies with its process.
+
+    Raises `BusyError`, saying `otherwise`, at once where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            flock(handle, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(otherwise) from None
+        yield

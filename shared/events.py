@@ -8,7 +8,7 @@ Evolution rule: a new field gets a default; the type and the meaning of a field 
 """
 
 import types
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,7 @@ import msgspec
 
 Source = Literal["ws", "rest"]
 RankBy = Literal["raw", "per_8h"]
+Finding = Literal["wanted", "absent", "halted", "due"]
 
 #: How the minutes of a bar become the bar. `as_of`: the last value known when the bar closed.
 Aggregation = Literal["first", "max", "min", "last", "sum", "as_of"]
@@ -148,6 +149,49 @@ class Rank(Row, frozen=True, kw_only=True):
     known_time: datetime
 
 
+class LedgerRow(Row, frozen=True, kw_only=True):
+    """What is known about every minute of one symbol and UTC day; see `shared.ledger` for what the sets mean.
+
+    Each set is spelled as inclusive runs of the minutes of the day: "0-99,101-1439". The writer alone writes it.
+    """
+
+    dataset = "ledger"
+    file_stem = "ledger"
+    key = ("exchange", "day", "symbol")
+    time = "day"
+    newest = "version"
+
+    day: datetime
+    wanted: str = ""
+    received: str = ""
+    healed: str = ""
+    absent: str = ""
+    halted: str = ""
+    due: str = ""
+    settled: str = ""
+    version: str = ""
+    """Signature of the candle file that `received` and `healed` were read from."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the collector found out about the minutes of [begin, end) of some symbols; the ledger keeps it.
+
+    wanted: they were to be collected. absent: the exchange has no such candle, asked well after the minute. halted:
+    it has none since it, or the instrument, stood still. due: funding was settled at `begin`.
+    """
+
+    stream: ClassVar[str] = "ledger"
+    name: ClassVar[str] = "verdict"
+
+    exchange: str
+    verdict: Finding
+    symbols: tuple[str, ...]
+    begin: datetime
+    end: datetime
+    known_time: datetime
+    """The exchange's clock."""
+
+
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """One whole ranking: who is in the universe from `ranked_time` on, and everybody's place."""
 
@@ -164,11 +208,11 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[Rank, ...] = ()
 
 
-type AnyEvent = Candle | FundingRate | PredictedFundingRate | Ranking
+type AnyEvent = Candle | FundingRate | PredictedFundingRate | Verdict | Ranking
 
-EVENTS: tuple[type[AnyEvent], ...] = (Candle, FundingRate, PredictedFundingRate, Ranking)
+EVENTS: tuple[type[AnyEvent], ...] = (Candle, FundingRate, PredictedFundingRate, Verdict, Ranking)
 BY_NAME: dict[str, type[AnyEvent]] = {event.name: event for event in EVENTS}
-ROWS: tuple[type[Row], ...] = (Candle, FundingRate, PredictedFundingRate, Rank)
+ROWS: tuple[type[Row], ...] = (Candle, FundingRate, PredictedFundingRate, Rank, LedgerRow)
 BY_DATASET: dict[str, type[Row]] = {row.dataset: row for row in ROWS}
 
 
@@ -177,8 +221,10 @@ class UndecodableError(ValueError):
 
 
 def rows_of(event: AnyEvent) -> tuple[Row, ...]:
-    """Return the rows that an event leaves on disk."""
-    return event.ranks if isinstance(event, Ranking) else (event,)
+    """Return the rows that an event leaves on disk. A verdict leaves none of its own: it changes rows of the ledger."""
+    if isinstance(event, Ranking):
+        return event.ranks
+    return () if isinstance(event, Verdict) else (event,)
 
 
 @cache
@@ -208,7 +254,7 @@ def decode(fields: dict[str, str]) -> AnyEvent:
     """Read an event back, checking every field against its declaration.
 
     Raises:
-        UndecodableError: no such event, or a field is missing or of the wrong type.
+        UndecodableError: no such event, or a field is missing, of the wrong type, or a time without a zone.
 
     """
     kind = BY_NAME.get(fields.get("event", ""))
@@ -221,9 +267,38 @@ def decode(fields: dict[str, str]) -> AnyEvent:
             for name, value in fields.items()
             if name != "event"
         }
-        return msgspec.convert(values, kind, strict=False)
-    except msgspec.MsgspecError as error:
+        event = msgspec.convert(values, kind, strict=False)
+        if isinstance(event, Ranking):
+            event = msgspec.structs.replace(event, ranks=tuple(_in_utc(rank) for rank in event.ranks))
+        return _in_utc(event)
+    except (msgspec.MsgspecError, _ZoneError) as error:
         raise UndecodableError(f"{kind.name}: {error}") from error
+
+
+class _ZoneError(ValueError):
+    """A time that is no instant."""
+
+
+def _in_utc[S: msgspec.Struct](declared: S) -> S:
+    """Bring every time to UTC. Raises `_ZoneError` for one without a zone: it could mean any of some 24 instants."""
+    changes = {}
+    for name in _times(type(declared)):
+        instant = getattr(declared, name)
+        if instant is None or instant.tzinfo is UTC:
+            continue
+        if instant.tzinfo is None:
+            raise _ZoneError(f"{name}: {instant.isoformat()} has no time zone")
+        try:
+            changes[name] = instant.astimezone(UTC)
+        except OverflowError as error:
+            raise _ZoneError(f"{name}: {instant.isoformat()} is out of range in UTC") from error
+    return msgspec.structs.replace(declared, **changes) if changes else declared
+
+
+@cache
+def _times(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields that hold an instant."""
+    return tuple(name for name, hint in get_type_hints(kind).items() if hint in (datetime, datetime | None))
 
 
 @cache

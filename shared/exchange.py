@@ -7,7 +7,9 @@ from shared.okx.rest import PAGE_CANDLES, RECENT_MINUTES, UnknownInstrument, tls
 from shared.okx.rest import OkxClient as ExchangeClient
 from shared.okx.rest import OkxError as ExchangeError
 from shared.okx.spelling import (
+    EXCHANGE,
     Instrument,
+    Maintenance,
     SpellingError,
     candle_of,
     inst_id_of,
@@ -22,11 +24,13 @@ from shared.okx.spelling import (
 )
 
 __all__ = [
+    "EXCHANGE",
     "PAGE_CANDLES",
     "RECENT_MINUTES",
     "ExchangeClient",
     "ExchangeError",
     "Instrument",
+    "Maintenance",
     "SpellingError",
     "UnknownInstrument",
     "candle_of",

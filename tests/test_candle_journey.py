@@ -9,7 +9,7 @@ import time
 
 from services.collector.intake import Intake
 from services.collector.publisher import Publisher
-from services.collector.wanted import Universe
+from services.collector.wanted import Reach, Universe
 from services.converter.convert import convert
 from services.writer.batch import Batch
 from services.writer.store import write_batch
@@ -17,6 +17,7 @@ from shared.clock import ExchangeClock, Sample
 from shared.dataset import Partition
 from shared.events import Candle
 from shared.grid import MINUTE
+from shared.ledger_copy import LedgerCopy
 from shared.parquet import read_rows
 from shared.service import Health, Service
 from tests.support.builders import a_ranking, at
@@ -38,11 +39,11 @@ async def test_a_candle_from_the_exchanges_row_to_qlibs_bin(bus, tmp_path):
     raw, qlib = tmp_path / "okx_data", tmp_path / "qlib_data"
 
     # 1 → 2: the collector reads the row; forming it is nothing yet, confirmed it is a candle.
-    clock, universe, asides = ExchangeClock(), Universe(0), []
+    clock, universe, asides = ExchangeClock(), Universe(Reach(0), LedgerCopy()), []
     for ago in (1.0, 0.0):
         moment = time.monotonic() - ago
         clock.add(Sample(moment, moment, (OPENED + MINUTE).timestamp() - ago))
-    universe.apply(a_ranking("BTC_USDT", ranked_time=OPENED), OPENED, {}, {})
+    universe.apply(a_ranking("BTC_USDT", ranked_time=OPENED), OPENED, {})
     publisher = Publisher(Service("collector", bus, None, clock, Health(), asyncio.Event()), 1000)
     intake = Intake(universe, clock, publisher.append, lambda *aside: asides.append(aside))
 
@@ -75,14 +76,14 @@ async def test_a_candle_from_the_exchanges_row_to_qlibs_bin(bus, tmp_path):
     assert (candle.contracts, candle.source, candle.interval) == (1040.37, "ws", "1m")
 
     # 4 → 5: durable first, acknowledged then.
-    (stored,) = write_batch(raw, batch.rows)
+    written = write_batch(raw, batch.rows)
     await bus.acknowledge("writer", batch.entries)
 
     path = raw / "kline_1m" / "date=2025-05-12" / "BTC_USDT_20250512.parquet"
     (row,) = read_rows(Candle, path).to_pylist()
     assert {name: row[name] for name in EXPECTED} == EXPECTED
     assert row["open_time"] == OPENED
-    assert stored.runs == "1434-1434"
+    assert written[OPENED.date()]["BTC_USDT"].ledger.received == 1 << 1434
     assert [(lag.lag, lag.pending) for lag in await bus.lags() if lag.stream == "candles"] == [(0, 0)]
 
     # 5 → 6: the converter puts it at its own minute.

@@ -2,37 +2,38 @@
 
 import asyncio
 import time
-from datetime import date, datetime
 
 import structlog
 import uvloop
 from aiolimiter import AsyncLimiter
 
 from services.collector.backfill import Backfill
+from services.collector.bookkeeping import Bookkeeping
 from services.collector.feeds import CHANNELS, CONNECTS_PER_SECOND, Endpoint
+from services.collector.instruments import Instruments
 from services.collector.intake import Intake
 from services.collector.live import LiveChannel
-from services.collector.metrics import DATA_AGE, LOST
+from services.collector.metrics import DATA_AGE, FOLLOWED, LIFE_CYCLE
 from services.collector.publisher import Publisher
 from services.collector.settings import CollectorSettings
-from services.collector.wanted import Universe, history_begin
+from services.collector.settlements import Settlements
+from services.collector.wanted import Reach, Universe
 from shared.bus import BusError, consumer_name
 from shared.command import run
 from shared.events import Ranking, UndecodableError
-from shared.exchange import ExchangeError, inst_id_of, tls_context
-from shared.grid import days_between
+from shared.exchange import ExchangeError, SpellingError, inst_id_of, symbol_of, tls_context
+from shared.ledger_copy import LedgerCopy
 from shared.service import Service, running, wait_for_clock
 from shared.settings import read_settings
 
 log = structlog.get_logger()
 
-_COVERAGE_PATIENCE_SECONDS = 60.0
+_LEDGER_PATIENCE_SECONDS = 60.0
 """How long to wait for the writer to tell what is on disk; without it everything counts as missing, which only costs
 requests."""
 
-_RETRY_SECONDS = 5.0
-_DURABLE_WITHIN_SECONDS = 600.0
-"""What was handed on this long ago and is not on disk was lost on the way."""
+_INSTRUMENTS_SECONDS = 60.0
+"""How often to look what became of the instruments; OKX recommends to read the list again beside its pushes."""
 
 
 class Collector:
@@ -41,13 +42,19 @@ class Collector:
     def __init__(self, service: Service, settings: CollectorSettings) -> None:
         self.service = service
         self.settings = settings
-        self.universe = Universe(settings.backfill_days)
+        self.ledger = LedgerCopy()
+        self.universe = Universe(
+            Reach(settings.backfill_days, settings.retention_days, settings.leaver_grace, settings.fill_absence),
+            self.ledger,
+        )
+        self.instruments = Instruments()
         self.asides: asyncio.Queue[tuple[str, object, str]] = asyncio.Queue(maxsize=1000)
         self.publisher = Publisher(service, settings.buffer_events)
         self.intake = Intake(self.universe, service.clock, self.publisher.append, self.set_aside)
         self.publisher.forget = self.intake.forget
-        self.backfill = Backfill(service, self.universe, self.intake, self.publisher)
-        self.funding_wanted: set[str] = set()
+        self.backfill = Backfill(service, self.universe, self.instruments, self.intake, self.publisher)
+        self.settlements = Settlements(service, self.universe, self.intake, self.publisher)
+        self.bookkeeping = Bookkeeping(service, self.universe, self.ledger, self.publisher)
         endpoint = Endpoint(
             settings.okx_ws_url,
             tls=lambda: tls_context(settings.okx_ca_file),
@@ -58,10 +65,11 @@ class Collector:
             LiveChannel(
                 channel=channel,
                 endpoint=endpoint,
-                wanted=lambda: [inst_id_of(symbol) for symbol in self.universe.members()],
+                wanted=lambda: [inst_id_of(symbol) for symbol in self.universe.followed()],
                 on_row=rows[name],
                 on_bad=self.set_aside,
                 args_per_connection=settings.args_per_connection,
+                is_expected_silent=lambda inst_id: self.instruments.is_expected_silent(symbol_of(inst_id)),
             )
             for name, channel in CHANNELS.items()
         ]
@@ -77,7 +85,7 @@ class Collector:
     async def run(self) -> None:
         """Work until the service is stopped; what is buffered then is published before the end."""
         await wait_for_clock(self.service)
-        await self._wait_for_coverage()
+        await self._wait_for_ledger()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(work)
@@ -85,9 +93,10 @@ class Collector:
                     self._follow_universe(),
                     *(stream.run() for stream in self.streams),
                     self.backfill.run(),
-                    self._fetch_settlements(),
-                    self._look_after_members(),
-                    self._take_back_lost(),
+                    self.settlements.run(),
+                    self.bookkeeping.run(),
+                    self._watch_instruments(),
+                    self._look_after_followed(),
                     self._post_dead_letters(),
                     self.publisher.run(),
                 )
@@ -97,10 +106,11 @@ class Collector:
                 task.cancel()
         await self.publisher.flush()
 
-    async def _wait_for_coverage(self) -> None:
-        deadline = time.monotonic() + _COVERAGE_PATIENCE_SECONDS
+    async def _wait_for_ledger(self) -> None:
+        deadline = time.monotonic() + _LEDGER_PATIENCE_SECONDS
         while time.monotonic() < deadline and not self.service.stop.is_set():
-            if await self.service.until_bus_answers(self.service.bus.coverage_ready):
+            if await self.service.until_bus_answers(self.service.bus.ledger_ready):
+                await self.bookkeeping.refresh()
                 return
             await self.service.pause(0.2)
         log.warning("the writer has not told what is on disk: all history counts as missing")
@@ -128,62 +138,67 @@ class Collector:
             await bus.acknowledge("collector", entries)
 
     async def _apply(self, ranking: Ranking) -> None:
+        await self._list_instruments()
         now = self.service.clock.now()
-        stored = await self._stored(now)
-        joined = self.universe.apply(ranking, now, await self._listed(), stored)
-        self.funding_wanted |= set(joined)
+        joined = self.universe.apply(ranking, now, self.instruments.listing_times())
+        self._end_what_is_gone()
+        self.settlements.ask(joined)
         self.service.health.started = True
         self.service.health.details["members"] = len(ranking.members)
         log.info("universe", ranked=ranking.ranked_time.isoformat(), members=len(ranking.members), joined=joined)
         for stream in self.streams:
             stream.reconcile()
 
-    async def _stored(self, now: datetime) -> dict[date, dict[str, str]]:
-        days = days_between(history_begin(now, self.settings.backfill_days), now)
-        return await self.service.until_bus_answers(lambda: self.service.bus.coverage(days))
+    async def _watch_instruments(self) -> None:
+        """Look again and again what became of the instruments, and whether the exchange stands still."""
+        while True:
+            await self._list_instruments()
+            self._end_what_is_gone()
+            try:
+                now = self.service.clock.now()
+                under_way = self.instruments.stood_still(await self.service.exchange.maintenance(), now)
+            except (ExchangeError, SpellingError) as error:
+                log.info("maintenance unknown", error=str(error))
+            else:
+                self.service.health.details["maintenance"] = [window.title for window in under_way]
+            await asyncio.sleep(_INSTRUMENTS_SECONDS)
 
-    async def _listed(self) -> dict[str, datetime | None]:
-        """Return when each swap was listed: before that there is nothing to ask for."""
+    async def _list_instruments(self) -> None:
         try:
-            return {symbol: swap.list_time for symbol, swap in (await self.service.exchange.instruments()).items()}
-        except ExchangeError as error:
-            log.warning("listing times unknown, asking for all of the history", error=str(error))
-            return {}
+            listed = await self.service.exchange.instruments()
+        except (ExchangeError, SpellingError) as error:
+            log.warning("instruments unknown, going on with those known", error=str(error))
+            return
+        for change in self.instruments.update(listed, self.service.clock.now()):
+            LIFE_CYCLE.labels(change.what).inc()
+            log.info("instrument", symbol=change.symbol, change=change.what, before=change.before, now=change.now)
 
-    async def _fetch_settlements(self) -> None:
-        """Fetch the funding history of new symbols, and of those that missed a settlement."""
-        while True:
-            await asyncio.sleep(0.2)
-            self.funding_wanted |= self.intake.missed_settlements
-            self.intake.missed_settlements.clear()
-            for symbol in sorted(self.funding_wanted & set(self.universe.symbols)):
-                wanted = self.universe.symbols.get(symbol)
-                if wanted is None or await self.backfill.settlements(symbol, wanted.begin):
-                    self.funding_wanted.discard(symbol)
-                else:
-                    await asyncio.sleep(_RETRY_SECONDS)
-            self.funding_wanted &= set(self.universe.symbols)
+    def _end_what_is_gone(self) -> None:
+        """Want nothing of an instrument beyond its end."""
+        for symbol in self.universe.followed():
+            if (at := self.instruments.gone.get(symbol)) is not None:
+                self.universe.end(symbol, at)
 
-    async def _take_back_lost(self) -> None:
-        """Find out what was handed on and never became durable, and have it fetched again."""
-        while True:
-            await asyncio.sleep(_DURABLE_WITHIN_SECONDS)
-            if not await self.service.until_bus_answers(self.service.bus.coverage_ready):
-                continue  # the writer is still telling what is on disk
-            stored = await self._stored(self.service.clock.now())
-            if lost := self.universe.take_back_lost(stored):
-                LOST.inc(lost)
-                log.warning("handed on but not durable, fetching again", minutes=lost)
-
-    async def _look_after_members(self) -> None:
+    async def _look_after_followed(self) -> None:
         """Let go of those that left once their last minute is there; tell how the streams are."""
         while True:
             await asyncio.sleep(1.0)
-            if self.universe.drop_done(self.service.clock.now()):
+            if gone := self.universe.drop_done(self.service.clock.now()):
+                log.info("let go", symbols=gone)
                 for stream in self.streams:
                     stream.reconcile()
+            self._tell_followed()
             for stream in self.streams:
                 self._tell_stream(stream)
+
+    def _tell_followed(self) -> None:
+        now, details = self.service.clock.now(), self.service.health.details
+        leavers = self.universe.leavers
+        FOLLOWED.labels("member").set(len(self.universe.symbols) - len(leavers))
+        FOLLOWED.labels("leaver").set(len(leavers))
+        details["leavers"] = leavers
+        details["warming_up"] = [name for name, wanted in self.universe.symbols.items() if not wanted.is_warm(now)]
+        details["instruments"] = self.instruments.of_note(self.universe.symbols)
 
     def _tell_stream(self, stream: LiveChannel) -> None:
         name = stream.channel.name

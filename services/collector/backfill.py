@@ -6,18 +6,17 @@ newest come first. Each endpoint has its own workers, so a month of history neve
 
 import asyncio
 import heapq
-from datetime import UTC, datetime
 
 import structlog
 
+from services.collector.instruments import Instruments
 from services.collector.intake import Intake
-from services.collector.metrics import ABSENT, MISSING, PAGES
+from services.collector.metrics import ABSENT, HALTED, MISSING, PAGES
 from services.collector.publisher import Publisher
-from services.collector.wanted import Request, Universe, pages, settle
+from services.collector.wanted import NEARLY_NONE, Request, Universe, give_up, pages, settle
 from shared.coverage import Gap
-from shared.events import Candle, FundingRate
-from shared.exchange import ExchangeError, SpellingError, UnknownInstrument, settlements_of
-from shared.grid import DAY
+from shared.events import Candle
+from shared.exchange import ExchangeError, UnknownInstrument
 from shared.service import Service
 
 log = structlog.get_logger()
@@ -32,9 +31,12 @@ _BELIEVED_SECONDS = 60.0
 class Backfill:
     """Keeps asking for what is missing until nothing is."""
 
-    def __init__(self, service: Service, universe: Universe, intake: Intake, publisher: Publisher) -> None:
+    def __init__(
+        self, service: Service, universe: Universe, instruments: Instruments, intake: Intake, publisher: Publisher
+    ) -> None:
         self._service = service
         self._universe = universe
+        self._instruments = instruments
         self._intake = intake
         self._publisher = publisher
         self._running: dict[Request, asyncio.Task[None]] = {}
@@ -57,7 +59,7 @@ class Backfill:
         A minute is asked for when two sweeps in a row miss it: what is on its way meanwhile has arrived by then, also
         where the exchange's clock runs many times faster than ours.
         """
-        now, loop_now = self._service.clock.now(), asyncio.get_running_loop().time()
+        now, loop_now = self._service.clock.now(), _seconds()
         busy = {(request.symbol, request.gap.begin) for request in self._running}
         free = {kind: count - sum(r.recent is kind for r in self._running) for kind, count in WORKERS.items()}
         missing, candidates = 0, []
@@ -67,7 +69,7 @@ class Backfill:
             twice = _in_both(gaps, self._missing_before.get(symbol, []))
             self._missing_before[symbol] = gaps
             if twice and self._not_before.get(symbol, 0.0) <= loop_now:
-                candidates.append(pages(wanted, twice, now))
+                candidates.append(pages(wanted, wanted.to_ask(twice, loop_now), now))
         self._tell(missing)
         chosen: list[Request] = []
         for request in heapq.merge(*candidates, key=lambda request: request.gap.end, reverse=True):
@@ -81,9 +83,10 @@ class Backfill:
     def _tell(self, missing: int) -> None:
         MISSING.set(missing)
         ABSENT.set(sum(wanted.absent.count() for wanted in self._universe.symbols.values()))
+        HALTED.set(sum(wanted.halted.count() for wanted in self._universe.symbols.values()))
         self._service.health.details["missing_minutes"] = missing
         # The converter waits for this before it lays the calendar's origin down.
-        self._service.health.details["history_complete"] = missing < _NEARLY_NONE * max(1, len(self._universe.symbols))
+        self._service.health.details["history_complete"] = missing < NEARLY_NONE * max(1, len(self._universe.symbols))
 
     async def _fetch(self, request: Request) -> None:
         try:
@@ -97,50 +100,30 @@ class Backfill:
             await self._publisher.put(candles)
             self._intake.published(candles)
             if (wanted := self._universe.symbols.get(request.symbol)) is not None:
-                settle(wanted, request, asked)
+                settle(wanted, request, asked, _seconds(), self._instruments.halts(request.symbol))
             self._unknown_since.pop(request.symbol, None)
             self._service.health.solved("history")
         except UnknownInstrument as error:
             self._on_unknown(request, error)
         except ExchangeError as error:
             self._service.health.problem("history", f"the exchange does not give history: {error}")
-            self._not_before[request.symbol] = asyncio.get_running_loop().time() + _RETRY_SECONDS
+            self._not_before[request.symbol] = _seconds() + _RETRY_SECONDS
         finally:
             del self._running[request]
 
     def _on_unknown(self, request: Request, error: UnknownInstrument) -> None:
-        """Believe that an instrument is gone once the exchange has said so for a while: around a listing it may err."""
-        now = asyncio.get_running_loop().time()
-        if now - self._unknown_since.setdefault(request.symbol, now) < _BELIEVED_SECONDS:
-            self._not_before[request.symbol] = now + _RETRY_SECONDS
+        """Believe that an instrument is gone once the exchange has said so for a while, and lists it no more."""
+        since = self._unknown_since.setdefault(request.symbol, _seconds())
+        if _seconds() - since < _BELIEVED_SECONDS or self._instruments.is_listed(request.symbol):
+            self._not_before[request.symbol] = _seconds() + _RETRY_SECONDS
             return
         log.warning("no history", symbol=request.symbol, begin=request.gap.begin.isoformat(), error=str(error))
         if (wanted := self._universe.symbols.get(request.symbol)) is not None:
-            wanted.absent.add_span(request.gap.begin, request.gap.end)
-
-    async def settlements(self, symbol: str, begin: datetime) -> bool:
-        """Fetch the settled funding rates of a symbol since a day before `begin`; return whether it worked.
-
-        The day before serves the first bars: their rate is the one that was settled last.
-        """
-        now = self._service.clock.now()
-        try:
-            rows = await self._service.exchange.funding_history(symbol, since=begin - DAY, until=now)
-            found: list[FundingRate] = settlements_of(rows, known_time=now, receive_time=datetime.now(UTC))
-        except UnknownInstrument as error:
-            log.warning("no funding history", symbol=symbol, error=str(error))
-            return True
-        except (ExchangeError, SpellingError) as error:
-            self._service.health.problem("funding", f"the exchange does not give the funding history: {error}")
-            return False
-        self._service.health.solved("funding")
-        await self._publisher.put(found)
-        self._intake.settlements_known(found)
-        return True
+            give_up(wanted, request.gap)
 
 
-#: Minutes per symbol that may be on their way at any moment without the history being incomplete.
-_NEARLY_NONE = 10
+def _seconds() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _in_both(gaps: list[Gap], before: list[Gap]) -> list[Gap]:

@@ -35,10 +35,15 @@ class FundingTracker:
             newest = self.learned.get(settled.symbol, settled.funding_time)
             self.learned[settled.symbol] = max(newest, settled.funding_time)
 
+    def differs(self, settled: FundingRate) -> bool:
+        """Return whether the history gives another rate than what was taken after the roll."""
+        known = self.known.get(settled.symbol)
+        return known is not None and _differs(settled, known.settled)
+
     def hear(
         self, row: Mapping[str, Any], *, source: Source, receive_time: datetime
-    ) -> tuple[list[FundingRate | PredictedFundingRate], bool]:
-        """Return the events of one funding row, and whether a settlement was missed (ask the history).
+    ) -> tuple[list[FundingRate | PredictedFundingRate], datetime | None]:
+        """Return the events of one funding row, and the settlement that was missed, if any (ask the history).
 
         Raises `SpellingError` where the row makes no sense.
         """
@@ -46,9 +51,9 @@ class FundingTracker:
         known = self.known.get(prediction.symbol)
         if known is None:
             self.known[prediction.symbol] = _Known(prediction)
-            return [prediction, *self._before_the_first(row, source, receive_time)], False
+            return [prediction, *self._before_the_first(row, source, receive_time)], None
         if prediction.known_time <= known.prediction.known_time:
-            return [], False  # a copy, or overtaken by a newer one
+            return [], None  # a copy, or overtaken by a newer one
         before, known.prediction = known.prediction, prediction
         events: list[FundingRate | PredictedFundingRate] = [prediction]
         rolled = prediction.funding_time > before.funding_time
@@ -56,11 +61,11 @@ class FundingTracker:
         settled = settled_of(row, period_hours=period, source=source, receive_time=receive_time)
         if rolled and (settled is None or settled.funding_time != before.funding_time):
             known.settled = None
-            return events, True
+            return events, before.funding_time
         if settled is not None and (rolled or _differs(settled, known.settled)):
             known.settled = settled
             events.append(settled)
-        return events, False
+        return events, None
 
     def _before_the_first(self, row: Mapping[str, Any], source: Source, receive_time: datetime) -> list[FundingRate]:
         """Return the settlement before the first message, where it is so fresh that the history lacks it still."""

@@ -20,3 +20,7 @@ REPLACED = Counter("qlib_crypto_collector_replaced_total", "Connections that wer
 REJECTED_NOW = Gauge("qlib_crypto_collector_rejected_now", "Subscriptions that the exchange rejects now", ["channel"])
 SILENT_NOW = Gauge("qlib_crypto_collector_silent_now", "Subscriptions without rows or without an ack now", ["channel"])
 CONNECTIONS_NOW = Gauge("qlib_crypto_collector_connections_now", "Connections that are open now", ["channel"])
+HALTED = Gauge("qlib_crypto_collector_halted_minutes", "Minutes without a candle since trading stood still")
+SETTLEMENTS = Counter("qlib_crypto_collector_settlements_total", "Settlements by what their history said", ["result"])
+LIFE_CYCLE = Counter("qlib_crypto_collector_instrument_changes_total", "What became of instruments", ["what"])
+FOLLOWED = Gauge("qlib_crypto_collector_followed", "Symbols followed: members, and leavers in their grace time", ["as"])

@@ -25,6 +25,10 @@ class Publisher:
         self._service = service
         self._limit = limit
         self.forget: Callable[[AnyEvent], None] = lambda _: None
+        self.appended = 0
+        """Events that ever came in."""
+        self.left = 0
+        """Events that ever went out, to the bus or over the edge."""
         self._buffer: deque[AnyEvent] = deque()
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
@@ -37,8 +41,10 @@ class Publisher:
         """Add a live event; returns at once."""
         if len(self._buffer) >= self._limit:
             FORGOTTEN.inc()
+            self.left += 1
             self.forget(self._buffer.popleft())
         self._buffer.append(event)
+        self.appended += 1
         self._filled.set()
 
     async def put(self, events: Sequence[AnyEvent]) -> None:
@@ -71,5 +77,6 @@ class Publisher:
             except asyncio.CancelledError:
                 self._buffer.extendleft(reversed(batch))
                 raise
+            self.left += len(batch)
             BUFFERED.set(len(self._buffer))
             self._room.set()

@@ -1,5 +1,6 @@
 """Settings of the collector."""
 
+from datetime import timedelta
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -16,6 +17,16 @@ class CollectorSettings(CommonSettings):
     retention_days: Annotated[
         int, Field(ge=1, description="Days for which raw candles are kept; history beyond it is not fetched")
     ] = 90
+    rank_every_hours: Annotated[
+        int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC")
+    ] = 8
+    leaver_grace_hours: Annotated[
+        float | None,
+        Field(ge=0, description="Hours for which a symbol that left is followed still; unset: RANK_EVERY_HOURS + 1"),
+    ] = None
+    fill_absence: Annotated[
+        bool, Field(description="Whether the time that a symbol was away for is fetched when it comes back")
+    ] = True
     buffer_events: Annotated[
         int, Field(ge=1_000, description="Most events that wait in memory while Redis is away")
     ] = 200_000
@@ -23,6 +34,12 @@ class CollectorSettings(CommonSettings):
         int, Field(ge=1, description="Most instruments that one WebSocket connection carries, per channel")
     ] = 200
     collector_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9102
+
+    @property
+    def leaver_grace(self) -> timedelta:
+        """How long a symbol that left is followed still: until the next ranking plus an hour, unless set."""
+        hours = self.rank_every_hours + 1 if self.leaver_grace_hours is None else self.leaver_grace_hours
+        return timedelta(hours=hours)
 
     @model_validator(mode="after")
     def _history_fits_retention(self) -> Self:

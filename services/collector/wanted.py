@@ -1,24 +1,39 @@
 """Which minutes of which symbol are wanted, and which of them are missing. Pure: time is an argument.
 
-A member of the universe is wanted from BACKFILL_DAYS before today on, without an end; one that left is wanted up to
-the ranking that dropped it, the minute that was open then included. A minute is settled once it was handed on, or once
-the exchange said that it has no such row.
+A member of the universe is wanted from BACKFILL_DAYS before today on, without an end; one that left stays wanted for a
+grace time after the ranking that dropped it, so that a symbol that comes back has no hole. A minute is settled once it
+was handed on, or once the exchange said that it has no such row.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
-from shared.coverage import Coverage, Gap, mask_from_text, split_gap
-from shared.events import Ranking
+from shared.coverage import FULL_DAY, Coverage, Gap, day_mask, gaps_of, gaps_of_mask, split_gap
+from shared.events import Finding, Ranking, Verdict
 from shared.exchange import PAGE_CANDLES, RECENT_MINUTES
-from shared.grid import DAY, MINUTE, ceil_minute, floor_day, floor_minute
+from shared.grid import DAY, MINUTE, ceil_minute, days_between, floor_day, floor_minute
+from shared.ledger_copy import LedgerCopy
 
 GRACE = timedelta(seconds=5)
 """How long after its end a minute may take to arrive by itself; confirm was seen 0-3 s late."""
 SURE = timedelta(minutes=5)
 """A row that the exchange does not have this long after its minute, it does not have at all: history-candles was seen
 to lag by about one minute."""
+
+
+DENIALS = 3
+DENIAL_SECONDS = 10.0
+"""An empty answer may be a hiccup of the exchange: it must say so this often, this far apart, to be believed."""
+
+
+class Denial(NamedTuple):
+    """How often the exchange said that it has no such candle, and when last, in seconds of our monotonic clock."""
+
+    times: int
+    last: float
 
 
 @dataclass
@@ -28,13 +43,21 @@ class Wanted:
     symbol: str
     begin: datetime
     until: datetime | None = None
-    """None: a member. Else the ranking that dropped it."""
+    """None: without an end. Else the end of the grace time of one that left, or the end of the instrument itself."""
     seen: Coverage = field(default_factory=Coverage)
     """Minutes handed on, or stored before."""
     absent: Coverage = field(default_factory=Coverage)
     """Minutes that the exchange does not have."""
+    halted: Coverage = field(default_factory=Coverage)
+    """The same, while the exchange or the instrument stood still."""
+    unwanted: Coverage = field(default_factory=Coverage)
+    """Minutes since `begin` that are not to be collected: an absence that is not to be filled."""
+    due: Coverage = field(default_factory=Coverage)
+    """Minutes at whose open funding was settled."""
     asked_recent: Coverage = field(default_factory=Coverage)
     """Minutes that the endpoint of the last day did not give: ask the one of history."""
+    denied: dict[datetime, Denial] = field(default_factory=dict)
+    """Minutes that the endpoint of history did not give, though not often enough to believe it."""
     forming: datetime | None = None
     """Open of the newest row seen, closed or not: every minute before it is over."""
 
@@ -47,16 +70,56 @@ class Wanted:
 
     def gaps(self, exchange_now: datetime) -> list[Gap]:
         """Return the minutes that should be there and are not, oldest first."""
-        settled = Coverage(dict(self.seen.days))
-        for day, mask in self.absent.days.items():
-            settled.add_mask(day, mask)
-        return settled.gaps(self.begin, self.over_until(exchange_now))
+        return gaps_of(self.begin, self.over_until(exchange_now), self._settled)
+
+    def to_ask(self, gaps: Iterable[Gap], seconds: float) -> list[Gap]:
+        """Return the parts of gaps that were not denied just now."""
+        resting = Coverage()
+        for minute, denial in self.denied.items():
+            if seconds - denial.last < DENIAL_SECONDS:
+                resting.add(minute)
+        if not resting.days:
+            return list(gaps)
+        return [part for gap in gaps for part in resting.gaps(gap.begin, gap.end)]
+
+    def deny(self, minute: datetime, seconds: float) -> bool:
+        """Note that the exchange has no such candle, it says; return whether to believe it."""
+        denial = self.denied.get(minute, Denial(0, float("-inf")))
+        if seconds - denial.last >= DENIAL_SECONDS:
+            denial = Denial(denial.times + 1, seconds)
+        self.denied[minute] = denial
+        return denial.times >= DENIALS
+
+    def _settled(self, day: date) -> int:
+        known = self.seen.days.get(day, 0)
+        if known == FULL_DAY:  # nearly every day of history, at every sweep
+            return known
+        return known | self.absent.days.get(day, 0) | self.halted.days.get(day, 0) | self.unwanted.days.get(day, 0)
+
+    def wanted_mask(self, day: date, exchange_now: datetime) -> int:
+        """Return the minutes of a day that were to be collected and are over."""
+        return day_mask(day, self.begin, self.over_until(exchange_now)) & ~self.unwanted.days.get(day, 0)
 
     def is_done(self, exchange_now: datetime) -> bool:
         """Return whether a symbol that left has nothing more to come."""
         if self.until is None or exchange_now < ceil_minute(self.until) + GRACE:
             return False
         return not self.gaps(exchange_now)
+
+    def is_warm(self, exchange_now: datetime) -> bool:
+        """Return whether its history is there, but for minutes that may be on their way."""
+        return sum(gap.minutes for gap in self.gaps(exchange_now)) < NEARLY_NONE
+
+    def forget_before(self, begin: datetime) -> None:
+        """Let the window slide: what is older is wanted no longer, and costs no memory."""
+        self.begin = max(self.begin, begin)
+        for minutes in (self.seen, self.absent, self.halted, self.unwanted, self.due, self.asked_recent):
+            minutes.forget_before(self.begin.date())
+        self.denied = {minute: denial for minute, denial in self.denied.items() if minute >= self.begin}
+
+
+NEARLY_NONE = 10
+"""Minutes per symbol that may be on their way at any moment without the history being incomplete."""
 
 
 @dataclass(frozen=True)
@@ -82,97 +145,208 @@ def pages(wanted: Wanted, gaps: Iterable[Gap], exchange_now: datetime) -> Iterat
             yield Request(wanted.symbol, piece, recent)
 
 
-def settle(wanted: Wanted, request: Request, exchange_now: datetime) -> None:
+def settle(wanted: Wanted, request: Request, exchange_now: datetime, seconds: float, halts: Coverage) -> None:
     """Note what of a page the answer did not hold, once its rows have been marked as seen.
 
-    Only the endpoint of history, asked well after the minute, is believed when it has no row: the other one answers
-    nothing for what is older than a day, which looks the same.
+    Only the endpoint of history, asked well after the minute and more than once, is believed when it has no row: the
+    other one answers nothing for what is older than a day, which looks the same. `seconds`: our monotonic clock.
+    `halts`: when the exchange or the instrument stood still.
     """
+    for minute in [minute for minute in wanted.denied if minute in wanted.seen]:
+        del wanted.denied[minute]
     sure_until = min(request.gap.end, floor_minute(exchange_now - SURE))
     for hole in wanted.seen.gaps(request.gap.begin, max(request.gap.begin, sure_until)):
-        (wanted.asked_recent if request.recent else wanted.absent).add_span(hole.begin, hole.end)
+        if request.recent:
+            wanted.asked_recent.add_span(hole.begin, hole.end)
+            continue
+        for number in range(hole.minutes):
+            minute = hole.begin + number * MINUTE
+            if wanted.deny(minute, seconds):
+                del wanted.denied[minute]
+                (wanted.halted if minute in halts else wanted.absent).add(minute)
+
+
+def give_up(wanted: Wanted, gap: Gap) -> None:
+    """Note that an instrument is unknown to the exchange: nothing will come of it."""
+    wanted.absent.add_span(gap.begin, gap.end)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far back a symbol is wanted."""
+
+    backfill_days: int
+    retention_days: int = 90
+    leaver_grace: timedelta = timedelta(hours=9)
+    """How long one that left is followed still."""
+    fill_absence: bool = True
+    """Whether the time that a symbol was away for is fetched when it comes back."""
 
 
 class Universe:
     """Everything that is wanted now, as the rankings come in."""
 
-    def __init__(self, backfill_days: int) -> None:
-        self._backfill_days = backfill_days
+    def __init__(self, reach: Reach, ledger: LedgerCopy) -> None:
+        self._reach = reach
+        self._ledger = ledger
         self._ranked_time: datetime | None = None
+        self._members: frozenset[str] = frozenset()
         self.symbols: dict[str, Wanted] = {}
-        self._handed: dict[str, dict[date, int]] = {}
 
     @property
     def ranked_time(self) -> datetime | None:
         """Return the instant of the ranking in force."""
         return self._ranked_time
 
-    def apply(
-        self,
-        ranking: Ranking,
-        exchange_now: datetime,
-        listed: Mapping[str, datetime | None],
-        stored: Mapping[date, Mapping[str, str]],
-    ) -> list[str]:
+    @property
+    def leavers(self) -> list[str]:
+        """Return the symbols that are followed although they are no members."""
+        return sorted(self.symbols.keys() - self._members)
+
+    def apply(self, ranking: Ranking, exchange_now: datetime, listed: Mapping[str, datetime | None]) -> list[str]:
         """Take a ranking over; return the symbols that are new. Those that stay are not touched.
 
-        An older ranking than the one in force (a pending entry read after a restart) only tells whose last minutes
-        may still be missing.
+        An older ranking than the one in force (a pending entry read after a restart) only tells who left not long ago.
+        `listed`: the swaps of the exchange, each with the time of its listing; empty where nobody can tell.
         """
         newer = self._ranked_time is None or ranking.ranked_time > self._ranked_time
+        joined: list[str] = []
         if newer:
-            self._ranked_time = ranking.ranked_time
-        joined = []
+            self._ranked_time, self._members = ranking.ranked_time, frozenset(ranking.members)
         for symbol in ranking.members if newer else ():
             known = self.symbols.get(symbol)
             if known is None:
-                self.symbols[symbol] = self._new(symbol, exchange_now, listed, stored)
+                self.symbols[symbol] = self._new(symbol, ranking, exchange_now, listed)
                 joined.append(symbol)
             else:
                 known.until = None
-        members = set(ranking.members)
-        leavers = ({*self.symbols} - members if newer else set()) | set(ranking.removed) - members
-        for symbol in sorted(leavers):
-            known = self.symbols.get(symbol)
-            if known is None:
-                known = self.symbols[symbol] = self._new(symbol, exchange_now, listed, stored)
-                known.until = ranking.ranked_time
-            elif known.until is None and newer:
-                known.until = ranking.ranked_time
+        self._follow_leavers(ranking, exchange_now, listed, newer=newer)
         return joined
 
+    def _follow_leavers(
+        self, ranking: Ranking, exchange_now: datetime, listed: Mapping[str, datetime | None], *, newer: bool
+    ) -> None:
+        left = ({*self.symbols} if newer else set()) | set(ranking.removed)
+        until = ranking.ranked_time + self._reach.leaver_grace
+        for symbol in sorted(left - self._members - set(ranking.members)):
+            known = self.symbols.get(symbol)
+            if known is None:
+                known = self.symbols[symbol] = self._new(symbol, ranking, exchange_now, listed)
+                known.until = until
+            elif known.until is None:
+                known.until = until
+
     def _new(
-        self,
-        symbol: str,
-        exchange_now: datetime,
-        listed: Mapping[str, datetime | None],
-        stored: Mapping[date, Mapping[str, str]],
+        self, symbol: str, ranking: Ranking, exchange_now: datetime, listed: Mapping[str, datetime | None]
     ) -> Wanted:
-        begin = history_begin(exchange_now, self._backfill_days)
+        begin = history_begin(exchange_now, self._reach.backfill_days)
+        last = self._ledger.last_wanted(symbol)
+        returned = last is not None and symbol in ranking.added and last < ranking.ranked_time
+        if last is not None and (self._reach.fill_absence or not returned):
+            # Collected before: what lies between is wanted, as far back as raw data is kept.
+            kept_from = history_begin(exchange_now, self._reach.retention_days)
+            begin = min(begin, max(last + MINUTE, kept_from))
         if (list_time := listed.get(symbol)) is not None:
             begin = max(begin, floor_minute(list_time))
-        seen = Coverage({day: mask_from_text(runs[symbol]) for day, runs in stored.items() if symbol in runs})
-        return Wanted(symbol, begin, seen=seen)
+        wanted = Wanted(symbol, begin)
+        if last is not None and returned and not self._reach.fill_absence:
+            wanted.unwanted.add_span(last + MINUTE, floor_minute(ranking.ranked_time))
+        for day, symbols in self._ledger.days.items():
+            if symbol in symbols and day >= begin.date():
+                wanted.seen.add_mask(day, symbols[symbol].stored)
+                wanted.absent.add_mask(day, symbols[symbol].absent)
+                wanted.halted.add_mask(day, symbols[symbol].halted)
+                wanted.due.add_mask(day, symbols[symbol].due)
+        return wanted
 
-    def members(self) -> list[str]:
-        """Return the symbols whose live data is wanted: members, and leavers until their last minute is there."""
+    def followed(self) -> list[str]:
+        """Return the symbols whose live data is wanted: members, and leavers in their grace time."""
         return sorted(self.symbols)
 
-    def take_back_lost(self, stored: Mapping[date, Mapping[str, str]]) -> int:
-        """Count as missing again what was handed on before the last call and is still not on disk; return how much.
+    def end(self, symbol: str, at: datetime) -> None:
+        """Note that an instrument is no more: nothing is wanted of it after that."""
+        if (wanted := self.symbols.get(symbol)) is not None:
+            wanted.until = min(at, wanted.until or at)
 
-        A Redis that came back empty, or a stream cut at its cap, loses entries that nobody else would ask for again.
-        The time between two calls is what the writer gets to store what it was given.
+    def take_over(self, days: Iterable[date]) -> None:
+        """Count as seen what the ledger says is stored on some days: somebody else may have brought it."""
+        for day in days:
+            for symbol, known in self._ledger.days.get(day, {}).items():
+                wanted = self.symbols.get(symbol)
+                if wanted is not None and day >= wanted.begin.date() and known.stored:
+                    wanted.seen.add_mask(day, known.stored)
+
+    def handed(self) -> dict[str, dict[date, int]]:
+        """Return what was handed on so far: symbol → day → minutes."""
+        return {symbol: dict(wanted.seen.days) for symbol, wanted in self.symbols.items()}
+
+    def take_back_lost(self, handed: Mapping[str, Mapping[date, int]]) -> int:
+        """Count as missing again what was handed on and is not stored, once it had to be; return how many minutes.
+
+        A Redis that came back empty, a stream cut at its cap, or a file that was damaged later loses rows that nobody
+        else would ask for again.
         """
         lost = 0
-        for symbol, wanted in self.symbols.items():
-            for day, handed in self._handed.get(symbol, {}).items():
-                if day in stored:
-                    missing = handed & ~mask_from_text(stored[day].get(symbol, ""))
-                    wanted.seen.days[day] = wanted.seen.days.get(day, 0) & ~missing
+        for symbol, days in handed.items():
+            if (wanted := self.symbols.get(symbol)) is None:
+                continue
+            for day, minutes in days.items():
+                missing = minutes & ~self._ledger.of(symbol, day).stored & wanted.seen.days.get(day, 0)
+                if missing:
+                    wanted.seen.days[day] &= ~missing
                     lost += missing.bit_count()
-        self._handed = {symbol: dict(wanted.seen.days) for symbol, wanted in self.symbols.items()}
         return lost
+
+    def untold(self, exchange: str, exchange_now: datetime) -> list[Verdict]:
+        """Return what the ledger does not know yet: wanted minutes, and those of which the exchange has no candle.
+
+        Told again until it is there, so a Redis that forgets costs nothing. Equal spans of many symbols are one event.
+        """
+        spans: dict[tuple[Finding, Gap], list[str]] = defaultdict(list)
+        for symbol, wanted in self.symbols.items():
+            for finding, gap in self._untold(wanted, exchange_now):
+                spans[finding, gap].append(symbol)
+        return [
+            Verdict(
+                exchange=exchange,
+                verdict=finding,
+                symbols=tuple(symbols),
+                begin=gap.begin,
+                end=gap.end,
+                known_time=exchange_now,
+            )
+            for (finding, gap), symbols in spans.items()
+        ]
+
+    def _untold(self, wanted: Wanted, exchange_now: datetime) -> Iterator[tuple[Finding, Gap]]:
+        end = wanted.over_until(exchange_now)
+        days = days_between(wanted.begin, end)
+        known = {day: self._ledger.of(wanted.symbol, day) for day in days}
+        unwanted = {day: known[day].wanted | wanted.unwanted.days.get(day, 0) for day in days}
+        yield from (("wanted", gap) for gap in gaps_of(wanted.begin, end, lambda day: unwanted[day]))
+        sets: dict[Finding, Coverage] = {"absent": wanted.absent, "halted": wanted.halted, "due": wanted.due}
+        for finding, found in sets.items():
+            for day, mask in found.days.items():
+                fresh = mask & ~getattr(self._ledger.of(wanted.symbol, day), finding)
+                yield from ((finding, gap) for gap in gaps_of_mask(day, fresh))
+
+    def is_settled(self, symbol: str, at: datetime) -> bool:
+        """Return whether the rate of a settlement is stored."""
+        return at in Coverage({at.date(): self._ledger.of(symbol, at.date()).settled})
+
+    def missing_settlements(self) -> list[str]:
+        """Return the symbols of which a settlement is known to have happened whose rate is not stored."""
+        return [
+            symbol
+            for symbol, wanted in self.symbols.items()
+            if any(mask & ~self._ledger.of(symbol, day).settled for day, mask in wanted.due.days.items())
+        ]
+
+    def slide(self, exchange_now: datetime) -> None:
+        """Let the windows move with time. Without a backfill they begin where collecting began."""
+        days = self._reach.backfill_days or self._reach.retention_days
+        for wanted in self.symbols.values():
+            wanted.forget_before(history_begin(exchange_now, days))
 
     def drop_done(self, exchange_now: datetime) -> list[str]:
         """Let go of the symbols that left and have nothing more to come; return them."""

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from services.converter import metrics
-from services.converter.convert import BusyError, NothingToConvertError, Report, convert
+from services.converter.convert import NothingToConvertError, Report, convert
 from services.converter.convert import Progress as TellProgress
 from services.converter.settings import ConverterSettings
 from shared.bus import Bus, BusError
 from shared.command import run
+from shared.durable import BusyError
 from shared.grid import floor_day
 from shared.log import setup_logging
 from shared.schedule import daily_at, every, firings

@@ -1,11 +1,10 @@
 """One conversion: raw days that changed → bins → calendars → instruments → manifest. I/O, in that order."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from services.converter.qlib_store import QlibStore, Slice, trimmed
 from services.converter.raw import UnreadableError, read_candles, read_rankings, read_settlements
 from services.converter.universe import all_lines, market_lines, spans
 from shared.dataset import Partition, digest_of
-from shared.durable import remove_stale_temporaries
+from shared.durable import exclusive, remove_stale_temporaries
 from shared.events import Candle
 from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, from_ms, to_ms
 
@@ -53,10 +52,6 @@ _NO_SETTLEMENTS = Settlements(np.array([], np.int64), np.array([], np.float64))
 
 class NothingToConvertError(Exception):
     """There is no raw day before the instant asked for."""
-
-
-class BusyError(Exception):
-    """Another converter works on the same folder."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ def convert(
         BusyError: another converter holds the folder.
 
     """
-    with _exclusive(qlib_dir):
+    with exclusive(qlib_dir / ".converter" / "lock", f"another converter is at work on {qlib_dir}"):
         finish_shift(qlib_dir)
         remove_stale_temporaries(qlib_dir)
         return _convert(data_dir, QlibStore(qlib_dir), until=until, rebuild=rebuild, progress=progress)
@@ -252,16 +247,3 @@ def _digests(listing: Listing, end: datetime) -> dict[str, str]:
         if day_start(file.day) + DAY <= end:
             by_day.setdefault(file.day, {})[file] = version
     return {f"{Candle.dataset}/{day}": digest_of(versions) for day, versions in by_day.items()}
-
-
-@contextmanager
-def _exclusive(qlib_dir: Path) -> Iterator[None]:
-    """Keep a second converter out. The lock dies with the process."""
-    folder = qlib_dir / ".converter"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as handle:
-        try:
-            flock(handle, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another converter is at work on {qlib_dir}") from None
-        yield

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -10,15 +11,17 @@ import pyarrow as pa
 import structlog
 
 from services.writer.batch import Batch, is_retired, should_flush
+from services.writer.ledger import changed_since, newest_of, scan_day
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, WAITING, WRITTEN_UNTIL
 from services.writer.settings import WriterSettings
-from services.writer.store import Stored, retire, scan_day, write_batch
+from services.writer.store import Written, retire, write_batch
 from services.writer.watermark import written_until
 from shared.bus import GROUPS, Entry, consumer_name
 from shared.command import run
 from shared.dataset import days
-from shared.durable import remove_stale_temporaries
-from shared.events import AnyEvent, Candle, UndecodableError
+from shared.durable import BusyError, exclusive, remove_stale_temporaries
+from shared.events import AnyEvent, Candle, LedgerRow, UndecodableError
+from shared.ledger import to_text
 from shared.service import Service, running
 from shared.settings import read_settings
 
@@ -28,7 +31,12 @@ STREAMS = tuple(stream for stream, groups in GROUPS.items() if "writer" in group
 _READ_COUNT = 2000
 _BLOCK_MS = 250
 _RETENTION_SECONDS = 3600.0
-_REFRESH_SECONDS = 60.0
+_LOOK_SECONDS = 60.0
+"""How often the files are looked at: one that was damaged, or changed by hand, is found and healed."""
+_READY_SECONDS = 2.0
+"""How often to look whether Redis has forgotten the ledger."""
+_STANDBY_SECONDS = 1.0
+_DISK_RETRY_SECONDS = 5.0
 
 
 @dataclass
@@ -51,7 +59,32 @@ class Writer:
 
     async def run(self) -> None:
         """Work until the service is stopped; what is held then is written before the end."""
-        await asyncio.to_thread(self._prepare_folder)
+        async with AsyncExitStack() as held:
+            if not await self._alone(held):
+                return
+            await asyncio.to_thread(self._prepare_folder)
+            await self._work()
+
+    async def _alone(self, held: AsyncExitStack) -> bool:
+        """Wait until no other writer works on the folder; return whether to go on.
+
+        Two writers would merge into the same files and lose each other's rows. The second one stands by instead.
+        """
+        while True:
+            try:
+                held.enter_context(exclusive(self.root / ".writer.lock", f"another writer works on {self.root}"))
+            except BusyError as error:
+                self.service.health.problem("standby", f"{error}: standing by")
+            except OSError as error:
+                self.service.health.problem("disk", f"cannot write to {self.root}: {error.strerror or error}")
+            else:
+                self.service.health.solved("standby")
+                self.service.health.solved("disk")
+                return True
+            if not await self.service.pause(_STANDBY_SECONDS):
+                return False
+
+    async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(self._keep_house())
             consumer = group.create_task(self._consume())
@@ -61,7 +94,6 @@ class Writer:
             keeper.cancel()
 
     def _prepare_folder(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
         if removed := remove_stale_temporaries(self.root):
             log.info("removed what a crash left behind", files=removed)
 
@@ -120,11 +152,12 @@ class Writer:
             return
         async with self.telling:
             with FLUSH_SECONDS.time():
-                stored = await self._write_patiently()
-                if stored is None:
+                written = await self._write_patiently()
+                if written is None:
                     return
+                # Told before it is acknowledged: what is acknowledged and not in the ledger counts as lost.
+                await self._tell(written)
                 await self.service.bus.acknowledge("writer", self.batch.entries)
-            await self._tell(stored)
         for partition, rows in self.batch.rows.items():
             ROWS.labels(partition.dataset).inc(len(rows))
             FILES.labels(partition.dataset).inc()
@@ -134,31 +167,29 @@ class Writer:
         for stream in STREAMS:
             await self.service.bus.trim(stream)
 
-    async def _write_patiently(self) -> list[Stored] | None:
+    async def _write_patiently(self) -> Written | None:
         """Write the batch; where the disk refuses, say so, acknowledge nothing and try again until it does not."""
         while True:
             try:
-                stored = await asyncio.to_thread(write_batch, self.root, self.batch.rows)
+                written = await asyncio.to_thread(write_batch, self.root, self.batch.rows, self.batch.verdicts)
             except OSError as error:
                 self.service.health.problem("disk", f"cannot write to {self.root}: {error.strerror or error}")
-                if not await self.service.pause(5.0):
+                if not await self.service.pause(_DISK_RETRY_SECONDS):
                     return None
             else:
                 self.service.health.solved("disk")
-                return stored
+                return written
 
-    async def _tell(self, stored: list[Stored]) -> None:
-        """Publish what is durable now: coverage per day, newest candle per symbol, the watermark."""
-        by_day: dict[date, dict[str, str]] = {}
-        for file in stored:
-            symbol = file.partition.symbol or ""
-            by_day.setdefault(file.partition.day, {})[symbol] = file.runs
-            self.newest[symbol] = max(file.newest, self.newest.get(symbol, file.newest))
-        for day, runs in by_day.items():
-            await self.service.bus.set_coverage(day, runs)
-        if not stored:
-            return
-        marks = {f"newest:{file.partition.symbol}": self.newest[file.partition.symbol or ""] for file in stored}
+    async def _tell(self, written: Written) -> None:
+        """Publish what is durable now: the ledger, the newest candle per symbol, the watermark."""
+        marks: dict[str, datetime] = {}
+        for day, symbols in written.items():
+            for symbol, known in symbols.items():
+                newest = newest_of(day, known.ledger)
+                if newest is not None and newest >= self.newest.get(symbol, newest):
+                    self.newest[symbol] = marks[f"newest:{symbol}"] = newest
+            if not self._is_past(day):
+                await self.service.bus.set_ledger(day, {symbol: to_text(one.ledger) for symbol, one in symbols.items()})
         universe = await self.service.bus.universe()
         mark = written_until(self.newest, frozenset(universe.members if universe else ()))
         if mark is not None and self.knows_disk:
@@ -167,32 +198,56 @@ class Writer:
             self.service.health.details["written_until"] = mark.isoformat()
         await self.service.bus.set_watermarks(marks)
 
+    def _is_past(self, day: date) -> bool:
+        """Return whether a day is beyond the retention: then the ledger of it lies on disk alone."""
+        return self.service.clock.measured and (self._today() - day).days > self.settings.retention_days
+
     async def _keep_house(self) -> None:
-        """Tell what is on disk at the start, and again should Redis forget; retire old days."""
-        last_retention = float("-inf")
+        """Tell what is on disk at the start, and again should Redis forget; look for damage; retire old days."""
+        looked = retired = float("-inf")
         while True:
-            if not self.knows_disk or not await self.service.until_bus_answers(self.service.bus.coverage_ready):
-                await self.service.until_bus_answers(self._tell_everything)
-            if self.service.clock.measured and time.monotonic() - last_retention >= _RETENTION_SECONDS:
+            ready = await self.service.until_bus_answers(self.service.bus.ledger_ready)
+            if not (self.knows_disk and ready) or time.monotonic() - looked >= _LOOK_SECONDS:
+                await self._look_patiently(everything=not ready)
+                looked = time.monotonic()
+            if self.service.clock.measured and time.monotonic() - retired >= _RETENTION_SECONDS:
                 await self.service.until_bus_answers(self._retire)
-                last_retention = time.monotonic()
-            if not await self.service.pause(_REFRESH_SECONDS):
+                retired = time.monotonic()
+            if not await self.service.pause(_READY_SECONDS):
                 return
 
-    async def _tell_everything(self) -> None:
-        raw_days = await asyncio.to_thread(days, self.root, Candle.dataset)
-        for day in reversed(raw_days):
+    async def _look_patiently(self, *, everything: bool) -> None:
+        try:
+            await self.service.until_bus_answers(lambda: self._look_at_disk(everything=everything))
+        except OSError as error:
+            self.service.health.problem("ledger", f"cannot look at {self.root}: {error.strerror or error}")
+        else:
+            self.service.health.solved("ledger")
+
+    async def _look_at_disk(self, *, everything: bool) -> None:
+        """Bring the ledger in line with the files; tell every day, or those of which something changed."""
+        raw_days = set(await asyncio.to_thread(days, self.root, Candle.dataset))
+        told_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
+        raw_days |= {day for day in told_days if not self._is_past(day)}
+        changed = 0
+        for day in sorted(raw_days, reverse=True):
             async with self.telling:
-                await self._tell(await asyncio.to_thread(scan_day, self.root, day))
+                before, known = await asyncio.to_thread(scan_day, self.root, day)
+                told = known if everything or not self.knows_disk else changed_since(before, known)
+                changed += len(told)
+                await self._tell({day: told})
+        if everything or not self.knows_disk:
+            log.info("ledger told", days=len(raw_days), symbols=len(self.newest))
+        elif changed:
+            log.warning("files changed under the writer's feet", symbol_days=changed)
         self.knows_disk = True
-        await self.service.bus.set_coverage_ready(ready=True)
-        log.info("coverage told", days=len(raw_days), symbols=len(self.newest))
+        await self.service.bus.set_ledger_ready(ready=True)
 
     async def _retire(self) -> None:
         digests = await self.service.bus.converted()
         for day in await asyncio.to_thread(retire, self.root, self._today(), self.settings.retention_days, digests):
             RETIRED.inc()
-            await self.service.bus.forget_coverage(day)
+            await self.service.bus.forget_ledger([day])
 
 
 async def serve(settings: WriterSettings) -> None:

@@ -6,7 +6,7 @@ from datetime import date
 
 from shared.bus import Entry
 from shared.dataset import Partition, partition_of
-from shared.events import AnyEvent, Row, rows_of
+from shared.events import AnyEvent, Row, Verdict, rows_of
 
 
 @dataclass
@@ -14,6 +14,7 @@ class Batch:
     """What was delivered and is not stored yet: rows by file, and the entries to acknowledge once they are."""
 
     rows: dict[Partition, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    verdicts: list[Verdict] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     opened: float | None = None
     """When the first entry came, in seconds of a monotonic clock."""
@@ -25,6 +26,8 @@ class Batch:
         self.entries.append(replace(entry, fields={}))  # only its name is needed to acknowledge it
         for row in rows_of(event) if event is not None else ():
             self.rows[partition_of(row)].append(row)
+        if isinstance(event, Verdict):
+            self.verdicts.append(event)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -32,6 +35,7 @@ class Batch:
     def clear(self) -> None:
         """Forget everything: it is durable and acknowledged."""
         self.rows.clear()
+        self.verdicts.clear()
         self.entries.clear()
         self.opened = None
 

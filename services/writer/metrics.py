@@ -8,3 +8,4 @@ FLUSH_SECONDS = Histogram("qlib_crypto_writer_flush_seconds", "Time from a full 
 WAITING = Gauge("qlib_crypto_writer_waiting_entries", "Entries in memory that are not durable yet")
 WRITTEN_UNTIL = Gauge("qlib_crypto_writer_written_until_seconds", "Watermark, Unix seconds of the exchange's clock")
 RETIRED = Counter("qlib_crypto_writer_retired_days_total", "Raw days deleted by the retention")
+DAMAGED = Counter("qlib_crypto_writer_damaged_files_total", "Unreadable files that were put aside", ["dataset"])

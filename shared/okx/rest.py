@@ -25,7 +25,15 @@ from aiolimiter import AsyncLimiter
 
 from shared.clock import Sample
 from shared.metrics import REST_REQUESTS
-from shared.okx.spelling import Instrument, candle_window, inst_id_of, instrument_of, is_swap
+from shared.okx.spelling import (
+    Instrument,
+    Maintenance,
+    candle_window,
+    inst_id_of,
+    instrument_of,
+    is_swap,
+    maintenance_of,
+)
 
 log = structlog.get_logger()
 
@@ -43,6 +51,7 @@ _PER_SECOND = {
     "/api/v5/market/candles": 20,
     "/api/v5/market/history-candles": 10,
     "/api/v5/public/time": 5,
+    "/api/v5/system/status": 0.2,
 }
 _SHARE = 0.95
 
@@ -104,6 +113,10 @@ class OkxClient:
         rows = await self._get("/api/v5/public/instruments", {"instType": "SWAP"})
         found = (instrument_of(row) for row in rows if is_swap(row.get("instId", "")))
         return {instrument.symbol: instrument for instrument in found}
+
+    async def maintenance(self) -> list[Maintenance]:
+        """Return the maintenance windows that are scheduled, under way or about to end."""
+        return [maintenance_of(row) for row in await self._get("/api/v5/system/status", {})]
 
     async def funding_rates(self) -> list[dict[str, str]]:
         """Return the raw funding rows of everything that pays funding: all swaps, and X-Perps."""

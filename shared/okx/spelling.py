@@ -33,6 +33,20 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """`linear` or `inverse`."""
     category: str
     list_time: datetime | None
+    expiry_time: datetime | None = None
+    """Set once a delisting is announced: when the instrument goes."""
+    tick_size: str = ""
+
+
+class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
+    """A window in which the exchange stands still, or may."""
+
+    title: str
+    state: str
+    """`scheduled`, `ongoing`, `pre_open`, `completed` or `canceled`."""
+    begin: datetime
+    end: datetime | None
+    """Expected until it is completed, then actual."""
 
 
 def symbol_of(inst_id: str) -> str:
@@ -53,13 +67,26 @@ def is_swap(inst_id: str) -> bool:
 
 def instrument_of(row: Mapping[str, Any]) -> Instrument:
     """Read a row of /public/instruments. Announced ones (preopen) have most fields empty."""
-    list_time = row.get("listTime") or ""
+    list_time, expiry_time = row.get("listTime") or "", row.get("expTime") or ""
     return Instrument(
         symbol=symbol_of(row["instId"]),
         state=row.get("state", ""),
         contract_type=row.get("ctType", ""),
         category=str(row.get("instCategory") or ""),
         list_time=from_ms(int(list_time)) if list_time else None,
+        expiry_time=from_ms(int(expiry_time)) if expiry_time else None,
+        tick_size=row.get("tickSz") or "",
+    )
+
+
+def maintenance_of(row: Mapping[str, Any]) -> Maintenance:
+    """Read a row of /system/status."""
+    end = row.get("end") or ""
+    return Maintenance(
+        title=row.get("title", ""),
+        state=row.get("state", ""),
+        begin=from_ms(_milliseconds(row, "begin")),
+        end=from_ms(int(end)) if end else None,
     )
 
 

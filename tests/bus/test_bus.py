@@ -7,7 +7,10 @@ import redis.asyncio as redis
 
 from shared import bus as bus_module
 from shared.bus import CAPS, GROUPS, Bus, BusError, Heartbeat
-from shared.coverage import mask_from_text
+from shared.coverage import FULL_DAY
+from shared.grid import DAY
+from shared.ledger import DayLedger
+from shared.ledger_copy import LedgerCopy
 from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_prediction, a_ranking, minute
 
 NOW = datetime.now(UTC)
@@ -182,28 +185,39 @@ async def test_before_the_first_ranking_there_is_no_universe(bus):
     assert await bus.last_ranking() is None
 
 
-async def test_coverage_is_told_by_day_and_symbol_and_forgotten(bus):
-    await bus.set_coverage(DAY_0, {"BTC_USDT": "0-99", "ETH_USDT": "5-5"})
-    await bus.set_coverage(DAY_0, {"BTC_USDT": "0-1439"})
+@pytest.mark.invariant(7)
+async def test_a_copy_of_the_ledger_reads_only_the_days_that_changed(bus):
+    """Invariant 7."""
+    copy = LedgerCopy()
+    await bus.set_ledger(DAY_0, {"BTC_USDT": "wanted=0-99", "ETH_USDT": "received=5-5 healed=7-7"})
+    await bus.set_ledger(DAY_0 + DAY, {"BTC_USDT": "wanted=0-0"})
 
-    told = await bus.coverage([DAY_0])
+    assert await copy.refresh(bus) == {DAY_0, DAY_0 + DAY}
+    assert await copy.refresh(bus) == set()
+    assert copy.of("ETH_USDT", DAY_0) == DayLedger(received=1 << 5, healed=1 << 7)
+    assert copy.of("BTC_USDT", DAY_0).missing(FULL_DAY).bit_count() == 100
+    assert copy.of("NEVER_USDT", DAY_0) == DayLedger()
 
-    assert mask_from_text(told[DAY_0]["BTC_USDT"]).bit_count() == 1440
-    assert told[DAY_0]["ETH_USDT"] == "5-5"
-    await bus.forget_coverage(DAY_0)
-    assert await bus.coverage([DAY_0]) == {DAY_0: {}}
+    await bus.set_ledger(DAY_0, {"BTC_USDT": "wanted=0-99 received=0-99"})
+    assert await copy.refresh(bus) == {DAY_0}
+    assert copy.of("BTC_USDT", DAY_0).missing(FULL_DAY) == 0
+    assert copy.of("ETH_USDT", DAY_0).stored.bit_count() == 2
+
+    await bus.forget_ledger([DAY_0])
+    assert await copy.refresh(bus) == {DAY_0}
+    assert copy.of("BTC_USDT", DAY_0) == DayLedger()
 
 
 async def test_flags_and_marks_are_kept(bus):
-    await bus.set_coverage_ready(ready=True)
+    await bus.set_ledger_ready(ready=True)
     await bus.set_watermarks({"written_until": minute(5)})
     await bus.set_converted({"kline_1m/2025-04-05": "abc"})
 
-    assert await bus.coverage_ready()
+    assert await bus.ledger_ready()
     assert await bus.watermarks() == {"written_until": minute(5)}
     assert await bus.converted() == {"kline_1m/2025-04-05": "abc"}
-    await bus.set_coverage_ready(ready=False)
-    assert not await bus.coverage_ready()
+    await bus.set_ledger_ready(ready=False)
+    assert not await bus.ledger_ready()
 
 
 async def test_a_heartbeat_expires_by_itself(bus, raw):

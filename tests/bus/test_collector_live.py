@@ -85,7 +85,7 @@ async def test_every_closed_minute_arrives_exactly_once_whatever_the_exchange_do
         first = a_ranking(*STAYS, LEAVES, ranked_time=from_ms(exchange.now()))
         await bus.create_groups()
         await bus.set_universe(first)
-        await bus.set_coverage_ready(ready=True)
+        await bus.set_ledger_ready(ready=True)
         with a_collector(exchange, redis_url, tmp_path, BACKFILL_DAYS="1") as process:
             await wait_until(lambda: _has_live_rows(tape), 30)
             misbehave(exchange)
@@ -180,7 +180,7 @@ async def test_on_sigterm_it_publishes_what_it_holds_and_ends_with_0(redis_url, 
     with Simulator.start(symbols=3, seed=2, start="2025-06-10T12:00:00", speed=SPEED) as exchange:
         await bus.create_groups()
         await bus.set_universe(a_ranking("BTC_USDT", ranked_time=from_ms(exchange.now())))
-        await bus.set_coverage_ready(ready=True)
+        await bus.set_ledger_ready(ready=True)
         with a_collector(exchange, redis_url, tmp_path, BACKFILL_DAYS="0") as process:
             await wait_until(lambda: _has_live_rows(Tape(bus)), 30)
 

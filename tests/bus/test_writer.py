@@ -12,9 +12,9 @@ import pytest
 import redis as plain_redis
 
 from shared.bus import Bus
-from shared.coverage import mask_from_text
 from shared.dataset import Partition
 from shared.events import Candle, FundingRate, Rank, encode
+from shared.ledger import from_text
 from shared.parquet import read_rows
 from tests.support.builders import (
     DAY_0,
@@ -22,6 +22,7 @@ from tests.support.builders import (
     a_candle,
     a_funding_rate,
     a_ranking,
+    a_verdict,
     minute,
     store,
     wait_for,
@@ -68,7 +69,11 @@ class WriterProcess:
 
     def is_idle(self):
         """Tell whether everything was delivered and acknowledged."""
-        for stream in ("candles", "funding", "universe"):
+        return self.is_idle_on("candles", "funding", "ledger", "universe")
+
+    def is_idle_on(self, *streams):
+        """Tell the same of some streams."""
+        for stream in streams:
             if not self.redis.exists(stream):
                 return False
             groups = {group["name"]: group for group in self.redis.xinfo_groups(stream)}
@@ -95,7 +100,7 @@ def writer(redis_url, tmp_path):
 @pytest.mark.invariant(3)
 async def test_what_the_disk_refuses_is_not_acknowledged_and_stored_once_there_is_room(bus, writer):
     """Invariant 3: nothing is acknowledged before it is durable."""
-    wait_for(lambda: writer.redis.exists("coverage:ready"))
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
     in_the_way = writer.root / "kline_1m"
     in_the_way.write_text("a file where the folder has to be")
     await bus.publish([a_candle(open_time=minute(number)) for number in range(3)])
@@ -207,14 +212,13 @@ async def test_what_is_durable_is_told_at_the_start_and_after_every_write(bus, r
     store(root, [a_candle(open_time=minute(number)) for number in (0, 1, 5)])
     writer = WriterProcess(redis_url, root)
     try:
-        wait_for(lambda: writer.redis.exists("coverage:ready"))
-        assert (await bus.coverage([DAY_0]))[DAY_0] == {"BTC_USDT": "0-1,5-5"}
+        wait_for(lambda: writer.redis.exists("ledger:ready"))
+        assert (await bus.ledger([DAY_0]))[DAY_0] == {"BTC_USDT": "received=0-1,5-5"}
 
         await bus.publish([a_candle(open_time=minute(2)), a_candle(open_time=minute(6))])
-        wait_for(lambda: writer.redis.hget("coverage:2025-04-05", "BTC_USDT") != "0-1,5-5")
+        wait_for(lambda: writer.redis.hget("ledger:2025-04-05", "BTC_USDT") != "received=0-1,5-5")
 
-        runs = (await bus.coverage([DAY_0]))[DAY_0]["BTC_USDT"]
-        assert mask_from_text(runs) == 0b1100111
+        assert from_text((await bus.ledger([DAY_0]))[DAY_0]["BTC_USDT"]).received == 0b1100111
         wait_for(lambda: writer.redis.hget("watermarks", "written_until"))
         assert (await bus.watermarks())["written_until"] == minute(7)
     finally:
@@ -255,3 +259,55 @@ async def test_it_beats(redis_url, writer):
     beat = await bus.heartbeat("writer")
     assert beat.pid == writer.process.pid
     await bus.close()
+
+
+@pytest.mark.invariant(3)
+async def test_a_second_writer_stands_by_and_takes_over_when_the_first_one_dies(bus, redis_url, writer):
+    """Invariant 3: two that merge into the same files would lose each other's rows."""
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
+    second = WriterProcess(redis_url, writer.root, HOSTNAME="second")
+    try:
+        await bus.publish([a_candle(open_time=minute(number)) for number in range(100)])
+        wait_for(lambda: len(writer.candles()) == 100)
+        wait_for(lambda: "standing by" in (writer.redis.get("heartbeat:writer") or ""))
+        assert len(writer.redis.xinfo_consumers("candles", "writer")) == 1
+
+        writer.kill()
+        await bus.publish([a_candle(open_time=minute(number)) for number in range(100, 200)])
+
+        wait_for(lambda: len(second.candles()) == 200)
+        assert set(second.candles().values()) == {1}
+    finally:
+        second.close()
+
+
+@pytest.mark.invariant(7)
+async def test_what_the_collector_found_out_is_durable_before_it_is_acknowledged(bus, writer):
+    """Invariant 7: a verdict survives the writer and Redis."""
+    await bus.publish([a_verdict("wanted", 0, 10), a_verdict("absent", 4, 5), a_candle()])
+    wait_for(lambda: writer.redis.exists("ledger") and writer.is_idle_on("ledger", "candles"))
+    writer.kill()
+    writer.redis.flushall()
+    writer.start()
+
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
+
+    known = from_text((await bus.ledger([DAY_0]))[DAY_0]["BTC_USDT"])
+    assert (known.wanted.bit_count(), known.absent, known.received) == (10, 0b10000, 1)
+    assert known.missing(0b1111111111) == 0b1111101110
+
+
+@pytest.mark.invariant(11)
+@pytest.mark.invariant(12)
+async def test_a_redis_that_came_back_empty_is_told_everything_anew(bus, writer):
+    """Invariants 11 and 12."""
+    await bus.publish([a_candle(), a_verdict("wanted", 0, 1)])
+    wait_for(lambda: writer.redis.exists("ledger") and writer.is_idle_on("ledger", "candles"))
+
+    writer.redis.flushall()
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
+
+    assert from_text((await bus.ledger([DAY_0]))[DAY_0]["BTC_USDT"]).received == 1
+    await bus.publish([a_candle(open_time=minute(1))])
+    wait_for(lambda: len(writer.candles()) == 2)
+    wait_for(lambda: writer.redis.hget("watermarks", "newest:BTC_USDT") == minute(1).isoformat())

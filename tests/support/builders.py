@@ -2,15 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from shared.bus import Entry
-from shared.coverage import mask_to_text
 from shared.dataset import partition_of
-from shared.events import BY_DATASET, AnyEvent, Candle, FundingRate, PredictedFundingRate, Rank, Ranking, Row, encode
+from shared.events import (
+    BY_DATASET,
+    AnyEvent,
+    Candle,
+    FundingRate,
+    PredictedFundingRate,
+    Rank,
+    Ranking,
+    Row,
+    Verdict,
+    encode,
+)
 from shared.grid import MINUTE, day_start, to_ms
 from shared.okx.spelling import Instrument, inst_id_of
 
@@ -83,7 +93,11 @@ def a_prediction(
 
 
 def a_ranking(
-    *members: str, ranked_time: datetime = MIDNIGHT, removed: Iterable[str] = (), others: Iterable[str] = ()
+    *members: str,
+    ranked_time: datetime = MIDNIGHT,
+    added: Iterable[str] = (),
+    removed: Iterable[str] = (),
+    others: Iterable[str] = (),
 ) -> Ranking:
     """Return a whole ranking: members first, `others` behind them."""
     symbols = [*members, *others]
@@ -109,9 +123,21 @@ def a_ranking(
         rank_by="raw",
         top_n=max(1, len(members)),
         members=members,
-        added=(),
+        added=tuple(added),
         removed=tuple(removed),
         ranks=ranks,
+    )
+
+
+def a_verdict(verdict: Any, begin: int, end: int, *symbols: str) -> Verdict:
+    """Return a verdict on minutes [begin, end), counted from the midnight of DAY_0."""
+    return Verdict(
+        exchange="okx",
+        verdict=verdict,
+        symbols=symbols or ("BTC_USDT",),
+        begin=minute(begin),
+        end=minute(end),
+        known_time=minute(end),
     )
 
 
@@ -168,11 +194,6 @@ def store(root: Path, rows: Iterable[Row]) -> None:
     for partition, fresh in files.items():
         kind, path = BY_DATASET[partition.dataset], partition.path(root)
         write_table(path, merge(kind, read_rows(kind, path) if path.exists() else None, table_of(kind, fresh)))
-
-
-def stored_minutes(runs: Mapping[str, int]) -> dict[str, str]:
-    """Spell masks as the coverage on the bus does."""
-    return {symbol: mask_to_text(mask) for symbol, mask in runs.items()}
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0, *, every: float = 0.02) -> Any:

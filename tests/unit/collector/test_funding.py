@@ -39,8 +39,8 @@ def test_a_copy_and_one_that_was_overtaken_are_ignored(hear):
     """Invariant 2."""
     hear(a_funding_row(at=minute(5), funding_time=EIGHT))
 
-    assert hear(a_funding_row(at=minute(5), funding_time=EIGHT)) == ([], False)
-    assert hear(a_funding_row(at=minute(4), funding_time=EIGHT)) == ([], False)
+    assert hear(a_funding_row(at=minute(5), funding_time=EIGHT)) == ([], None)
+    assert hear(a_funding_row(at=minute(4), funding_time=EIGHT)) == ([], None)
 
 
 def test_the_roll_settles_the_period_that_ended_with_its_own_interval(hear):

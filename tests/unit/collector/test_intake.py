@@ -4,10 +4,12 @@ from datetime import timedelta
 import pytest
 
 from services.collector.intake import Intake
-from services.collector.wanted import Request, Universe
+from services.collector.wanted import Reach, Request, Universe
 from shared.clock import ExchangeClock, Sample
 from shared.coverage import Gap
 from shared.events import Candle, FundingRate, PredictedFundingRate
+from shared.ledger import DayLedger
+from shared.ledger_copy import LedgerCopy
 from tests.support.builders import MIDNIGHT, a_candle_row, a_funding_rate, a_funding_row, a_ranking, minute
 
 NOON = minute(720)
@@ -22,8 +24,9 @@ class Desk:
         here = time.monotonic()
         for ago in (1.0, 0.0):
             self.clock.add(Sample(here - ago, here - ago, minute(721).timestamp() - ago))
-        self.universe = Universe(0)
-        self.universe.apply(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=NOON), NOON, {}, {})
+        self.ledger = LedgerCopy()
+        self.universe = Universe(Reach(1), self.ledger)
+        self.universe.apply(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=NOON), NOON, {})
         self.events, self.asides = [], []
         self.intake = Intake(self.universe, self.clock, self.events.append, lambda *aside: self.asides.append(aside))
 
@@ -77,7 +80,7 @@ def test_a_bad_row_is_set_aside_and_nothing_else_stops(desk, bad):
 
     ((origin, payload, error),) = desk.asides
     assert origin.startswith("collector:")
-    assert payload == bad
+    assert payload == {"instId": BTC, "row": bad}
     assert error
     assert [event.symbol for event in desk.events] == ["ETH_USDT"]
 
@@ -138,7 +141,7 @@ def test_a_candle_that_was_dropped_from_a_full_buffer_is_missing_again(desk):
 
 
 def test_funding_becomes_predictions_and_settlements(desk):
-    desk.intake.settlements_known([a_funding_rate("BTC_USDT", minute(0))])
+    desk.intake.settled_by_history([a_funding_rate("BTC_USDT", minute(0))])
     desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
     desk.intake.live_funding(BTC, a_funding_row(at=minute(480), funding_time=minute(960)))
 
@@ -148,7 +151,7 @@ def test_funding_becomes_predictions_and_settlements(desk):
 @pytest.mark.invariant(12)
 def test_an_empty_funding_rate_is_set_aside_and_is_not_zero(desk):
     """Invariant 12."""
-    desk.intake.settlements_known([a_funding_rate("BTC_USDT", minute(0))])
+    desk.intake.settled_by_history([a_funding_rate("BTC_USDT", minute(0))])
     desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480), fundingRate=""))
     desk.intake.live_funding(BTC, a_funding_row(at=minute(2), funding_time=minute(480)))
 
@@ -160,7 +163,42 @@ def test_a_missed_settlement_is_noted(desk):
     desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
     desk.intake.live_funding(BTC, a_funding_row(at=minute(1000), funding_time=minute(1440)))
 
-    assert desk.intake.missed_settlements == {"BTC_USDT"}
+    assert desk.intake.take_missed() == [("BTC_USDT", minute(480))]
+    assert desk.intake.take_missed() == []
+    assert minute(480) in desk.btc.due
+
+
+def test_a_settlement_taken_after_the_roll_is_due_and_to_be_held_against_the_history(desk):
+    desk.intake.settled_by_history([a_funding_rate("BTC_USDT", minute(0))])
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(480), funding_time=minute(960)))
+
+    (settled,) = desk.intake.take_settled()
+
+    assert settled.funding_time == minute(480)
+    assert minute(480) in desk.btc.due
+
+
+@pytest.mark.invariant(5)
+def test_a_settlement_that_is_stored_keeps_the_instant_at_which_it_became_known(desk):
+    """Invariant 5: asking the history again must not make an old rate look newly known."""
+    desk.ledger.days[minute(480).date()] = {"BTC_USDT": DayLedger(due=1 << 480, settled=1 << 480)}
+    settled = [a_funding_rate("BTC_USDT", minute(480)), a_funding_rate("BTC_USDT", minute(0))]
+
+    assert desk.intake.settled_by_history(settled) == settled[1:]
+
+
+def test_a_settlement_that_the_history_tells_differently_is_corrected(desk):
+    desk.intake.settled_by_history([a_funding_rate("BTC_USDT", minute(0))])
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(480), funding_time=minute(960)))
+    (taken,) = desk.intake.take_settled()
+    desk.ledger.days[minute(480).date()] = {"BTC_USDT": DayLedger(due=1 << 480, settled=1 << 480)}
+    same = a_funding_rate("BTC_USDT", minute(480), rate=taken.funding_rate)
+    other = a_funding_rate("BTC_USDT", minute(480), rate=taken.funding_rate + 1e-6)
+
+    assert desk.intake.settled_by_history([same]) == []
+    assert desk.intake.settled_by_history([other]) == [other]
 
 
 def test_what_comes_out_are_candles_of_the_day(desk):

@@ -6,18 +6,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.collector.wanted import GRACE, SURE, Request, Universe, Wanted, history_begin, pages, settle
-from shared.coverage import Gap, mask_to_text, span_mask
+from services.collector.wanted import (
+    DENIAL_SECONDS,
+    DENIALS,
+    GRACE,
+    SURE,
+    Reach,
+    Request,
+    Universe,
+    Wanted,
+    history_begin,
+    pages,
+    settle,
+)
+from shared.coverage import FULL_DAY, Coverage, Gap, span_mask
 from shared.grid import DAY, MINUTE
+from shared.ledger import DayLedger
+from shared.ledger_copy import LedgerCopy
 from shared.okx.rest import PAGE_CANDLES
 from tests.support.builders import DAY_0, MIDNIGHT, a_ranking, minute
 
 NOON = minute(720)
 
 
-def a_universe(*members, now=NOON, backfill_days=0):
-    universe = Universe(backfill_days)
-    universe.apply(a_ranking(*members, ranked_time=now), now, {}, {})
+def a_ledger(**symbols):
+    """Return a copy of the ledger of DAY_0."""
+    return LedgerCopy({DAY_0: symbols})
+
+
+def a_universe(*members, now=NOON, ledger=None, **reach):
+    universe = Universe(Reach(**{"backfill_days": 0, "leaver_grace": timedelta(0)} | reach), ledger or LedgerCopy())
+    universe.apply(a_ranking(*members, ranked_time=now), now, {})
     return universe
 
 
@@ -37,22 +56,22 @@ def test_history_begins_so_many_whole_days_before_today():
 def test_a_new_member_is_wanted_from_its_history_on():
     universe = a_universe("BTC_USDT", backfill_days=2)
 
-    assert universe.members() == ["BTC_USDT"]
+    assert universe.followed() == ["BTC_USDT"]
     assert universe.symbols["BTC_USDT"].gaps(NOON + GRACE) == [Gap(MIDNIGHT - 2 * DAY, NOON)]
 
 
 def test_nothing_is_wanted_from_before_the_listing():
-    universe = Universe(30)
+    universe = Universe(Reach(30), LedgerCopy())
 
-    universe.apply(a_ranking("NEW_USDT"), NOON, {"NEW_USDT": minute(700) + timedelta(seconds=9)}, {})
+    universe.apply(a_ranking("NEW_USDT"), NOON, {"NEW_USDT": minute(700) + timedelta(seconds=9)})
 
     assert universe.symbols["NEW_USDT"].begin == minute(700)
 
 
 def test_what_is_on_disk_is_not_wanted_again():
-    universe = Universe(1)
+    known = DayLedger(received=span_mask(10, 300), healed=span_mask(301, 699), absent=1 << 700)
 
-    universe.apply(a_ranking("BTC_USDT"), NOON, {}, {DAY_0: {"BTC_USDT": mask_to_text(span_mask(10, 700))}})
+    universe = a_universe("BTC_USDT", backfill_days=1, ledger=a_ledger(BTC_USDT=known))
 
     assert universe.symbols["BTC_USDT"].gaps(NOON + GRACE) == [
         Gap(MIDNIGHT - DAY, minute(10)),
@@ -65,7 +84,7 @@ def test_those_that_stay_are_not_touched():
     stays = universe.symbols["BTC_USDT"]
     see(stays, 720, 721)
 
-    joined = universe.apply(a_ranking("BTC_USDT", "SOL_USDT", ranked_time=minute(722)), minute(722), {}, {})
+    joined = universe.apply(a_ranking("BTC_USDT", "SOL_USDT", ranked_time=minute(722)), minute(722), {})
 
     assert joined == ["SOL_USDT"]
     assert universe.symbols["BTC_USDT"] is stays
@@ -73,13 +92,14 @@ def test_those_that_stay_are_not_touched():
     assert stays.seen.count() == 2
 
 
-def test_a_leaver_is_wanted_until_the_minute_that_was_open_when_it_left():
+@pytest.mark.invariant(7)
+def test_without_a_grace_time_a_leaver_is_wanted_until_the_minute_that_was_open_when_it_left():
     universe = a_universe("BTC_USDT", "OLD_USDT")
     left = minute(722) + timedelta(seconds=30)
-    universe.apply(a_ranking("BTC_USDT", ranked_time=left, removed=["OLD_USDT"]), left, {}, {})
+    universe.apply(a_ranking("BTC_USDT", ranked_time=left, removed=["OLD_USDT"]), left, {})
     leaver = universe.symbols["OLD_USDT"]
 
-    assert "OLD_USDT" in universe.members()
+    assert "OLD_USDT" in universe.followed()
     see(leaver, 720, 721)
     assert universe.drop_done(minute(725)) == []
     assert leaver.gaps(minute(900)) == [Gap(minute(722), minute(723))]
@@ -87,15 +107,90 @@ def test_a_leaver_is_wanted_until_the_minute_that_was_open_when_it_left():
     see(leaver, 722)
     assert universe.drop_done(minute(723)) == []  # it has just ended
     assert universe.drop_done(minute(723) + GRACE) == ["OLD_USDT"]
-    assert universe.members() == ["BTC_USDT"]
+    assert universe.followed() == ["BTC_USDT"]
+
+
+def test_a_leaver_is_followed_for_its_grace_time():
+    universe = a_universe("BTC_USDT", "OLD_USDT", leaver_grace=timedelta(hours=9))
+    universe.apply(a_ranking("BTC_USDT", ranked_time=minute(730)), minute(730), {})
+
+    assert universe.leavers == ["OLD_USDT"]
+    assert universe.symbols["OLD_USDT"].until == minute(730 + 540)
+    assert universe.symbols["OLD_USDT"].gaps(minute(2000)) == [Gap(NOON, minute(1270))]
+
+
+def test_one_that_returns_within_the_grace_time_has_no_hole_and_one_that_leaves_again_has_a_new_grace_time():
+    universe = a_universe("BTC_USDT", "OLD_USDT", leaver_grace=timedelta(hours=9))
+    known = universe.symbols["OLD_USDT"]
+    universe.apply(a_ranking("BTC_USDT", ranked_time=minute(730)), minute(730), {})
+    universe.apply(a_ranking("BTC_USDT", "OLD_USDT", ranked_time=minute(1200)), minute(1200), {})
+
+    assert universe.symbols["OLD_USDT"] is known
+    assert known.until is None
+    universe.apply(a_ranking("BTC_USDT", ranked_time=minute(1680)), minute(1680), {})
+    assert known.until == minute(1680 + 540)
+
+
+@pytest.mark.invariant(7)
+@pytest.mark.parametrize("backfill_days", [0, 1])
+def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days):
+    """Invariant 7: the ledger knows up to when the symbol was collected."""
+    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=span_mask(0, 99))}})
+
+    universe = a_universe("BTC_USDT", ledger=ledger, backfill_days=backfill_days)
+
+    assert universe.symbols["BTC_USDT"].begin == MIDNIGHT - 3 * DAY + 100 * MINUTE
+
+
+def returned(**reach):
+    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"OLD_USDT": DayLedger(wanted=span_mask(0, 99))}})
+    universe = Universe(Reach(**{"backfill_days": 5} | reach), ledger)
+    ranking = a_ranking("OLD_USDT", ranked_time=NOON, added=["OLD_USDT"])
+    universe.apply(ranking, NOON, {})
+    return universe.symbols["OLD_USDT"].gaps(NOON + GRACE)
+
+
+def test_the_absence_of_one_that_returns_is_filled():
+    assert returned() == [Gap(MIDNIGHT - 5 * DAY, NOON)]
+    assert returned(backfill_days=0) == [Gap(MIDNIGHT - 3 * DAY + 100 * MINUTE, NOON)]
+
+
+def test_the_absence_of_one_that_returns_is_left_open_where_that_is_wished():
+    assert returned(fill_absence=False) == [Gap(MIDNIGHT - 5 * DAY, MIDNIGHT - 3 * DAY + 100 * MINUTE)]
+
+
+def test_an_absence_is_filled_as_far_as_raw_data_is_kept():
+    assert returned(backfill_days=1, retention_days=2) == [Gap(MIDNIGHT - 2 * DAY, NOON)]
+
+
+def test_nothing_is_wanted_of_an_instrument_beyond_its_end():
+    universe = a_universe("BTC_USDT", "GONE_USDT")
+
+    universe.end("GONE_USDT", minute(725))
+    universe.end("GONE_USDT", minute(900))
+
+    assert universe.symbols["GONE_USDT"].gaps(minute(2000)) == [Gap(NOON, minute(725))]
+
+
+@pytest.mark.invariant(11)
+def test_the_window_slides_and_what_it_leaves_costs_no_memory():
+    """Invariant 11."""
+    universe = a_universe("BTC_USDT", backfill_days=2)
+    wanted = universe.symbols["BTC_USDT"]
+    wanted.seen.add_span(MIDNIGHT - 2 * DAY, NOON + 5 * DAY)
+
+    universe.slide(NOON + 5 * DAY)
+
+    assert wanted.begin == MIDNIGHT + 3 * DAY
+    assert min(wanted.seen.days) == DAY_0 + 3 * DAY
 
 
 def test_one_that_comes_back_before_it_is_gone_stays_with_what_it_has():
     universe = a_universe("BTC_USDT", "OLD_USDT")
     see(universe.symbols["OLD_USDT"], 720)
-    universe.apply(a_ranking("BTC_USDT", ranked_time=minute(722)), minute(722), {}, {})
+    universe.apply(a_ranking("BTC_USDT", ranked_time=minute(722)), minute(722), {})
 
-    joined = universe.apply(a_ranking("BTC_USDT", "OLD_USDT", ranked_time=minute(723)), minute(723), {}, {})
+    joined = universe.apply(a_ranking("BTC_USDT", "OLD_USDT", ranked_time=minute(723)), minute(723), {})
 
     assert joined == []
     assert universe.symbols["OLD_USDT"].until is None
@@ -106,7 +201,7 @@ def test_an_older_ranking_read_after_a_restart_only_tells_whose_last_minutes_may
     universe = a_universe("BTC_USDT", now=minute(800))
     older = a_ranking("BTC_USDT", "THIRD_USDT", ranked_time=minute(720), removed=["OLD_USDT"])
 
-    joined = universe.apply(older, minute(801), {}, {})
+    joined = universe.apply(older, minute(801), {})
 
     assert joined == []
     assert universe.ranked_time == minute(800)
@@ -119,7 +214,7 @@ def test_the_same_ranking_again_changes_nothing():
     universe = a_universe("BTC_USDT", "ETH_USDT")
     before = dict(universe.symbols)
 
-    universe.apply(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=NOON), NOON, {}, {})
+    universe.apply(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=NOON), NOON, {})
 
     assert universe.symbols == before
 
@@ -186,7 +281,7 @@ def test_what_the_recent_endpoint_did_not_give_is_asked_of_history():
     wanted, gap = Wanted("BTC_USDT", NOON), Gap(minute(720), minute(722))
     now = minute(740)
 
-    settle(wanted, Request("BTC_USDT", gap, recent=True), now)
+    settle(wanted, Request("BTC_USDT", gap, recent=True), now, 0.0, Coverage())
 
     assert wanted.absent.count() == 0
     assert [request.recent for request in pages(wanted, wanted.gaps(now)[:1], now)] == [False]
@@ -199,7 +294,7 @@ def test_only_history_asked_well_after_the_minute_is_believed_when_it_has_no_row
     see(wanted, 721)
     now = minute(725) + SURE
 
-    settle(wanted, Request("BTC_USDT", gap, recent=False), now)
+    deny(wanted, gap, now)
 
     assert wanted.absent.gaps(minute(720), minute(730)) == [
         Gap(minute(721), minute(722)),
@@ -207,18 +302,149 @@ def test_only_history_asked_well_after_the_minute_is_believed_when_it_has_no_row
     ]
 
 
+def deny(wanted, gap, now, *, times=DENIALS, halts=None):
+    for number in range(times):
+        settle(wanted, Request("BTC_USDT", gap, recent=False), now, number * DENIAL_SECONDS, halts or Coverage())
+
+
+@pytest.mark.invariant(7)
+def test_one_empty_answer_is_not_believed_and_asked_again_a_little_later():
+    """Invariant 7: an exchange that hiccups must not make a hole for ever."""
+    wanted, gap = Wanted("BTC_USDT", NOON), Gap(minute(720), minute(722))
+    now = minute(800)
+
+    deny(wanted, gap, now, times=DENIALS - 1)
+    settle(wanted, Request("BTC_USDT", gap, recent=False), now, (DENIALS - 2) * DENIAL_SECONDS + 1, Coverage())
+
+    assert wanted.absent.count() == 0
+    last = (DENIALS - 2) * DENIAL_SECONDS
+    assert wanted.to_ask([Gap(minute(719), minute(730))], last + 1) == [
+        Gap(minute(719), minute(720)),
+        Gap(minute(722), minute(730)),
+    ]
+    assert wanted.to_ask([gap], last + DENIAL_SECONDS) == [gap]
+
+
+@pytest.mark.invariant(7)
+def test_a_minute_without_a_candle_while_trading_stood_still_was_halted():
+    """Invariant 7: the ledger says why."""
+    wanted, gap, halts = Wanted("BTC_USDT", NOON), Gap(minute(720), minute(723)), Coverage()
+    halts.add(minute(721))
+
+    deny(wanted, gap, minute(800), halts=halts)
+
+    assert wanted.halted.gaps(minute(720), minute(723)) == [
+        Gap(minute(720), minute(721)),
+        Gap(minute(722), minute(723)),
+    ]
+    assert wanted.absent.count() == 2
+    assert wanted.gaps(minute(723) + GRACE) == []
+
+
 # --- what was lost on the way
 
 
 @pytest.mark.invariant(3)
 def test_what_was_handed_on_and_never_became_durable_is_missing_again():
-    """A Redis that came back empty loses entries that nobody else would ask for."""
-    universe = a_universe("BTC_USDT")
+    """Invariant 3: a Redis that came back empty loses entries that nobody else would ask for."""
+    ledger = LedgerCopy()
+    universe = a_universe("BTC_USDT", ledger=ledger)
     see(universe.symbols["BTC_USDT"], 720, 721, 722)
-    assert universe.take_back_lost({DAY_0: {}}) == 0  # the writer gets until the next look
-    see(universe.symbols["BTC_USDT"], 723)
+    handed = universe.handed()
+    see(universe.symbols["BTC_USDT"], 723)  # on its way still
+    ledger.days[DAY_0] = {"BTC_USDT": DayLedger(received=span_mask(720, 721))}
 
-    lost = universe.take_back_lost({DAY_0: {"BTC_USDT": "720-721"}})
+    lost = universe.take_back_lost(handed)
 
     assert lost == 1
     assert universe.symbols["BTC_USDT"].gaps(minute(724) + GRACE) == [Gap(minute(722), minute(723))]
+    assert universe.take_back_lost(handed) == 0
+
+
+def test_a_symbol_of_which_nothing_is_stored_is_asked_for_whole():
+    universe = a_universe("BTC_USDT")
+    see(universe.symbols["BTC_USDT"], 720)
+
+    assert universe.take_back_lost(universe.handed()) == 1
+    assert universe.symbols["BTC_USDT"].seen.count() == 0
+
+
+def test_what_somebody_else_stored_is_taken_over():
+    ledger = LedgerCopy()
+    universe = a_universe("BTC_USDT", ledger=ledger)
+    ledger.days[DAY_0] = {"BTC_USDT": DayLedger(healed=span_mask(720, 729)), "ETH_USDT": DayLedger(healed=1)}
+
+    universe.take_over({DAY_0})
+
+    assert universe.symbols["BTC_USDT"].gaps(minute(730) + GRACE) == []
+
+
+# --- what the ledger is told
+
+
+def account(verdicts):
+    return {(v.verdict, v.symbols, v.begin, v.end) for v in verdicts}
+
+
+@pytest.mark.invariant(7)
+def test_the_ledger_is_told_what_was_wanted_and_is_over_and_what_the_exchange_does_not_have():
+    """Invariant 7."""
+    universe = a_universe("BTC_USDT", "ETH_USDT")
+    universe.symbols["ETH_USDT"].absent.add(minute(721))
+    universe.symbols["BTC_USDT"].due.add(minute(720))
+
+    told = account(universe.untold("okx", minute(725) + GRACE))
+
+    assert told == {
+        ("wanted", ("BTC_USDT", "ETH_USDT"), NOON, minute(725)),
+        ("absent", ("ETH_USDT",), minute(721), minute(722)),
+        ("due", ("BTC_USDT",), minute(720), minute(721)),
+    }
+
+
+@pytest.mark.invariant(7)
+def test_what_the_ledger_knows_is_not_told_again_and_what_it_forgot_is():
+    """Invariant 7: the difference is told, so no message has to arrive."""
+    ledger = a_ledger(BTC_USDT=DayLedger(wanted=span_mask(720, 724), absent=1 << 722))
+    universe = a_universe("BTC_USDT", ledger=ledger)
+    universe.symbols["BTC_USDT"].begin = NOON
+    universe.symbols["BTC_USDT"].absent.add(minute(722))
+
+    assert account(universe.untold("okx", minute(726) + GRACE)) == {("wanted", ("BTC_USDT",), minute(725), minute(726))}
+    ledger.days.clear()
+    assert account(universe.untold("okx", minute(726) + GRACE)) == {
+        ("wanted", ("BTC_USDT",), NOON, minute(726)),
+        ("absent", ("BTC_USDT",), minute(722), minute(723)),
+    }
+
+
+@pytest.mark.invariant(7)
+@given(st.sets(st.integers(720, 760)), st.sets(st.integers(720, 760)), st.sets(st.integers(720, 760)))
+def test_once_told_and_stored_every_wanted_minute_has_a_verdict(seen, absent, stored):
+    """Invariant 7: wanted minutes are received, healed, absent, halted or missing, never nothing."""
+    ledger = LedgerCopy()
+    universe = a_universe("BTC_USDT", ledger=ledger)
+    wanted = universe.symbols["BTC_USDT"]
+    see(wanted, *seen)
+    for number in absent - seen:
+        wanted.absent.add(minute(number))
+    day = DayLedger(received=sum(1 << number for number in stored))
+    for verdict in universe.untold("okx", minute(761) + GRACE):
+        first, end = (verdict.begin - MIDNIGHT) // MINUTE, (verdict.end - MIDNIGHT) // MINUTE
+        day |= DayLedger(**{verdict.verdict: span_mask(first, end - 1)})
+
+    assert day.wanted == span_mask(720, 760)
+    verdicts = day.verdicts(FULL_DAY)
+    assert sum(mask.bit_count() for mask in verdicts.values()) == 41
+    assert day.missing(FULL_DAY).bit_count() == 41 - len(stored | (absent - seen))
+
+
+def test_a_settlement_whose_rate_is_not_stored_is_missing():
+    ledger = a_ledger(BTC_USDT=DayLedger(due=1 << 480 | 1, settled=1))
+    universe = a_universe("BTC_USDT", "ETH_USDT", ledger=ledger, backfill_days=1)
+
+    assert universe.missing_settlements() == ["BTC_USDT"]
+    assert universe.is_settled("BTC_USDT", minute(0))
+    assert not universe.is_settled("BTC_USDT", minute(480))
+    ledger.days[DAY_0] = {"BTC_USDT": DayLedger(due=1 << 480 | 1, settled=1 << 480 | 1)}
+    assert universe.missing_settlements() == []

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.converter.convert import BusyError, NothingToConvertError, convert
+from services.converter.convert import NothingToConvertError, convert
 from shared.dataset import Partition, day_digest, day_folder
+from shared.durable import BusyError
 from shared.grid import DAY, day_start
 from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_ranking, minute, store, wait_for
 from tests.support.provider import labels, tree, values

@@ -1,3 +1,4 @@
+import shutil
 from collections import defaultdict
 from datetime import timedelta
 
@@ -5,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.writer.store import retirable, retire, scan_day, write_batch
-from shared.coverage import mask_from_minutes, mask_from_text
+from services.writer.ledger import newest_of, read_day, scan_day
+from services.writer.store import retirable, retire, write_batch
+from shared.coverage import mask_from_minutes
 from shared.dataset import Partition, day_digest, day_folder, days, partition_of
 from shared.events import Candle, FundingRate
+from shared.ledger import DayLedger
 from shared.parquet import read_rows
 from tests.support.builders import (
     DAY_0,
@@ -16,6 +19,7 @@ from tests.support.builders import (
     a_funding_rate,
     a_prediction,
     a_ranking,
+    a_verdict,
     minute,
     store,
 )
@@ -67,19 +71,52 @@ def test_whatever_is_redelivered_in_whatever_order_the_files_are_the_same(tmp_pa
     assert contents(root) == model
 
 
+def ledger_of(written, symbol="BTC_USDT", day=DAY_0):
+    return written[day][symbol].ledger
+
+
 def test_what_a_file_holds_now_is_told(tmp_path):
     write_batch(tmp_path, by_file(a_candle(open_time=minute(number)) for number in (0, 1, 2, 7)))
 
-    (stored,) = write_batch(tmp_path, by_file([a_candle(open_time=minute(3))]))
+    written = write_batch(tmp_path, by_file([a_candle(open_time=minute(3), source="rest")]))
 
-    assert stored.partition == Partition("kline_1m", DAY_0, "BTC_USDT")
-    assert stored.runs == "0-3,7-7"
-    assert stored.newest == minute(7)
+    assert ledger_of(written) == DayLedger(received=0b10000111, healed=0b1000)
+    assert newest_of(DAY_0, ledger_of(written)) == minute(7)
 
 
-def test_only_candles_have_coverage(tmp_path):
-    assert write_batch(tmp_path, by_file([a_funding_rate(), a_prediction(), *a_ranking("BTC_USDT").ranks])) == []
-    assert len(list(tmp_path.rglob("*.parquet"))) == 3
+@pytest.mark.invariant(7)
+def test_candles_settlements_and_verdicts_share_one_ledger(tmp_path):
+    """Invariant 7."""
+    rows = [a_candle(), a_funding_rate(), a_prediction(), *a_ranking("BTC_USDT").ranks]
+
+    written = write_batch(tmp_path, by_file(rows), [a_verdict("wanted", 0, 3), a_verdict("absent", 1, 2)])
+
+    assert ledger_of(written) == DayLedger(wanted=0b111, received=1, absent=0b10, due=1, settled=1)
+    assert {symbol: known.ledger for symbol, known in read_day(tmp_path, DAY_0).items()} == {
+        "BTC_USDT": ledger_of(written)
+    }
+
+
+@pytest.mark.invariant(7)
+def test_verdicts_alone_are_durable_too_and_reach_over_midnight(tmp_path):
+    """Invariant 7."""
+    written = write_batch(tmp_path, {}, [a_verdict("wanted", 1438, 1442, "BTC_USDT", "ETH_USDT")])
+
+    assert [(day, sorted(symbols)) for day, symbols in written.items()] == [
+        (DAY_0, ["BTC_USDT", "ETH_USDT"]),
+        (DAY_0 + timedelta(days=1), ["BTC_USDT", "ETH_USDT"]),
+    ]
+    assert ledger_of(written).wanted == 0b11 << 1438
+    assert ledger_of(written, "ETH_USDT", DAY_0 + timedelta(days=1)).wanted == 0b11
+    assert read_day(tmp_path, DAY_0) == written[DAY_0]
+
+
+@pytest.mark.invariant(7)
+def test_a_verdict_that_is_told_again_changes_nothing(tmp_path):
+    """Invariant 7: the collector tells it until it is there."""
+    write_batch(tmp_path, {}, [a_verdict("wanted", 0, 9)])
+
+    assert write_batch(tmp_path, {}, [a_verdict("wanted", 3, 5)]) == {DAY_0: {}}
 
 
 def test_a_corrected_settlement_replaces_the_old_one(tmp_path):
@@ -93,36 +130,93 @@ def test_a_corrected_settlement_replaces_the_old_one(tmp_path):
 @settings(deadline=None, max_examples=30)
 @given(st.sets(st.integers(0, 1439), min_size=1))
 def test_the_runs_of_a_file_are_its_minutes(tmp_path_factory, numbers):
-    (stored,) = write_batch(tmp_path_factory.mktemp("raw"), by_file(a_candle(open_time=minute(n)) for n in numbers))
+    written = write_batch(tmp_path_factory.mktemp("raw"), by_file(a_candle(open_time=minute(n)) for n in numbers))
 
-    assert mask_from_text(stored.runs) == mask_from_minutes(numbers)
-    assert stored.newest == minute(max(numbers))
+    assert ledger_of(written).received == mask_from_minutes(numbers)
+    assert newest_of(DAY_0, ledger_of(written)) == minute(max(numbers))
 
 
 # --- what is on disk
 
 
-def test_coverage_is_rebuilt_from_disk(tmp_path):
+@pytest.mark.invariant(7)
+def test_the_ledger_is_rebuilt_from_the_files(tmp_path):
+    """Invariant 7: whatever became of the ledger, the files know what is stored."""
     store(tmp_path, [a_candle(open_time=minute(number)) for number in (5, 6, 9, 1440)])
-    store(tmp_path, [a_candle("ETH_USDT", minute(0))])
+    store(tmp_path, [a_candle("ETH_USDT", minute(0), source="rest"), a_funding_rate("ETH_USDT", minute(480))])
 
-    found = scan_day(tmp_path, DAY_0)
+    _, found = scan_day(tmp_path, DAY_0)
 
-    assert {stored.partition.symbol: mask_from_text(stored.runs) for stored in found} == {
-        "BTC_USDT": mask_from_minutes([5, 6, 9]),
-        "ETH_USDT": 1,
+    assert {symbol: known.ledger for symbol, known in found.items()} == {
+        "BTC_USDT": DayLedger(received=mask_from_minutes([5, 6, 9])),
+        "ETH_USDT": DayLedger(healed=1, due=1 << 480, settled=1 << 480),
     }
+    assert read_day(tmp_path, DAY_0) == found
+
+
+def test_a_second_look_reads_no_candle_file(tmp_path, monkeypatch):
+    store(tmp_path, [a_candle("BTC_USDT"), a_candle("ETH_USDT")])
+    _, first = scan_day(tmp_path, DAY_0)
+    read = []
+    monkeypatch.setattr("services.writer.ledger._look_into", lambda *looked: read.append(looked))
+
+    assert scan_day(tmp_path, DAY_0) == (first, first)
+    assert read == []
+
+
+@pytest.mark.invariant(7)
+def test_a_file_that_vanished_takes_its_minutes_with_it_but_not_what_was_wanted(tmp_path):
+    """Invariant 7: what is no longer stored is missing."""
+    write_batch(tmp_path, by_file([a_candle("BTC_USDT"), a_candle("ETH_USDT")]), [a_verdict("wanted", 0, 1)])
+    Partition("kline_1m", DAY_0, "BTC_USDT").path(tmp_path).unlink()
+
+    _, found = scan_day(tmp_path, DAY_0)
+
+    assert found["BTC_USDT"].ledger == DayLedger(wanted=1)
+    assert found["BTC_USDT"].ledger.missing(1) == 1
+    assert found["ETH_USDT"].ledger == DayLedger(received=1)
+
+
+@pytest.mark.invariant(7)
+def test_a_day_that_was_retired_keeps_its_verdicts(tmp_path):
+    """Invariant 7."""
+    write_batch(tmp_path, by_file([a_candle()]), [a_verdict("wanted", 0, 1)])
+    shutil.rmtree(day_folder(tmp_path, "kline_1m", DAY_0))
+
+    _, found = scan_day(tmp_path, DAY_0)
+
+    assert found["BTC_USDT"].ledger == DayLedger(wanted=1, received=1)
 
 
 @pytest.mark.invariant(12)
-def test_a_damaged_file_counts_as_absent_and_stops_nobody(tmp_path):
-    """Invariant 12."""
-    store(tmp_path, [a_candle("BTC_USDT"), a_candle("BAD_USDT")])
-    Partition("kline_1m", DAY_0, "BAD_USDT").path(tmp_path).write_bytes(b"torn")
+@pytest.mark.parametrize("content", [b"", b"torn"])
+def test_a_damaged_file_is_put_aside_with_its_reason_and_its_minutes_are_missing(tmp_path, content):
+    """Invariant 12: found by looking, without anybody writing to it."""
+    rows = by_file([a_candle("BTC_USDT"), a_candle("BAD_USDT")])
+    write_batch(tmp_path, rows, [a_verdict("wanted", 0, 1, "BAD_USDT")])
+    path = Partition("kline_1m", DAY_0, "BAD_USDT").path(tmp_path)
+    path.write_bytes(content)
 
-    found = scan_day(tmp_path, DAY_0)
+    before, found = scan_day(tmp_path, DAY_0)
 
-    assert [stored.partition.symbol for stored in found] == ["BTC_USDT"]
+    assert before["BAD_USDT"].ledger.received == 1
+    assert found["BAD_USDT"].ledger.missing(1) == 1
+    assert found["BTC_USDT"].ledger.stored == 1
+    assert not path.exists()
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == content
+    assert path.with_name(f"{path.name}.damaged.txt").read_text().strip()
+
+
+@pytest.mark.invariant(7)
+def test_a_damaged_ledger_is_made_anew_from_the_files(tmp_path):
+    """Invariant 7."""
+    write_batch(tmp_path, by_file([a_candle(), a_funding_rate()]))
+    _, whole = scan_day(tmp_path, DAY_0)
+    Partition("ledger", DAY_0).path(tmp_path).write_bytes(b"torn")
+
+    _, found = scan_day(tmp_path, DAY_0)
+
+    assert found == whole
 
 
 @pytest.mark.invariant(12)
@@ -133,9 +227,9 @@ def test_a_damaged_file_is_put_aside_and_its_new_rows_are_stored(tmp_path, conte
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
 
-    stored = write_batch(tmp_path, by_file([a_candle("BTC_USDT"), a_candle("ETH_USDT")]))
+    written = write_batch(tmp_path, by_file([a_candle("BTC_USDT"), a_candle("ETH_USDT")]))
 
-    assert {file.partition.symbol: file.runs for file in stored} == {"BTC_USDT": "0-0", "ETH_USDT": "0-0"}
+    assert {symbol: known.ledger.received for symbol, known in written[DAY_0].items()} == {"BTC_USDT": 1, "ETH_USDT": 1}
     assert [entry.read_bytes() for entry in path.parent.glob("*.damaged")] == [content]
 
 

@@ -1,0 +1,41 @@
+"""A copy of the ledger in memory, kept up with the bus: only days that changed are read again. I/O."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from shared.bus import Bus
+from shared.grid import MINUTE, day_start
+from shared.ledger import NOTHING, DayLedger, from_text
+
+
+@dataclass
+class LedgerCopy:
+    """What the ledger says of every day that the bus knows."""
+
+    days: dict[date, dict[str, DayLedger]] = field(default_factory=dict)
+    _versions: dict[date, int] = field(default_factory=dict)
+
+    async def refresh(self, bus: Bus, wanted: Callable[[date], bool] = lambda _: True) -> set[date]:
+        """Read what changed since the last call, of the days asked for; return those days. Raises `BusError`."""
+        versions = {day: version for day, version in (await bus.ledger_versions()).items() if wanted(day)}
+        changed = {day for day, version in versions.items() if self._versions.get(day) != version}
+        gone = self.days.keys() - versions.keys()
+        for day, texts in (await bus.ledger(sorted(changed))).items():
+            self.days[day] = {symbol: from_text(text) for symbol, text in texts.items()}
+        for day in gone:
+            del self.days[day]
+        # A day that changes between the two reads is read again next time: its version is the older one.
+        self._versions = versions
+        return changed | gone
+
+    def last_wanted(self, symbol: str) -> datetime | None:
+        """Return the open of the last minute that was to be collected of a symbol; None where none ever was."""
+        for day in sorted(self.days, reverse=True):
+            if wanted := self.of(symbol, day).wanted:
+                return day_start(day) + (wanted.bit_length() - 1) * MINUTE
+        return None
+
+    def of(self, symbol: str, day: date) -> DayLedger:
+        """Return what is known about a symbol's day; nothing is a ledger without minutes."""
+        return self.days.get(day, {}).get(symbol, NOTHING)
