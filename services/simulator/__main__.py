@@ -8,18 +8,23 @@ import signal
 import ssl
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from aiohttp import web
 
 from services.simulator.answers import Exchange
+from services.simulator.chaos import Chaos, Recipe
 from services.simulator.clock import SimulatedClock
-from services.simulator.faults import BadFaultError, FaultPlan, read_faults
+from services.simulator.control import Control
+from services.simulator.faults import KINDS, BadFaultError, read_faults
+from services.simulator.life import BadChangeError, LivingMarket, read_changes
 from services.simulator.market import HOUR_MS, MINUTE_MS, Market
+from services.simulator.plan import FaultPlan
 from services.simulator.replay import ReplayMarket, UnusableRecordingError, load_recording
 from services.simulator.rest import rest_app
 from services.simulator.sockets import Sockets
@@ -51,6 +56,17 @@ class Ports:
     ws: int
 
 
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that is served: the exchange, its time, and what goes wrong."""
+
+    exchange: Exchange
+    market: LivingMarket
+    clock: SimulatedClock
+    plan: FaultPlan
+    chaos: Chaos | None
+
+
 @app.command(help=__doc__)
 def main(
     *,
@@ -71,7 +87,28 @@ def main(
         Path | None, typer.Option(help="Write the CA certificate that clients must trust here (keys beside it).")
     ] = None,
     tls_name: Annotated[list[str] | None, typer.Option(help="One more name the certificate is valid for.")] = None,
-    faults: Annotated[Path | None, typer.Option(help="A JSON file with scripted faults.")] = None,
+    faults: Annotated[
+        Path | None, typer.Option(help=f"A JSON file with scripted faults. Kinds: {', '.join(KINDS)}.")
+    ] = None,
+    fault_log: Annotated[
+        Path | None, typer.Option(help="Append what the faults did to this file, one JSON object a line.")
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file with changes in the life of instruments: list, suspend, resume, delist, tick, interval."
+        ),
+    ] = None,
+    chaos: Annotated[
+        int | None, typer.Option(help="Faults of all kinds, one after another; a function of this seed.")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.001, help="Faults of the chaos a simulated hour.")] = 30.0,
+    chaos_wall: Annotated[
+        bool, typer.Option("--chaos-wall", help="Count --rate by minutes of wall time: better when time runs fast.")
+    ] = False,
+    chaos_without: Annotated[
+        list[str] | None, typer.Option(help="One more kind of fault that the chaos leaves out.")
+    ] = None,
     limits: Annotated[bool, typer.Option(help="Enforce the REST rate limits.")] = True,
     history_delay: Annotated[
         float, typer.Option(min=0, help="Simulated seconds until a settlement shows in funding-rate-history.")
@@ -83,17 +120,52 @@ def main(
     """Read the arguments, build the market, serve it until told to stop."""
     setup_logging("simulator")
     try:
-        market, clock = _market(data, symbols, seed, start, speed, delist=delist)
-        plan = FaultPlan()
-        for fault in read_faults(faults.read_bytes()) if faults else []:
-            plan.add(fault, clock.now_ms())
-        context = server_context(ca_file, tuple(tls_name or ()))
-        exchange = Exchange(market, int(history_delay * 1000))
-        ports = Ports(host, rest_port, ws_port)
-        asyncio.run(_serve(exchange, clock, plan, context, ports, limits=limits, ca_file=ca_file))
-    except (UnusableRecordingError, UnusableArgumentsError, BadFaultError, OSError) as error:
+        with contextlib.ExitStack() as stack:
+            log_file = stack.enter_context(fault_log.open("a", encoding="utf-8")) if fault_log else None
+            base, clock = _market(data, symbols, seed, start, speed, delist=delist)
+            plan, market = _plan(base, clock, faults, events, log_file)
+            recipe = None
+            if chaos is not None:
+                inst_ids = _chaotic(market, clock.now_ms())
+                kinds = _without(chaos_without or ())
+                recipe = Recipe(chaos, rate, "wall minute" if chaos_wall else "hour", inst_ids, kinds)
+            exchange = Exchange(market, int(history_delay * 1000), plan.windows)
+            world = World(exchange, market, clock, plan, Chaos(recipe, speed, clock.start_ms) if recipe else None)
+            context = server_context(ca_file, tuple(tls_name or ()))
+            asyncio.run(_serve(world, context, Ports(host, rest_port, ws_port), limits=limits, ca_file=ca_file))
+    except (UnusableRecordingError, UnusableArgumentsError, BadFaultError, BadChangeError, OSError) as error:
         typer.echo(f"simulator: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+def _plan(
+    base: Market, clock: SimulatedClock, faults: Path | None, events: Path | None, log_file: TextIO | None
+) -> tuple[FaultPlan, LivingMarket]:
+    plan = FaultPlan(clock.speed, log_file)
+    market = LivingMarket(base, plan.windows)
+    for change in read_changes(events.read_bytes()) if events else ():
+        market.change(change)
+    for fault in read_faults(faults.read_bytes(), market.instruments) if faults else ():
+        plan.add(fault, clock.start_ms)
+    return plan, market
+
+
+def _chaotic(market: Market, now_ms: int) -> tuple[str, ...]:
+    """Return the instruments that chaos may name: those that a collector is likely to follow."""
+    return tuple(
+        instrument.inst_id
+        for instrument in market.instruments.values()
+        if instrument.state(now_ms) == "live" and instrument.inst_type == "SWAP" and instrument.category == "1"
+    )
+
+
+def _without(left_out: Sequence[str]) -> tuple[str, ...]:
+    if strange := set(left_out) - KINDS.keys():
+        raise UnusableArgumentsError(f"no fault is called {min(strange)!r}; there are {', '.join(KINDS)}")
+    kinds = tuple(kind for kind in KINDS if kind not in left_out)
+    if not kinds:
+        raise UnusableArgumentsError("--chaos-without leaves no kind: leave --chaos out instead")
+    return kinds
 
 
 def _market(
@@ -138,24 +210,16 @@ def _iso(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat()
 
 
-async def _serve(
-    exchange: Exchange,
-    clock: SimulatedClock,
-    plan: FaultPlan,
-    context: ssl.SSLContext,
-    ports: Ports,
-    *,
-    limits: bool,
-    ca_file: Path | None,
-) -> None:
+async def _serve(world: World, context: ssl.SSLContext, ports: Ports, *, limits: bool, ca_file: Path | None) -> None:
     """Open both ports, say so on stdout, pump until SIGTERM or SIGINT."""
-    stats = Stats()
-    sockets = Sockets(exchange.market, clock, plan, stats)
+    stats, clock, plan = Stats(), world.clock, world.plan
+    sockets = Sockets(world.market, clock, plan, stats, world.chaos)
+    control = Control(world.market, clock, plan, stats, world.chaos)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        rest = rest_app(exchange, clock, plan, stats, limits=limits)
+        rest = rest_app(world.exchange, clock, plan, stats, control, limits=limits)
         rest_port = await _listen(stack, rest, ports.host, ports.rest, context)
         ws_port = await _listen(stack, sockets.app(), ports.host, ports.ws, context)
         clock.restart()

@@ -1,9 +1,10 @@
 """What the REST endpoints answer: pure functions of the market, the parameters and the exchange's time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.simulator.maintenance import Window, status_row
 from services.simulator.market import DAY_MS, MINUTE_MS, Instrument, Market
 from services.simulator.spelling import candle_row, funding_row, instrument_row, settlement_row
 from services.simulator.streams import is_confirmed, visible_candle
@@ -20,6 +21,7 @@ FUNDING_HISTORY_MS = 93 * DAY_MS
 """funding-rate-history reaches back about three months."""
 
 INSTRUMENT_TYPES = ("SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION", "EVENTS")
+STATUS_STATES = ("scheduled", "ongoing", "pre_open", "completed", "canceled")
 FAR_FUTURE_MS = 10**15
 
 
@@ -58,6 +60,8 @@ class Exchange:
     market: Market
     history_delay_ms: int = 0
     """How long after a settlement its row appears in the history, in simulated time."""
+    windows: Sequence[Window] = ()
+    """Maintenance, as it is known by now."""
 
     def instruments(self, params: Params, now_ms: int) -> list[Any]:
         """Answer public/instruments: every contract of a type that is announced, listed or suspended."""
@@ -135,9 +139,13 @@ class Exchange:
         """Answer public/time."""
         return [{"ts": str(now_ms)}]
 
-    def status(self, _params: Params, _now_ms: int) -> list[Any]:
-        """Answer system/status: no maintenance is announced."""
-        return []
+    def status(self, params: Params, now_ms: int) -> list[Any]:
+        """Answer system/status: maintenance that is scheduled or under way, or in the state that is asked for."""
+        wanted = params.get("state", "")
+        if wanted not in {"", *STATUS_STATES}:
+            raise _parameter_error("state")
+        rows = [status_row(window, now_ms) for window in self.windows]
+        return [row for row in rows if row["state"] in ({wanted} if wanted else {"scheduled", "ongoing"})]
 
     def underlying(self, _params: Params, _now_ms: int) -> list[Any]:
         """Answer public/underlying: there are no options here."""

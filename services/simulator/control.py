@@ -5,21 +5,37 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from services.simulator.chaos import Chaos
 from services.simulator.clock import SimulatedClock
-from services.simulator.faults import BadFaultError, FaultPlan, read_faults
-from services.simulator.market import Market
+from services.simulator.faults import BadFaultError, read_faults
+from services.simulator.life import BadChangeError, LivingMarket, read_changes
+from services.simulator.plan import FaultPlan
 from services.simulator.spelling import candle_row, funding_row, settlement_row
 from services.simulator.stats import Stats
+
+
+class _Order(msgspec.Struct, forbid_unknown_fields=True):
+    """What chaos is told: to stop, or (false) to go on."""
+
+    stop: bool
 
 
 class Control:
     """What a test asks the simulator itself."""
 
-    def __init__(self, market: Market, clock: SimulatedClock, plan: FaultPlan, stats: Stats) -> None:
+    def __init__(
+        self,
+        market: LivingMarket,
+        clock: SimulatedClock,
+        plan: FaultPlan,
+        stats: Stats,
+        chaos: Chaos | None = None,
+    ) -> None:
         self._market = market
         self._clock = clock
         self._plan = plan
         self._stats = stats
+        self._chaos = chaos
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -30,6 +46,9 @@ class Control:
             web.get("/sim/truth/predicted", self.predicted),
             web.post("/sim/faults", self.arm),
             web.get("/sim/faults", self.faults),
+            web.post("/sim/market", self.change),
+            web.post("/sim/chaos", self.steer),
+            web.get("/sim/chaos", self.chaos),
             web.get("/sim/stats", self.stats),
         ]
 
@@ -74,7 +93,7 @@ class Control:
     async def arm(self, request: web.Request) -> web.Response:
         """Arm one fault or a list of them."""
         try:
-            faults = read_faults(await request.read())
+            faults = read_faults(await request.read(), self._market.instruments)
         except BadFaultError as error:
             return web.json_response({"error": str(error)}, status=400)
         now_ms = self._clock.now_ms()
@@ -85,6 +104,44 @@ class Control:
     async def faults(self, _request: web.Request) -> web.Response:
         """Tell what the faults did so far."""
         return _json(list(self._plan.log))
+
+    async def change(self, request: web.Request) -> web.Response:
+        """Make one change, or a list of them, part of the market's future; those before a bad one are made."""
+        now_ms = self._clock.now_ms()
+        try:
+            changes = read_changes(await request.read())
+            for change in changes:
+                self._market.change(change, now_ms)
+        except BadChangeError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return _json({"changes": len(changes), "now_ms": now_ms})
+
+    async def chaos(self, _request: web.Request) -> web.Response:
+        """Tell of each kind how many faults chaos has armed and how many of them happened."""
+        if self._chaos is None:
+            return web.json_response({"error": "there is no chaos: start with --chaos SEED"}, status=404)
+        return _json(
+            self._chaos.as_json()
+            | {
+                "armed": dict(self._plan.chaos_armed),
+                "happened": dict(self._plan.chaos_happened),
+                "waiting": self._plan.armed_now(),
+            }
+        )
+
+    async def steer(self, request: web.Request) -> web.Response:
+        """Stop the chaos, and take back what it has armed, or let it go on."""
+        if self._chaos is None:
+            return await self.chaos(request)
+        try:
+            order = msgspec.json.decode(await request.read(), type=_Order)
+        except msgspec.MsgspecError as error:
+            return web.json_response({"error": f'not an order: {error}; say {{"stop": true}}'}, status=400)
+        now_ms = self._clock.now_ms()
+        self._chaos.steer(now_ms, stop=order.stop)
+        if order.stop:
+            self._plan.stop_chaos(now_ms)
+        return await self.chaos(request)
 
     async def stats(self, _request: web.Request) -> web.Response:
         """Tell the counters."""

@@ -1,287 +1,311 @@
-"""What goes wrong and when: a plan of scripted faults, decided here and applied where bytes leave.
+"""The kinds of faults, one entry each, and how a script of faults is read.
 
 A fault begins at its instant and is over when it has happened `count` times or `duration` has passed; with neither
-it happens once. One kind is one entry in one of the three tables below: what cuts connections, what changes pushes,
-what answers requests.
+it happens once. What a kind does stands in `effects`; when it is done is decided by the plan.
 """
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from random import Random
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import asdict, replace
 
-LOG_LENGTH = 10_000
-"""Applied faults that are remembered."""
+from services.simulator import effects
+from services.simulator.answers import ENDPOINTS
+from services.simulator.fault import Fault, begin_ms
 
-Path = Literal["public", "business"]
+LONGEST_SECONDS = 366 * 86_400.0
 
 
 class BadFaultError(ValueError):
     """A fault that is not understood; the message says what to write instead."""
 
 
-class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"inst_id": "instId"}):
-    """One scripted fault, as written in JSON."""
+class Kind(NamedTuple):
+    """One kind of fault."""
 
-    kind: str
-    at: int | str | None = None
-    """Simulated time, ms or ISO; None: at once."""
-    duration: float | None = None
-    """Seconds, on `clock`."""
-    clock: Literal["sim", "wall"] = "sim"
-    """The clock that `duration` runs on: the exchange's or the host's."""
-    count: int | None = None
-    path: Path | None = None
-    endpoint: str | None = None
-    """The end of a REST path, e.g. `market/candles`."""
-    inst_id: str | None = None
-    delay: float = 5.0
-    """late_confirm: simulated seconds."""
-    variant: Literal["text", "truncated", "empty_rate"] = "text"
-    """garbage: a frame that is no JSON, half a push, or a push with fundingRate ""."""
-    status: int = 503
-    """http_error: the HTTP status."""
-    html: bool = False
-    """http_error: an HTML page as a proxy sends it, instead of the exchange's JSON."""
+    what: str
+    chaos: Callable[[Random], dict[str, Any]]
+    """Draws the arguments of a seeded fault; an instrument is chosen for those that need one."""
+    takes: frozenset[str] = frozenset()
+    """What its script may say beside at, duration, clock and count."""
+    needs: frozenset[str] = frozenset()
+    variants: tuple[str, ...] = ()
+    """Ways of going wrong, the default first."""
+    delay: float | None = None
+    """Seconds, unless the script says so."""
+    push: effects.PushEffect | None = None
+    request: effects.RequestEffect | None = None
+    subscribe: effects.SubscribeEffect | None = None
 
 
-class Push(NamedTuple):
-    """A message about to leave, to everybody who subscribed to it."""
-
-    path: Path
-    channel: str
-    inst_id: str
-    kind: Literal["forming", "confirm", "funding"]
-    payload: bytes
+def _kind(what: str, chaos: Callable[[Random], dict[str, Any]], *takes: str, **fields: Any) -> Kind:
+    implied = {"variant": fields.get("variants"), "delay": fields.get("delay") is not None}
+    implied |= {"where": fields.get("push") and fields.get("request")}
+    fields["needs"] = frozenset(fields.get("needs", ()))
+    own = {*takes, *(name for name, is_taken in implied.items() if is_taken)}
+    return Kind(what, chaos, frozenset(own | fields["needs"]) - {"duration"}, **fields)
 
 
-class Delivery(NamedTuple):
-    """What really leaves, and how many simulated ms late."""
-
-    delay_ms: int
-    payload: bytes
+def _some(most: int) -> Callable[[Random], dict[str, Any]]:
+    return lambda dice: {"count": dice.randint(1, most)}
 
 
-class Reply(NamedTuple):
-    """An answer given instead of the real one."""
-
-    status: int
-    body: bytes
-    content_type: str
-    code: str
+def _wall(shortest: float, longest: float, **more: Any) -> Callable[[Random], dict[str, Any]]:
+    return lambda dice: {"duration": round(dice.uniform(shortest, longest), 1), "clock": "wall", **more}
 
 
-CONNECTION_KINDS = ("drop", "close")
-"""drop: TCP abort without a close frame; close: clean close 1000. With a duration, also whoever connects during it."""
+def _vary(draw: Callable[[Random], dict[str, Any]], **choices: Collection[Any]) -> Callable[[Random], dict[str, Any]]:
+    return lambda dice: draw(dice) | {name: dice.choice(list(values)) for name, values in choices.items()}
 
 
-def _silence(_fault: Fault, _push: Push, _deliveries: list[Delivery]) -> list[Delivery]:
-    return []
+_BOTH = ("public", "business")
+_WRONG = ("high_low", "negative", "off_grid", "future")
 
-
-def _lost_confirm(_fault: Fault, push: Push, _deliveries: list[Delivery]) -> list[Delivery] | None:
-    return [] if push.kind == "confirm" else None
-
-
-def _late_confirm(fault: Fault, push: Push, deliveries: list[Delivery]) -> list[Delivery] | None:
-    if push.kind != "confirm":
-        return None
-    return [Delivery(delay + int(fault.delay * 1000), payload) for delay, payload in deliveries]
-
-
-def _duplicate_confirm(_fault: Fault, push: Push, deliveries: list[Delivery]) -> list[Delivery] | None:
-    return deliveries * 2 if push.kind == "confirm" else None
-
-
-def _garbage(fault: Fault, push: Push, deliveries: list[Delivery]) -> list[Delivery] | None:
-    """Put a broken frame in front of the real one, which is not lost itself."""
-    if fault.variant == "text":
-        return [Delivery(0, b"upstream connect error or disconnect/reset before headers"), *deliveries]
-    if fault.variant == "truncated":
-        return [Delivery(0, push.payload[: len(push.payload) // 2]), *deliveries]
-    if push.kind != "funding":
-        return None
-    message = msgspec.json.decode(push.payload)
-    message["data"][0]["fundingRate"] = ""
-    return [Delivery(0, msgspec.json.encode(message)), *deliveries]
-
-
-PushKind = Callable[[Fault, Push, list[Delivery]], list[Delivery] | None]
-
-PUSH_KINDS: dict[str, PushKind] = {
-    "silence": _silence,
-    "lost_confirm": _lost_confirm,
-    "late_confirm": _late_confirm,
-    "duplicate_confirm": _duplicate_confirm,
-    "garbage": _garbage,
+CONNECTION_KINDS: Mapping[str, Kind] = {
+    "drop": _kind("TCP abort without a close frame", _vary(_some(2), path=_BOTH), "path"),
+    "close": _kind("clean close 1000", _vary(_some(2), path=_BOTH), "path"),
+    "notice": _kind(
+        "64008 `delay` seconds (on `clock`) before a close 1000; on /public, as documented, unless `path` says so",
+        _vary(_some(2), delay=(0.5, 1.0, 2.0), clock=("wall",)),
+        "path",
+        delay=60.0,
+    ),
+    "refuse": _kind("new connections are refused: 503, or a reset", _some(3), "path", variants=("http", "tcp")),
+    "slow_socket": _kind(
+        "everything that is sent leaves `delay` seconds (on `clock`) late, in order",
+        _vary(_wall(1, 5), delay=(0.3, 1.0, 3.0)),
+        "path",
+        delay=2.0,
+        needs=("duration",),
+    ),
 }
-"""Each changes what is delivered; None means that the push is not of its concern."""
+"""What happens to connections. drop, close, notice: with a duration, also to those that are made during it."""
+
+PUSH_KINDS: Mapping[str, Kind] = {
+    "silence": _kind(
+        "nothing is pushed, pongs go on",
+        _vary(_wall(0.5, 4), path=_BOTH),
+        "path",
+        "instId",
+        push=effects.silence,
+        needs=("duration",),
+    ),
+    "lost_confirm": _kind(
+        "the row that closes a minute is lost", _some(5), "path", "instId", push=effects.lost_confirm
+    ),
+    "late_confirm": _kind(
+        "the row that closes a minute is late",
+        _vary(_some(5), delay=(5, 30, 90, 600)),
+        "path",
+        "instId",
+        push=effects.late_confirm,
+        delay=5.0,
+    ),
+    "duplicate_confirm": _kind(
+        "the row that closes a minute comes twice", _some(5), "path", "instId", push=effects.duplicate_confirm
+    ),
+    "out_of_order": _kind(
+        "a closed row comes after forming rows of the next minute, or after its closed row",
+        _vary(_some(4), variant=("forming", "swapped")),
+        "path",
+        "instId",
+        push=effects.out_of_order,
+        variants=("forming", "swapped"),
+        delay=20.0,
+    ),
+    "old_row": _kind(
+        "a row is pushed again `delay` seconds later",
+        _vary(_some(3), variant=("forming", "confirm"), delay=(70, 150, 900)),
+        "path",
+        "instId",
+        push=effects.old_row,
+        variants=("forming", "confirm"),
+        delay=150.0,
+    ),
+    "garbage": _kind(
+        "a broken frame comes in front of a push",
+        _vary(_some(2), variant=("text", "truncated", "empty_rate")),
+        "path",
+        "instId",
+        push=effects.garbage,
+        variants=("text", "truncated", "empty_rate"),
+    ),
+    "impossible": _kind(
+        "a candle that cannot be comes in front of the right one",
+        _vary(_some(3), variant=_WRONG, where=("push", "rest")),
+        "path",
+        "instId",
+        "endpoint",
+        push=effects.impossible_push,
+        request=effects.impossible_answer,
+        variants=_WRONG,
+    ),
+    "unknown_fields": _kind(
+        "there are more keys and columns than documented",
+        _vary(_some(5), where=("push", "rest")),
+        "path",
+        "instId",
+        "endpoint",
+        push=effects.unknown_fields_push,
+        request=effects.unknown_fields_answer,
+    ),
+    "empty_fields": _kind(
+        'a funding row has "" in most fields',
+        _vary(_some(3), where=("push", "rest")),
+        "path",
+        "instId",
+        "endpoint",
+        push=effects.empty_fields_push,
+        request=effects.empty_fields_answer,
+    ),
+}
+"""What happens to pushes; some of it happens to answers instead, where the script says `rest`."""
+
+REQUEST_KINDS: Mapping[str, Kind] = {
+    "http_error": _kind(
+        "an answer fails: `status`, as the exchange's JSON or as a page in `html`",
+        _vary(_some(3), status=(500, 502, 503, 429), html=(False, True)),
+        "endpoint",
+        "instId",
+        "status",
+        "html",
+        request=effects.http_error,
+    ),
+    "rate_limit": _kind("50011", _some(3), "endpoint", "instId", request=effects.rate_limit),
+    "slow": _kind(
+        "an answer leaves `delay` seconds (on `clock`) late",
+        _vary(_some(3), delay=(0.5, 2.0), clock=("wall",)),
+        "endpoint",
+        "instId",
+        request=effects.slow,
+        delay=5.0,
+    ),
+    "timeout": _kind(
+        "there is no answer until the client gives up", _some(1), "endpoint", "instId", request=effects.timeout
+    ),
+    "empty": _kind(
+        "a page of candles is empty, or lacks rows",
+        _vary(_some(3), variant=("page", "holes")),
+        "endpoint",
+        "instId",
+        request=effects.empty,
+        variants=("page", "holes"),
+    ),
+    "unknown": _kind("51001 for an instrument that is there", _some(3), "endpoint", "instId", request=effects.unknown),
+    "time_error": _kind("/public/time fails", _some(3), "status", "html", request=effects.time_error),
+}
+"""What happens to answers over REST."""
+
+SUBSCRIBE_KINDS: Mapping[str, Kind] = {
+    "reject": _kind("60018 for a channel that is there", _some(2), "path", "instId", subscribe=effects.reject),
+    "lost_ack": _kind(
+        "a subscription is not acknowledged; its data comes, or not",
+        _vary(_some(2), variant=("data", "silent")),
+        "path",
+        "instId",
+        subscribe=effects.lost_ack,
+        variants=("data", "silent"),
+    ),
+    "deaf": _kind(
+        "a subscription is acknowledged, and no data comes until it is renewed",
+        _some(2),
+        "path",
+        "instId",
+        subscribe=effects.deaf,
+    ),
+}
+"""What happens to subscriptions."""
+
+EXCHANGE_KINDS: Mapping[str, Kind] = {
+    "corrected": _kind(
+        "a minute that closed `delay` simulated seconds ago gets other figures, for good",
+        _vary(lambda _dice: {}, delay=(0, 60, 120)),
+        delay=60.0,
+        needs=("instId",),
+    ),
+    "maintenance": _kind(
+        "`delay` seconds after a notice all is closed and 50001; the minutes of it exist (blind), or never do (halt)",
+        _vary(_wall(0.5, 3), variant=("blind", "halt"), delay=(0.0, 0.5)),
+        variants=("blind", "halt"),
+        delay=60.0,
+        needs=("duration",),
+    ),
+}
+"""What happens to the exchange itself."""
+
+KINDS: Mapping[str, Kind] = {
+    **CONNECTION_KINDS,
+    **PUSH_KINDS,
+    **REQUEST_KINDS,
+    **SUBSCRIBE_KINDS,
+    **EXCHANGE_KINDS,
+}
+
+ALWAYS_TAKEN = frozenset({"kind", "at", "duration", "clock", "count"})
 
 
-def _http_error(fault: Fault, _sequence: int) -> Reply:
-    if fault.html:
-        page = f"<html><head><title>{fault.status}</title></head><body>cloudflare</body></html>"
-        return Reply(fault.status, page.encode(), "text/html", "html")
-    code = {503: "50001", 500: "50026", 400: "50004", 429: "50013"}.get(fault.status, "50026")
-    return Reply(fault.status, envelope(code, "Service temporarily unavailable."), "application/json", code)
-
-
-def _rate_limit(_fault: Fault, sequence: int) -> Reply:
-    """Answer 50011 under HTTP 429 and, every other time, under HTTP 200: the exchange does both."""
-    return rate_limit_reply(sequence)
-
-
-REQUEST_KINDS: dict[str, Callable[[Fault, int], Reply]] = {"http_error": _http_error, "rate_limit": _rate_limit}
-"""Each makes the answer to a request; the number counts the fault's answers."""
-
-
-def envelope(code: str, message: str, data: Sequence[Any] = ()) -> bytes:
-    """Spell an answer of the exchange."""
-    return msgspec.json.encode({"code": code, "data": list(data), "msg": message})
-
-
-def rate_limit_reply(sequence: int) -> Reply:
-    """Return the exchange's answer to too many requests, the HTTP status by turns."""
-    if sequence % 2:
-        return Reply(
-            200, envelope("50011", "Rate limit reached. Please refer to API document."), "application/json", "50011"
-        )
-    return Reply(429, envelope("50011", "Too Many Requests"), "application/json", "50011")
-
-
-def read_faults(text: bytes) -> list[Fault]:
-    """Read one fault or a list of them, refusing what no kind would understand."""
+def read_faults(text: bytes, inst_ids: Collection[str] | None = None) -> list[Fault]:
+    """Read one fault or a list of them, refusing what no kind, or no instrument of these, would understand."""
     try:
         decoded = msgspec.json.decode(text, type=list[Fault] | Fault)
     except msgspec.MsgspecError as error:
         raise BadFaultError(f"not a fault: {error}") from error
     faults = decoded if isinstance(decoded, list) else [decoded]
     for fault in faults:
-        _check(fault)
-    return faults
+        if inst_ids is not None and fault.inst_id not in (None, *inst_ids):
+            raise BadFaultError(f"no instrument is called {fault.inst_id!r}")
+    return [resolved(fault) for fault in faults]
+
+
+def resolved(fault: Fault) -> Fault:
+    """Return a fault with what its kind does by default filled in. Raises BadFaultError."""
+    _check(fault)
+    kind = KINDS[fault.kind]
+    variant = fault.variant or (kind.variants[0] if kind.variants else None)
+    return replace(fault, variant=variant, delay=kind.delay if fault.delay is None else fault.delay)
 
 
 def _check(fault: Fault) -> None:
-    known = [*CONNECTION_KINDS, *PUSH_KINDS, *REQUEST_KINDS]
-    if fault.kind not in known:
-        raise BadFaultError(f"no fault is called {fault.kind!r}; there are {', '.join(known)}")
-    if fault.kind in CONNECTION_KINDS and (fault.inst_id or fault.endpoint):
-        raise BadFaultError(f"{fault.kind} cuts connections: filter by `path`, not by instId or endpoint")
-    if fault.kind == "silence" and fault.duration is None:
-        raise BadFaultError("silence needs a `duration` in seconds")
-    begin_ms(fault, 0)
+    kind = KINDS.get(fault.kind)
+    if kind is None:
+        raise BadFaultError(f"no fault is called {fault.kind!r}; there are {', '.join(KINDS)}")
+    _check_names(fault, kind)
+    _check_figures(fault)
+    try:
+        begin_ms(fault, 0)
+    except ValueError as error:
+        raise BadFaultError(str(error)) from error
 
 
-def begin_ms(fault: Fault, now_ms: int) -> int:
-    """Return the simulated instant at which a fault begins."""
-    if isinstance(fault.at, str):
-        try:
-            instant = datetime.fromisoformat(fault.at)
-        except ValueError as error:
-            raise BadFaultError(f"`at` is neither ms nor an ISO time: {fault.at!r}") from error
-        return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)
-    return now_ms if fault.at is None else fault.at
+def _check_names(fault: Fault, kind: Kind) -> None:
+    said = _said(fault)
+    elsewhere = {"path"} if fault.where == "rest" else {"endpoint"} if "where" in kind.takes else set()
+    if strange := said - ALWAYS_TAKEN - (kind.takes - elsewhere):
+        understood = ", ".join(f"`{name}`" for name in sorted(kind.takes - elsewhere)) or "nothing more"
+        raise BadFaultError(f"{fault.kind} does not take `{min(strange)}`; it takes {understood}")
+    if lacking := kind.needs - said:
+        unit = " in seconds" if "duration" in lacking else ""
+        raise BadFaultError(f"{fault.kind} needs `{min(lacking)}`{unit}")
+    if fault.variant not in (None, *kind.variants):
+        raise BadFaultError(f"{fault.kind} has no variant {fault.variant!r}; there are {', '.join(kind.variants)}")
+    if fault.endpoint is not None and not any(path.endswith(fault.endpoint or "?") for path in ENDPOINTS):
+        raise BadFaultError(f"no endpoint ends with {fault.endpoint!r}; there are {', '.join(ENDPOINTS)}")
 
 
-class _Armed:
-    """A fault in the plan: when it begins, how often it happened, when it is over."""
-
-    def __init__(self, fault: Fault, now_ms: int) -> None:
-        self.fault = fault
-        self.begin_ms = begin_ms(fault, now_ms)
-        self.happened = 0
-        self.began_wall: float | None = None
-        self.left = fault.count if fault.count is not None else None if fault.duration is not None else 1
-
-    def is_on(self, now_ms: int, wall: float) -> bool:
-        if now_ms < self.begin_ms or self.is_over(now_ms, wall):
-            return False
-        if self.began_wall is None:
-            self.began_wall = wall
-        return True
-
-    def is_over(self, now_ms: int, wall: float) -> bool:
-        if self.left is not None and self.happened >= self.left:
-            return True
-        if self.fault.duration is None:
-            return False
-        if self.fault.clock == "sim":
-            return now_ms >= self.begin_ms + self.fault.duration * 1000
-        return self.began_wall is not None and wall >= self.began_wall + self.fault.duration
+def _said(fault: Fault) -> set[str]:
+    """Return the arguments that a script gives, by their names in JSON."""
+    said = {name for name, value in asdict(fault).items() if value is not None and value is not False}
+    return {"instId" if name == "inst_id" else name for name in said}
 
 
-class FaultPlan:
-    """The armed faults and the record of what they did; `now_ms` is simulated time, `wall` monotonic seconds."""
-
-    def __init__(self) -> None:
-        self._armed: list[_Armed] = []
-        self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LENGTH)
-
-    def add(self, fault: Fault, now_ms: int) -> None:
-        """Arm a fault."""
-        self._armed.append(_Armed(fault, now_ms))
-
-    def cuts(self, connections: Sequence[tuple[str, Path]], now_ms: int, wall: float) -> list[tuple[str, str]]:
-        """Return which of the open connections (id, path) are cut now, and how."""
-        if not self._armed:
-            return []
-        done: list[tuple[str, str]] = []
-        for armed in self._on(CONNECTION_KINDS, now_ms, wall):
-            fault = armed.fault
-            for conn_id, path in connections:
-                if fault.path not in (None, path) or (fault.count is not None and armed.happened >= fault.count):
-                    continue
-                armed.happened += 1
-                done.append((conn_id, fault.kind))
-                self._record(fault, now_ms, path=path, connId=conn_id)
-            if fault.duration is None:
-                self._armed.remove(armed)
-        return done
-
-    def deliveries(self, push: Push, now_ms: int, wall: float) -> list[Delivery]:
-        """Return what leaves in place of a push."""
-        deliveries = [Delivery(0, push.payload)]
-        if not self._armed:
-            return deliveries
-        for armed in self._on(PUSH_KINDS, now_ms, wall):
-            fault = armed.fault
-            if fault.path not in (None, push.path) or fault.inst_id not in (None, push.inst_id):
-                continue
-            changed = PUSH_KINDS[fault.kind](fault, push, deliveries)
-            if changed is None:
-                continue
-            deliveries = changed
-            armed.happened += 1
-            self._record(fault, now_ms, path=push.path, instId=push.inst_id, push=push.kind)
-        return deliveries
-
-    def is_mute(self, path: Path, now_ms: int, wall: float) -> bool:
-        """Tell whether a whole path is silent, acknowledgements included; pongs always go out."""
-        return any(
-            armed.fault.path in (None, path) and armed.fault.inst_id is None
-            for armed in self._on(("silence",), now_ms, wall)
-        )
-
-    def reply(self, endpoint: str, inst_id: str | None, now_ms: int, wall: float) -> Reply | None:
-        """Return the answer given instead of the real one, if any."""
-        if not self._armed:
-            return None
-        for armed in self._on(REQUEST_KINDS, now_ms, wall):
-            fault = armed.fault
-            if not endpoint.endswith(fault.endpoint or "") or fault.inst_id not in (None, inst_id):
-                continue
-            armed.happened += 1
-            self._record(fault, now_ms, endpoint=endpoint, instId=inst_id)
-            return REQUEST_KINDS[fault.kind](fault, armed.happened)
-        return None
-
-    def _on(self, kinds: Any, now_ms: int, wall: float) -> list[_Armed]:
-        self._armed = [armed for armed in self._armed if not armed.is_over(now_ms, wall)]
-        return [armed for armed in self._armed if armed.fault.kind in kinds and armed.is_on(now_ms, wall)]
-
-    def _record(self, fault: Fault, now_ms: int, **where: Any) -> None:
-        wall_time = datetime.now(UTC).isoformat()
-        entry = {"kind": fault.kind, "now_ms": now_ms, "wall": wall_time}
-        self.log.append(entry | {name: value for name, value in where.items() if value is not None})
+def _check_figures(fault: Fault) -> None:
+    if fault.count is not None and fault.count < 1:
+        raise BadFaultError(f"`count` must be 1 or more, not {fault.count}")
+    if fault.duration is not None and not 0 < fault.duration <= LONGEST_SECONDS:
+        raise BadFaultError(f"`duration` must be seconds above 0 and up to a year, not {fault.duration}")
+    if fault.delay is not None and not 0 <= fault.delay <= LONGEST_SECONDS:
+        raise BadFaultError(f"`delay` must be seconds from 0 up to a year, not {fault.delay}")
+    if fault.status is not None and not 400 <= fault.status <= 599:  # noqa: PLR2004 the statuses that are errors
+        raise BadFaultError(f"`status` must be an HTTP error, 400 to 599, not {fault.status}")

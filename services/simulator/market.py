@@ -17,6 +17,22 @@ DETAILS_MS = 5 * MINUTE_MS
 State = Literal["unknown", "announced", "preopen", "live", "suspend", "gone"]
 
 
+NEVER_MS = 10**15
+"""Later than anything."""
+
+DELISTING_NOTICE_MS = DAY_MS
+"""expTime is "" until the delisting is announced, here a day ahead unless it is said otherwise."""
+
+
+class TickChange(NamedTuple):
+    """A new price step, announced in upcChg."""
+
+    announce_ms: int
+    at_ms: int
+    decimals: int
+    """The new tickSz is 10 ** -this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instrument:
     """One contract; ctVal and tickSz are powers of ten, so that every figure stays an exact decimal."""
@@ -26,7 +42,7 @@ class Instrument:
     contract_exponent: int
     """ctVal = 10 ** this: base coin a contract (linear), or quote currency a contract (inverse)."""
     price_decimals: int
-    """tickSz = 10 ** -this."""
+    """tickSz = 10 ** -this, as listed; `tick_changes` come later."""
     inst_type: Literal["SWAP", "FUTURES"] = "SWAP"
     inverse: bool = False
     category: str = "1"
@@ -34,7 +50,14 @@ class Instrument:
     announce_ms: int | None = None
     """When it is first shown as `preopen`; None: an hour before the listing."""
     delist_ms: int | None = None
+    delist_notice_ms: int | None = None
+    """When expTime is told; None: a day before the delisting."""
     suspended: bool = False
+    """Suspended for ever."""
+    suspensions: tuple[tuple[int, int], ...] = ()
+    """Spans [begin, end) in which it is not traded."""
+    tick_changes: tuple[TickChange, ...] = ()
+    """In the order of their instants."""
     rate_cap: float = 0.015
     """The clamp of the funding rate, on both sides."""
 
@@ -53,16 +76,45 @@ class Instrument:
         """The quote currency without its margin mark: `USD` of `BTC-USD_UM-SWAP`."""
         return self.inst_id.split("-")[1].split("_")[0]
 
+    @property
+    def announced_ms(self) -> int:
+        """When it is first shown as `preopen`."""
+        return self.list_ms - ANNOUNCED_MS if self.announce_ms is None else self.announce_ms
+
+    @property
+    def exp_told_ms(self) -> int:
+        """When its delisting is announced."""
+        if self.delist_ms is None:
+            return NEVER_MS
+        return self.delist_ms - DELISTING_NOTICE_MS if self.delist_notice_ms is None else self.delist_notice_ms
+
+    def decimals_at(self, at_ms: int) -> int:
+        """Return the decimals of prices at an instant."""
+        return next(
+            (change.decimals for change in self.tick_changes[::-1] if change.at_ms <= at_ms), self.price_decimals
+        )
+
+    def turning_points(self) -> tuple[int, ...]:
+        """Return the instants at which its row in public/instruments changes, in no order."""
+        instants = [self.announced_ms, self.list_ms - DETAILS_MS, self.list_ms]
+        instants += [] if self.delist_ms is None else [self.exp_told_ms, self.delist_ms]
+        instants += [instant for span in self.suspensions for instant in span]
+        instants += [instant for change in self.tick_changes for instant in change[:2]]
+        return tuple(instant for instant in instants if instant < NEVER_MS)
+
     def state(self, at_ms: int) -> State:
         """Where the instrument is in its life; `announced` is a preopen whose fields are still empty."""
         if at_ms < self.list_ms:
-            announce = self.list_ms - ANNOUNCED_MS if self.announce_ms is None else self.announce_ms
-            if at_ms < announce:
+            if at_ms < self.announced_ms:
                 return "unknown"
             return "preopen" if at_ms >= self.list_ms - DETAILS_MS else "announced"
         if self.delist_ms is not None and at_ms >= self.delist_ms:
             return "gone"
-        return "suspend" if self.suspended else "live"
+        return "suspend" if self.suspended or self.is_suspended(at_ms) else "live"
+
+    def is_suspended(self, at_ms: int) -> bool:
+        """Tell whether an instant lies in one of its suspensions."""
+        return any(begin <= at_ms < end for begin, end in self.suspensions)
 
     def is_served(self, at_ms: int) -> bool:
         """Whether candles, funding and channels of it answer (else 51001 and 60018)."""

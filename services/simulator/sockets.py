@@ -7,6 +7,7 @@ import logging
 import secrets
 import struct
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +15,15 @@ from typing import Any
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from services.simulator.answers import INSTRUMENT_TYPES
+from services.simulator.chaos import Chaos
 from services.simulator.clock import SimulatedClock
-from services.simulator.faults import FaultPlan, Path, Push
+from services.simulator.fault import Path, Push
+from services.simulator.life import LivingMarket
 from services.simulator.limits import SlidingWindow
-from services.simulator.market import Market
+from services.simulator.plan import FaultPlan
 from services.simulator.stats import Stats
-from services.simulator.streams import PATHS, Key, Streams
+from services.simulator.streams import INSTRUMENTS, PATHS, STATUS, Key, Streams
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ BURST = 2_000
 
 ID_LENGTH = 32
 
+NOTICE = "The connection will soon be closed for a service upgrade. Please reconnect."
+
 
 def text_frame(payload: bytes) -> bytes:
     """Frame a text message as a server does: final, unmasked."""
@@ -69,10 +75,22 @@ class Connection:
     outbox: list[bytes] = field(default_factory=list)
     last_activity: float = field(default_factory=time.monotonic)
     operations: SlidingWindow = field(default_factory=lambda: SlidingWindow(OPERATIONS_PER_HOUR, 3600.0))
+    deaf: set[Key] = field(default_factory=set)
+    """Subscriptions that were acknowledged and get nothing until they are renewed."""
+    late: deque[tuple[float, bytes]] = field(default_factory=deque)
+    """What leaves later, with the instants on the wall clock."""
+    close_at: float | None = None
+    """When it is closed after a notice, on the wall clock."""
     closing: bool = False
 
-    def flush(self, wall: float) -> None:
-        """Hand the outbox to the transport as one write."""
+    def flush(self, wall: float, lag: float = 0.0) -> None:
+        """Hand the outbox to the transport as one write, some seconds late if need be but never out of order."""
+        if self.outbox and (lag or self.late):
+            soonest = self.late[-1][0] if self.late else wall
+            self.late.append((max(soonest, wall + lag), b"".join(self.outbox)))
+            self.outbox.clear()
+        while self.late and self.late[0][0] <= wall:
+            self.outbox.append(self.late.popleft()[1])
         if self.outbox and not self.closing and not self.transport.is_closing():
             self.transport.write(b"".join(self.outbox))
             self.last_activity = wall
@@ -82,12 +100,21 @@ class Connection:
 class Sockets:
     """All connections of the port."""
 
-    def __init__(self, market: Market, clock: SimulatedClock, plan: FaultPlan, stats: Stats) -> None:
+    def __init__(
+        self,
+        market: LivingMarket,
+        clock: SimulatedClock,
+        plan: FaultPlan,
+        stats: Stats,
+        chaos: Chaos | None = None,
+    ) -> None:
         self._market = market
         self._clock = clock
         self._plan = plan
         self._stats = stats
-        self._streams = Streams(market, clock.speed)
+        self._chaos = chaos
+        self._streams = Streams(market, clock.speed, plan.windows)
+        self._versions = (market.version, plan.version)
         self._connections: dict[str, Connection] = {}
         self._subscribers: dict[Key, dict[Connection, None]] = {}
         self._connects = SlidingWindow(CONNECTS_PER_SECOND, 1.0)
@@ -105,6 +132,12 @@ class Sockets:
             self._stats.connections_refused += 1
             return web.Response(status=429, text="Too Many Requests")
         path: Path = "public" if request.match_info["path"] == "public" else "business"
+        refusal = self._plan.refusal(path, self._clock.now_ms(), time.monotonic())
+        if refusal:
+            self._stats.connections_refused += 1
+            if refusal == "tcp" and isinstance(request.transport, asyncio.Transport):
+                request.transport.abort()
+            return web.Response(status=503, text="Service Unavailable")
         socket = web.WebSocketResponse(
             timeout=CLOSE_HANDSHAKE_SECONDS, compress=False, max_msg_size=FRAME_LIMIT, autoping=True
         )
@@ -140,7 +173,10 @@ class Sockets:
             connection.outbox.append(text_frame(b"pong"))
         else:
             self._operate(connection, text, wall)
-        connection.flush(wall)
+        connection.flush(wall, self._lag(connection, wall))
+
+    def _lag(self, connection: Connection, wall: float) -> float:
+        return self._plan.lag(connection.conn_id, connection.path, self._clock.now_ms(), wall)
 
     def _operate(self, connection: Connection, text: str, wall: float) -> None:
         request = _parsed(text)
@@ -153,22 +189,39 @@ class Sockets:
                 self._apply(connection, request, arg)
 
     def _apply(self, connection: Connection, request: dict[str, Any], arg: dict[str, Any]) -> None:
-        key = Key(str(arg.get("channel", "")), str(arg.get("instId", "")))
-        now_ms = self._clock.now_ms()
+        key, now_ms = _key(arg), self._clock.now_ms()
         if request["op"] == "unsubscribe":
             self._unsubscribe(connection, key)
             self._say(connection, request, event="unsubscribe", arg=arg)
         elif not self._exists(connection.path, key, now_ms):
-            problem = (
-                f"Wrong URL or channel:{key.channel},instId:{key.inst_id} doesn't exist. Please use the correct URL, "
-                "channel and parameters referring to API document."
-            )
-            self._say(connection, request, event="error", code="60018", msg=problem)
+            self._deny(connection, request, key)
         else:
+            self._subscribe_with_faults(connection, request, arg, now_ms)
+
+    def _subscribe_with_faults(
+        self, connection: Connection, request: dict[str, Any], arg: dict[str, Any], now_ms: int
+    ) -> None:
+        key = _key(arg)
+        outcome = self._plan.subscription(connection.path, key.channel, key.inst_id, now_ms, time.monotonic())
+        if outcome.answer == "error":
+            self._deny(connection, request, key)
+        elif outcome.answer == "ack":
             self._say(connection, request, event="subscribe", arg=arg)
+        if outcome.data == "withheld":
+            connection.deaf.add(key)
+        if outcome.data != "none":
             self._subscribe(connection, key, now_ms)
 
+    def _deny(self, connection: Connection, request: dict[str, Any], key: Key) -> None:
+        problem = (
+            f"Wrong URL or channel:{key.channel},instId:{key.inst_id} doesn't exist. Please use the correct URL, "
+            "channel and parameters referring to API document."
+        )
+        self._say(connection, request, event="error", code="60018", msg=problem)
+
     def _exists(self, path: Path, key: Key, now_ms: int) -> bool:
+        if key.channel in {INSTRUMENTS, STATUS}:
+            return PATHS[key.channel] == path and (key.channel == STATUS or key.inst_id in INSTRUMENT_TYPES)
         instrument = self._market.instruments.get(key.inst_id)
         return PATHS.get(key.channel) == path and instrument is not None and instrument.is_served(now_ms)
 
@@ -179,13 +232,17 @@ class Sockets:
             self._subscribers.setdefault(key, {})[connection] = None
             self._stats.subscriptions_now[key.channel] += 1
         self._streams.activate(key, now_ms)
-        push = self._streams.snapshot(key, now_ms)
+        push = None if key in connection.deaf else self._streams.snapshot(key, now_ms)
         if push is None:
             return
         for delivery in self._plan.deliveries(push, now_ms, time.monotonic()):
-            connection.outbox.append(text_frame(delivery.payload))
+            if delivery.delay_ms:
+                self._streams.delay(key, push._replace(payload=delivery.payload), now_ms + delivery.delay_ms)
+            else:
+                connection.outbox.append(text_frame(delivery.payload))
 
     def _unsubscribe(self, connection: Connection, key: Key) -> None:
+        connection.deaf.discard(key)
         if key not in connection.keys:
             return
         connection.keys.remove(key)
@@ -211,14 +268,25 @@ class Sockets:
         next_watch = 0.0
         while True:
             now_ms, wall = self._clock.now_ms(), time.monotonic()
+            self._disturb(now_ms, wall)
             self._cut(now_ms, wall)
             backlog = self._push_due(now_ms, wall)
             for connection in self._connections.values():
-                connection.flush(wall)
+                connection.flush(wall, self._lag(connection, wall))
             if wall >= next_watch:
                 next_watch = wall + 0.5
                 self._close_idle_and_slow(wall)
             await asyncio.sleep(0 if backlog else self._pause(now_ms))
+
+    def _disturb(self, now_ms: int, wall: float) -> None:
+        """Arm what chaos has in mind, correct what is to be corrected, and see what that changes."""
+        for fault in self._chaos.due(now_ms) if self._chaos else ():
+            self._plan.add(fault, now_ms, by_chaos=True)
+        self._plan.corrections(self._market.correct, now_ms, wall)
+        versions = (self._market.version, self._plan.version)
+        if versions != self._versions:
+            self._versions = versions
+            self._streams.renew_news()
 
     def _pause(self, now_ms: int) -> float:
         due_ms = self._streams.next_due_ms()
@@ -251,22 +319,31 @@ class Sockets:
 
     def _queue(self, push: Push, payload: bytes) -> None:
         frame = text_frame(payload)
-        subscribers = self._subscribers.get(Key(push.channel, push.inst_id), {})
-        self._stats.rows_sent[push.kind] += len(subscribers)
-        for connection in subscribers:
-            connection.outbox.append(frame)
+        key = Key(push.channel, push.inst_id)
+        for connection in self._subscribers.get(key, {}):
+            if key not in connection.deaf:
+                self._stats.rows_sent[push.kind] += 1
+                connection.outbox.append(frame)
 
     # Ends
 
     def _cut(self, now_ms: int, wall: float) -> None:
         open_now = [(connection.conn_id, connection.path) for connection in self._connections.values()]
-        for conn_id, how in self._plan.cuts(open_now, now_ms, wall):
+        for conn_id, how, seconds in self._plan.cuts(open_now, now_ms, wall):
             connection = self._connections[conn_id]
+            if how == "notice":
+                connection.close_at = wall + seconds
+                self._say(connection, None, event="notice", code="64008", msg=NOTICE)
+                continue
             self._stats.closes[how] += 1
             if how == "drop":
                 connection.closing = True
                 connection.transport.abort()
             else:
+                self._close(connection, WSCloseCode.OK, b"")
+        for connection in list(self._connections.values()):
+            if connection.close_at is not None and connection.close_at <= wall and not connection.closing:
+                self._stats.closes["notice"] += 1
                 self._close(connection, WSCloseCode.OK, b"")
 
     def _close_idle_and_slow(self, wall: float) -> None:
@@ -295,6 +372,13 @@ class Sockets:
             self._close(connection, WSCloseCode.GOING_AWAY, b"")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*self._closers, return_exceptions=True), 2.0)
+
+
+def _key(arg: dict[str, Any]) -> Key:
+    """Return what an argument subscribes to."""
+    channel = str(arg.get("channel", ""))
+    named_by = {INSTRUMENTS: "instType", STATUS: ""}.get(channel, "instId")
+    return Key(channel, str(arg.get(named_by, "")))
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from services.simulator.funding import predicted_rate, settlement_state
-from services.simulator.market import DAY_MS, Candle, FundingPeriod, Instrument, Settlement
+from services.simulator.market import Candle, FundingPeriod, Instrument, Settlement
 
 INTEREST = "0.0001"
 """interestRate of crypto swaps; stock and commodity perpetuals carry 0."""
@@ -141,9 +141,6 @@ INSTRUMENT_FIELDS = (
 )
 """The fields of a live answer; most are "" for a swap."""
 
-DELISTING_NOTICE_MS = DAY_MS
-"""expTime is "" until the delisting is announced, here a day ahead."""
-
 
 def instrument_row(instrument: Instrument, at_ms: int) -> dict[str, Any]:
     """Spell one row of public/instruments; of an announced listing only four fields are filled (documented)."""
@@ -153,7 +150,7 @@ def instrument_row(instrument: Instrument, at_ms: int) -> dict[str, Any]:
         "instId": instrument.inst_id,
         "instType": instrument.inst_type,
         "listTime": str(instrument.list_ms),
-        "state": "preopen" if state == "announced" else state,
+        "state": {"announced": "preopen", "gone": "expired"}.get(state, state),
         "instIdCode": None,
         "tradeQuoteCcyList": [],
         "upcChg": [],
@@ -161,12 +158,19 @@ def instrument_row(instrument: Instrument, at_ms: int) -> dict[str, Any]:
     }
     if state == "announced":
         return row
-    return row | _contract_fields(instrument) | {"expTime": _exp_time(instrument, at_ms)}
+    return row | _contract_fields(instrument) | _what_changes(instrument, at_ms)
 
 
-def _exp_time(instrument: Instrument, at_ms: int) -> str:
-    delist = instrument.delist_ms
-    return str(delist) if delist is not None and at_ms >= delist - DELISTING_NOTICE_MS else ""
+def _what_changes(instrument: Instrument, at_ms: int) -> dict[str, Any]:
+    upcoming = [change for change in instrument.tick_changes if change.announce_ms <= at_ms < change.at_ms]
+    return {
+        "expTime": str(instrument.delist_ms) if at_ms >= instrument.exp_told_ms else "",
+        "tickSz": power_of_ten(-instrument.decimals_at(at_ms)),
+        "upcChg": [
+            {"param": "tickSz", "newValue": power_of_ten(-change.decimals), "effTime": str(change.at_ms)}
+            for change in upcoming
+        ],
+    }
 
 
 def _contract_fields(instrument: Instrument) -> dict[str, Any]:
@@ -191,6 +195,5 @@ def _contract_fields(instrument: Instrument) -> dict[str, Any]:
         "minSz": lot,
         "ruleType": "xperp" if futures else "normal",
         "settleCcy": margin,
-        "tickSz": power_of_ten(-instrument.price_decimals),
         "uly": f"{instrument.base}-{instrument.quote}",
     }

@@ -1,22 +1,26 @@
-"""What is pushed when: the schedule of both channels in simulated time, without a socket in sight."""
+"""What is pushed when: the schedule of all channels in simulated time, without a socket in sight."""
 
 import heapq
 import itertools
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 from zlib import crc32
 
 import msgspec
 
-from services.simulator.faults import Path, Push
+from services.simulator.fault import Path, Push
 from services.simulator.forming import partial_candle
 from services.simulator.funding import PROCESSING_MS
+from services.simulator.maintenance import Window, status_row
 from services.simulator.market import MINUTE_MS, Candle, Market
-from services.simulator.spelling import candle_push, candle_row, funding_row
+from services.simulator.spelling import candle_push, candle_row, funding_row, instrument_row
 
 CANDLES = "candle1m"
 FUNDING = "funding-rate"
+INSTRUMENTS = "instruments"
+STATUS = "status"
 
-PATHS: dict[str, Path] = {CANDLES: "business", FUNDING: "public"}
+PATHS: dict[str, Path] = {CANDLES: "business", FUNDING: "public", INSTRUMENTS: "public", STATUS: "public"}
 """The URL on which each channel lives; on the other one it is refused with 60018."""
 
 CONFIRM_DELAY_MS = (20, 320)
@@ -30,11 +34,11 @@ WALL_GAP_MS = 500
 SETTLED_PUSH_MS = (35, PROCESSING_MS + 500)
 """After a settlement: a push that reads `processing`, and one that reads `settled`."""
 
-Event = Literal["minute", "forming", "confirm", "funding", "settlement", "delayed"]
+Event = Literal["minute", "forming", "confirm", "funding", "settlement", "news", "delayed"]
 
 
 class Key(NamedTuple):
-    """What can be subscribed to."""
+    """What can be subscribed to; the channel `instruments` has an instType for an instId, `status` has nothing."""
 
     channel: str
     inst_id: str
@@ -47,6 +51,7 @@ class _Due(NamedTuple):
     key: Key
     activation: int
     open_ms: int
+    edition: int = 0
     push: Push | None = None
 
 
@@ -65,25 +70,33 @@ def visible_candle(market: Market, candle: Candle, inst_id: str, now_ms: int) ->
     """Return a minute as it looks at an instant."""
     if now_ms >= candle.open_ms + MINUTE_MS:
         return candle
-    return partial_candle(candle, now_ms, market.instruments[inst_id].price_decimals)
+    return partial_candle(candle, now_ms, market.instruments[inst_id].decimals_at(candle.open_ms))
 
 
 class Streams:
     """The pushes of every subscribed (channel, instrument), made once for all who subscribed."""
 
-    def __init__(self, market: Market, speed: float) -> None:
+    def __init__(self, market: Market, speed: float, windows: Sequence[Window] = ()) -> None:
         self._market = market
+        self._windows = windows
         self._gap_ms = int(WALL_GAP_MS * speed)
         self._heap: list[_Due] = []
         self._numbers = itertools.count()
         self._active: dict[Key, int] = {}
         self._minutes: dict[str, Candle | None] = {}
+        self._told_ms = 0
+        """Everything up to here has been pushed."""
+        self._edition = 0
+        """Goes up when the schedule of news is made anew."""
 
     def activate(self, key: Key, now_ms: int) -> None:
         """Begin to push a key, from an instant on."""
         if key in self._active:
             return
         self._active[key] = next(self._numbers)
+        if key.channel in {INSTRUMENTS, STATUS}:
+            self._expect_news(key, now_ms)
+            return
         if key.channel == FUNDING:
             self._at(now_ms + self._funding_gap(key, now_ms), "funding", key)
             self._expect_settlement(key, now_ms)
@@ -106,6 +119,13 @@ class Streams:
         """Bring a push back later."""
         self._at(due_ms, "delayed", key, push=push)
 
+    def renew_news(self) -> None:
+        """Look again when instruments change and maintenance begins: something was added to the schedule."""
+        self._edition += 1
+        for key in self._active:
+            if key.channel in {INSTRUMENTS, STATUS}:
+                self._expect_news(key, self._told_ms)
+
     def next_due_ms(self) -> int | None:
         """Return when something is due next."""
         return self._heap[0].due_ms if self._heap else None
@@ -119,10 +139,15 @@ class Streams:
             push = due.push or self._happen(due, now_ms)
             if push:
                 return push, due.event == "delayed"
+        self._told_ms = now_ms
         return None
 
     def snapshot(self, key: Key, now_ms: int) -> Push | None:
-        """Return what a fresh subscriber is sent at once: the forming minute, or the current funding."""
+        """Return what a fresh subscriber is sent at once: the forming minute, the current funding, the last status."""
+        if key.channel == STATUS:
+            return self._status(self._windows[-1:], now_ms) if self._windows else None
+        if key.channel == INSTRUMENTS:
+            return None
         if self._market.instruments[key.inst_id].state(now_ms) != "live":
             return None
         if key.channel == FUNDING:
@@ -131,6 +156,8 @@ class Streams:
 
     def _happen(self, due: _Due, now_ms: int) -> Push | None:
         key, open_ms = due.key, due.open_ms
+        if due.event == "news":
+            return self._news(due)
         live = self._market.instruments[key.inst_id].state(due.due_ms) == "live"
         if due.event == "confirm":
             return self._confirm(key, open_ms) if live else None
@@ -171,7 +198,7 @@ class Streams:
         if candle is None or candle.open_ms != open_ms:
             return None
         instrument = self._market.instruments[key.inst_id]
-        seen = partial_candle(candle, now_ms, instrument.price_decimals)
+        seen = partial_candle(candle, now_ms, instrument.decimals_at(open_ms))
         payload = candle_push(key.inst_id, candle_row(seen, instrument, confirmed=False))
         return Push("business", CANDLES, key.inst_id, "forming", payload)
 
@@ -180,6 +207,37 @@ class Streams:
         row = funding_row(self._market.instruments[key.inst_id], period, now_ms)
         message = {"arg": {"channel": FUNDING, "instId": key.inst_id}, "data": [row]}
         return Push("public", FUNDING, key.inst_id, "funding", msgspec.json.encode(message))
+
+    def _news(self, due: _Due) -> Push | None:
+        """Tell what changes at an instant, if this is still the schedule."""
+        if due.edition != self._edition:
+            return None
+        self._expect_news(due.key, due.due_ms)
+        if due.key.channel == STATUS:
+            return self._status([row for row in self._windows if due.due_ms in row.turning_points()], due.due_ms)
+        changed = [
+            instrument_row(instrument, due.due_ms)
+            for instrument in self._market.instruments.values()
+            if instrument.inst_type == due.key.inst_id and due.due_ms in instrument.turning_points()
+        ]
+        arg = {"channel": INSTRUMENTS, "instType": due.key.inst_id}
+        message = msgspec.json.encode({"arg": arg, "data": changed})
+        return Push("public", INSTRUMENTS, due.key.inst_id, "instruments", message)
+
+    def _status(self, windows: Sequence[Window], at_ms: int) -> Push | None:
+        message = {"arg": {"channel": STATUS}, "data": [status_row(window, at_ms) for window in windows]}
+        return Push("public", STATUS, "", "status", msgspec.json.encode(message))
+
+    def _expect_news(self, key: Key, after_ms: int) -> None:
+        """Wait for the next instant at which anything of a channel changes."""
+        if key.channel == STATUS:
+            instants = [instant for window in self._windows for instant in window.turning_points()]
+        else:
+            instruments = (row for row in self._market.instruments.values() if row.inst_type == key.inst_id)
+            instants = [instant for instrument in instruments for instant in instrument.turning_points()]
+        upcoming = min((instant for instant in instants if instant > after_ms), default=None)
+        if upcoming is not None:
+            self._at(upcoming, "news", key, edition=self._edition)
 
     def _load_minute(self, inst_id: str, open_ms: int) -> None:
         rows = self._market.candles(inst_id, open_ms, open_ms + 1)
@@ -202,7 +260,10 @@ class Streams:
         low, high = FUNDING_EVERY_MS
         return max(low + crc32(f"{key.inst_id}:{now_ms}".encode()) % (high - low), self._gap_ms)
 
-    def _at(self, due_ms: int, event: Event, key: Key, open_ms: int = 0, push: Push | None = None) -> None:
+    def _at(
+        self, due_ms: int, event: Event, key: Key, open_ms: int = 0, *, edition: int = 0, push: Push | None = None
+    ) -> None:
         activation = self._active.get(key)
         if activation is not None:
-            heapq.heappush(self._heap, _Due(due_ms, next(self._numbers), event, key, activation, open_ms, push))
+            number = next(self._numbers)
+            heapq.heappush(self._heap, _Due(due_ms, number, event, key, activation, open_ms, edition, push))

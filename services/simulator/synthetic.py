@@ -5,11 +5,21 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from services.simulator.market import DAY_MS, HOUR_MS, MINUTE_MS, Candle, FundingPeriod, Instrument, Settlement
+from services.simulator.market import (
+    DAY_MS,
+    HOUR_MS,
+    MINUTE_MS,
+    NEVER_MS,
+    Candle,
+    FundingPeriod,
+    Instrument,
+    Settlement,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,7 +62,6 @@ class _Character:
     """Median turnover of a traded minute, in quote currency."""
     quiet: float
     """Share of minutes without a trade."""
-    interval_ms: int
     crypto: bool
 
 
@@ -64,6 +73,7 @@ class SyntheticMarket:
         self._blocks: OrderedDict[tuple[str, int], Floats] = OrderedDict()
         self._instruments: dict[str, Instrument] = {}
         self._characters: dict[str, _Character] = {}
+        self._intervals: dict[str, list[tuple[int, int]]] = {}
         for index, base in enumerate(_bases(count)):
             self._add(f"{base}-USDT-SWAP", index)
         self._add_others(start_ms)
@@ -93,9 +103,9 @@ class SyntheticMarket:
             daily_move=float(dice.uniform(0.02, 0.07)),
             minute_turnover=2e6 / (index + 1) if known else float(10 ** dice.uniform(2.5, 5)),
             quiet=0.0 if known else quiet,
-            interval_ms=INTERVAL_HOURS[index % len(INTERVAL_HOURS)] * HOUR_MS,
             crypto=fields.get("category", "1") == "1",
         )
+        self._intervals[inst_id] = [(0, INTERVAL_HOURS[index % len(INTERVAL_HOURS)] * HOUR_MS)]
         exponent = 2 if inverse else known[1] if known else round(math.log10(200 / price))
         listed = (FIRST_DAY + int(dice.integers(LISTING_DAYS))) * DAY_MS
         contract = {"list_ms": listed, "rate_cap": 0.00375 if known else 0.015} | fields
@@ -136,24 +146,56 @@ class SyntheticMarket:
         """Return the last `limit` minutes in [begin, end)."""
         return self.candles(inst_id, max(begin_ms, -(-end_ms // MINUTE_MS) * MINUTE_MS - limit * MINUTE_MS), end_ms)
 
+    def list_instrument(self, inst_id: str, list_ms: int, announce_ms: int) -> None:
+        """Add an instrument that is listed later: a linear crypto swap, announced as `preopen` before."""
+        self._add(inst_id, 0, list_ms=list_ms, announce_ms=announce_ms)
+
+    def change_interval(self, inst_id: str, from_ms: int, interval_ms: int) -> int:
+        """Let settlements be on the multiples of another interval, from the next settlement on; returns its instant.
+
+        Raises ValueError where a change that comes later was made already.
+        """
+        if from_ms <= self._intervals[inst_id][-1][0]:
+            raise ValueError(f"{inst_id} changes its interval later already; give them in order")
+        effective = self._next_settlement(inst_id, from_ms - 1)
+        self._intervals[inst_id].append((effective, interval_ms))
+        return effective
+
     def settlements(self, inst_id: str, begin_ms: int, end_ms: int) -> list[Settlement]:
         """Return the settlements in [begin, end), on the UTC multiples of the interval."""
-        interval = self._characters[inst_id].interval_ms
-        first = -(-max(begin_ms, self._instruments[inst_id].list_ms + 1) // interval) * interval
-        return [Settlement(time, self._rate(inst_id, time)) for time in range(first, end_ms, interval)]
+        found = []
+        at = self._next_settlement(inst_id, max(begin_ms, self._instruments[inst_id].list_ms + 1) - 1)
+        while at < end_ms:
+            found.append(Settlement(at, self._rate(inst_id, at)))
+            at = self._next_settlement(inst_id, at)
+        return found
 
     def funding_period(self, inst_id: str, at_ms: int) -> FundingPeriod:
         """Return the period around an instant."""
-        interval = self._characters[inst_id].interval_ms
-        began = at_ms // interval * interval
+        began = self._last_settlement(inst_id, at_ms)
+        upcoming = self._next_settlement(inst_id, at_ms)
         known = began > self._instruments[inst_id].list_ms
         return FundingPeriod(
             began,
-            began + interval,
-            began + 2 * interval,
+            upcoming,
+            self._next_settlement(inst_id, upcoming),
             Settlement(began, self._rate(inst_id, began)) if known else None,
-            self._rate(inst_id, began + interval),
+            self._rate(inst_id, upcoming),
         )
+
+    def _next_settlement(self, inst_id: str, after_ms: int) -> int:
+        """Return the first settlement after an instant; the one at which an interval changes is of the old one."""
+        regimes = self._intervals[inst_id]
+        for (start, interval), (end, _) in pairwise([*regimes, (NEVER_MS, 0)]):
+            candidate = (max(after_ms, start) // interval + 1) * interval
+            if candidate <= end:
+                return candidate
+        raise AssertionError("the last regime never ends")  # pragma: no cover
+
+    def _last_settlement(self, inst_id: str, at_ms: int) -> int:
+        """Return the last settlement up to an instant."""
+        start, interval = next(regime for regime in reversed(self._intervals[inst_id]) if regime[0] <= at_ms)
+        return max(start, at_ms // interval * interval)
 
     def _rate(self, inst_id: str, funding_ms: int) -> float:
         """Return a settled rate: a third rest at the interest rate, the others follow the coin's mood of some days."""

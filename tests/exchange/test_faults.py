@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from services.simulator.faults import BadFaultError, FaultPlan, Push, read_faults
+from services.simulator.fault import Asked, Push, Reply
+from services.simulator.faults import BadFaultError, read_faults
+from services.simulator.plan import FaultPlan
 
 NOW = 1_000_000
 CONFIRM = Push("business", "candle1m", "ADA-USDT-SWAP", "confirm", b'{"confirm":1}')
@@ -19,6 +21,10 @@ def plan(*faults):
 
 def sent(made, push, now_ms=NOW, wall=0.0):
     return [(delivery.delay_ms, delivery.payload) for delivery in made.deliveries(push, now_ms, wall)]
+
+
+def answered(made, endpoint):
+    return made.reply(Asked(endpoint, None, NOW), Reply(200, b'{"code":"0","data":[]}', "application/json", "0"), 0.0)
 
 
 GENUINE = [(0, CONFIRM.payload)]
@@ -91,25 +97,25 @@ def test_connections_are_cut_once_or_as_long_as_it_lasts():
     once = plan({"kind": "drop", "path": "business", "count": 1})
     lasting = plan({"kind": "close", "duration": 1})
 
-    assert [once.cuts(connections, NOW + after, 0.0) for after in (0, 1)] == [[("b", "drop")], []]
-    assert lasting.cuts(connections, NOW, 0.0) == [("a", "close"), ("b", "close"), ("c", "close")]
-    assert lasting.cuts([("d", "public")], NOW + 999, 0.0) == [("d", "close")]
+    assert [once.cuts(connections, NOW + after, 0.0) for after in (0, 1)] == [[("b", "drop", 0)], []]
+    assert lasting.cuts(connections, NOW, 0.0) == [("a", "close", 0), ("b", "close", 0), ("c", "close", 0)]
+    assert lasting.cuts([("a", "public"), ("d", "public")], NOW + 999, 0.0) == [("d", "close", 0)]
     assert lasting.cuts([("e", "public")], NOW + 1_000, 0.0) == []
 
 
 def test_requests_fail_by_endpoint():
     made = plan({"kind": "http_error", "endpoint": "market/candles", "status": 502, "html": True})
 
-    assert made.reply("/api/v5/market/history-candles", None, NOW, 0) is None
-    reply = made.reply("/api/v5/market/candles", None, NOW, 0)
+    assert answered(made, "/api/v5/market/history-candles").code == "0"
+    reply = answered(made, "/api/v5/market/candles")
     assert (reply.status, reply.content_type) == (502, "text/html")
-    assert made.reply("/api/v5/market/candles", None, NOW, 0) is None
+    assert answered(made, "/api/v5/market/candles").code == "0"
 
 
 def test_rate_limits_travel_under_either_status():
     made = plan({"kind": "rate_limit", "count": 4})
 
-    replies = [made.reply("/api/v5/public/time", None, NOW, 0) for _ in range(4)]
+    replies = [answered(made, "/api/v5/public/time") for _ in range(4)]
 
     assert sorted(reply.status for reply in replies) == [200, 200, 429, 429]
     assert {json.loads(reply.body)["code"] for reply in replies} == {"50011"}
@@ -136,7 +142,7 @@ def test_an_instant_may_be_an_iso_time():
     made = FaultPlan()
     made.add(fault, NOW)
 
-    assert [made.cuts([("a", "public")], now, 0.0) for now in (1_199_999, 1_200_000)] == [[], [("a", "drop")]]
+    assert [made.cuts([("a", "public")], now, 0.0) for now in (1_199_999, 1_200_000)] == [[], [("a", "drop", 0)]]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +151,7 @@ def test_an_instant_may_be_an_iso_time():
         ("{", "not a fault"),
         ('{"kind": "drop", "speling": 1}', "speling"),
         ('{"kind": "explode"}', "no fault is called 'explode'"),
-        ('{"kind": "drop", "instId": "ADA-USDT-SWAP"}', "filter by `path`"),
+        ('{"kind": "drop", "instId": "ADA-USDT-SWAP"}', "does not take `instId`; it takes `path`"),
         ('{"kind": "silence"}', "duration"),
         ('{"kind": "drop", "at": "tomorrow"}', "ISO"),
     ],

@@ -7,7 +7,8 @@ from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 
 from services.simulator.clock import SimulatedClock
-from services.simulator.faults import FaultPlan
+from services.simulator.life import LivingMarket
+from services.simulator.plan import FaultPlan
 from services.simulator.sockets import Sockets
 from services.simulator.stats import Stats
 from services.simulator.synthetic import SyntheticMarket
@@ -18,7 +19,7 @@ NOW = 1_795_000_030_000
 @pytest.fixture
 async def served():
     """Serve one client; gives the port, the connection on its side, and the client's socket."""
-    sockets = Sockets(SyntheticMarket(2, 1, NOW), SimulatedClock(NOW), FaultPlan(), Stats())
+    sockets = Sockets(LivingMarket(SyntheticMarket(2, 1, NOW)), SimulatedClock(NOW), FaultPlan(), Stats())
     async with TestClient(TestServer(sockets.app())) as client, client.ws_connect("/ws/v5/public") as socket:
         pump = asyncio.create_task(sockets.pump())
         (connection,) = sockets._connections.values()

@@ -5,12 +5,12 @@ import json
 import subprocess
 import sys
 import urllib.request
-from contextlib import asynccontextmanager
 
 import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.exchange.wire import args, connected, events, frames, send
 from tests.support.simulator import ROOT, Simulator
 
 MINUTE = 60_000
@@ -22,51 +22,6 @@ def sim():
     """Ten swaps; a simulated minute takes a second."""
     with Simulator.start(symbols=10, seed=5, start="2026-01-10T07:50:00", speed=60) as running:
         yield running
-
-
-@asynccontextmanager
-async def connected(sim, path):
-    """Connect, trying again where the limit of three connects a second refuses."""
-    for _ in range(60):
-        try:
-            socket = await websockets.connect(f"{sim.ws_url}/{path}", ssl=sim.ssl_context, ping_interval=None)
-            break
-        except InvalidStatus as error:
-            if error.response.status_code != 429:
-                raise
-            await asyncio.sleep(0.05)
-    async with socket:
-        yield socket
-
-
-def args(channel, *inst_ids):
-    return [{"channel": channel, "instId": inst_id} for inst_id in inst_ids]
-
-
-async def send(socket, op, arguments, **fields):
-    await socket.send(json.dumps({"op": op, "args": arguments, **fields}))
-
-
-async def frames(socket, seconds):
-    """Collect what arrives in so many seconds."""
-    received = []
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                received.append(json.loads(await socket.recv()))
-    except TimeoutError:
-        return received
-
-
-async def events(socket, count):
-    """Collect so many answers to operations, leaving pushes out."""
-    received = []
-    async with asyncio.timeout(5):
-        while len(received) < count:
-            frame = json.loads(await socket.recv())
-            if "event" in frame:
-                received.append(frame)
-    return received
 
 
 async def test_each_argument_is_acknowledged_with_id_and_connection(sim):

@@ -148,7 +148,11 @@ class Simulator:
 
     def fault(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Arm a fault now; fields as in a faults file (`instId`, `path`, `duration`, `count` ...)."""
-        return self._request("/sim/faults", json.dumps({"kind": kind, **fields}).encode())
+        return self.post("/sim/faults", {"kind": kind, **fields})
+
+    def post(self, path: str, content: Any) -> Any:
+        """Tell the simulator something as JSON; returns what it says, also where it refuses."""
+        return self._request(path, json.dumps(content).encode())
 
     def faults(self) -> list[dict[str, Any]]:
         """Return what the faults did so far."""

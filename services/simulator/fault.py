@@ -1,0 +1,101 @@
+"""What a fault is: the script of one, and what it acts upon."""
+
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Path = Literal["public", "business"]
+PushType = Literal["forming", "confirm", "funding", "instruments", "status"]
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"inst_id": "instId"}):
+    """One scripted fault, as written in JSON; None stands for what the kind does by default."""
+
+    kind: str
+    at: int | str | None = None
+    """Simulated time, ms or ISO; None: at once."""
+    duration: float | None = None
+    """Seconds, on `clock`."""
+    clock: Literal["sim", "wall"] = "sim"
+    """The clock that `duration` runs on: the exchange's or the host's."""
+    count: int | None = None
+    path: Path | None = None
+    endpoint: str | None = None
+    """The end of a REST path, e.g. `market/candles`."""
+    inst_id: str | None = None
+    delay: float | None = None
+    """Seconds by which something is late: simulated for what concerns minutes, on `clock` for what is slow."""
+    variant: str | None = None
+    """Which way of going wrong, for kinds that know several."""
+    status: int | None = None
+    """http_error: the HTTP status."""
+    html: bool = False
+    """http_error: an HTML page as a proxy sends it, instead of the exchange's JSON."""
+    where: Literal["push", "rest"] | None = None
+    """For kinds that exist on both: in pushes (the default) or in answers over REST."""
+
+
+class Push(NamedTuple):
+    """A message about to leave, to everybody who subscribed to it."""
+
+    path: Path
+    channel: str
+    inst_id: str
+    """The instType for the channel `instruments`, nothing for `status`."""
+    kind: PushType
+    payload: bytes
+
+
+class Delivery(NamedTuple):
+    """What really leaves, and how many simulated ms late."""
+
+    delay_ms: int
+    payload: bytes
+
+
+class Asked(NamedTuple):
+    """A request as a fault sees it."""
+
+    endpoint: str
+    inst_id: str | None
+    now_ms: int
+    sequence: int = 1
+    """The number of this answer among those that the fault changed."""
+    seconds: float = 0.0
+    """The fault's `delay` in wall seconds."""
+
+
+class Reply(NamedTuple):
+    """An answer to a request."""
+
+    status: int
+    body: bytes
+    content_type: str
+    code: str
+    after: float = 0.0
+    """Wall seconds until it leaves; infinity: it never does."""
+
+
+class Outcome(NamedTuple):
+    """How a subscription really goes."""
+
+    answer: Literal["ack", "error", "nothing"] = "ack"
+    data: Literal["flows", "withheld", "none"] = "flows"
+    """withheld: it counts as subscribed, but nothing comes; none: it was never made."""
+
+
+def begin_ms(fault: Fault, now_ms: int) -> int:
+    """Return the simulated instant at which a fault begins."""
+    return now_ms if fault.at is None else instant_ms(fault.at)
+
+
+def instant_ms(at: int | str) -> int:
+    """Read ms or an ISO time, UTC unless it says otherwise. Raises ValueError."""
+    if isinstance(at, int):
+        return at
+    try:
+        instant = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise ValueError(f"`at` is neither ms nor an ISO time: {at!r}") from error
+    return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)
