@@ -17,13 +17,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from launch.stack import SERVICES, Stack, clear
+from launch.stack import SERVICES, Stack, StackError, clear
+from launch.systems import subscribed
 from shared.command import run
 
 FOLDER = Path(".run/load")
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CLOSE_DEADLINE_SECONDS = 90.0
+_SUBSCRIBE_DEADLINE_SECONDS = 120.0
 
 console = Console()
 
@@ -60,6 +62,15 @@ def watch(stack: Stack, minutes: float) -> dict[str, Use]:
             uses[name].seconds = processor_seconds(pid) - began[name]
             uses[name].memory = max(uses[name].memory, resident_bytes(pid))
     return uses
+
+
+def wait_until_subscribed(stack: Stack, members: int) -> None:
+    """Wait until every member's candles and funding are subscribed to. Raises `StackError`."""
+    deadline = time.monotonic() + _SUBSCRIBE_DEADLINE_SECONDS
+    while (there := subscribed(stack)) < members:
+        if time.monotonic() > deadline:
+            raise StackError(f"only {there} of {members} members are subscribed to")
+        time.sleep(0.2)
 
 
 def _worker(pid: int) -> int:
@@ -121,7 +132,7 @@ def main(
     clear(FOLDER)
     settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": str(backfill_days)}
     with Stack(FOLDER, settings, simulator=["--symbols", str(symbols), "--seed", "1"]) as stack:
-        time.sleep(15)
+        wait_until_subscribed(stack, symbols)
         begin = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
         uses = watch(stack, minutes)
         end = datetime.now(UTC).replace(second=0, microsecond=0)

@@ -5,9 +5,7 @@ follows the rest live: rankings, a midnight, a conversion. Then every recorded m
 independent reader of the bins and by pyqlib itself.
 """
 
-import json
 import random
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,9 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from launch.recording import MINUTE_MS, Recorded, UnusableRecordingError, read_recording
-from launch.stack import ROOT, StackError, clear
+from launch.stack import StackError, clear
 from launch.systems import ComposeSystem, LocalSystem, System
 from launch.verify import Counts, Spans, membership, spans_wrong, verify, wanted_minutes
+from launch.verify_qlib import UnreadableQlibError, judge_in_research
 from shared.command import run
 
 FOLDER = Path(".run/replay")
@@ -206,20 +205,6 @@ def _published(system: System, row: Mapping[str, Any]) -> bool:
 _RATE_TOLERANCE = 1e-12
 
 
-def judge_by_qlib(chosen: Plan, qlib_dir: Path, wanted: Mapping[str, int], wanted_file: Path) -> Counts | None:
-    """Ask the real pyqlib, in its own environment; None where that environment is not there."""
-    python = ROOT / ".venv-research" / "bin" / "python"
-    if not python.exists():
-        return None
-    wanted_file.write_text(json.dumps(dict(wanted)))
-    command = [str(python), "-m", "launch.verify_qlib", str(qlib_dir), str(chosen.data.resolve()), str(wanted_file)]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
-    lines = answer.stdout.strip().splitlines()
-    if not lines:
-        raise ReplayError(f"pyqlib could not read the data:\n{answer.stderr[-2000:]}")
-    return Counts(**json.loads(lines[-1]))
-
-
 def show(judges: Mapping[str, Counts]) -> None:
     """Print the counts side by side."""
     table = Table(title="recorded minutes against Qlib", title_justify="left")
@@ -249,7 +234,7 @@ def replay(chosen: Plan, recording: Mapping[str, Recorded], folder: Path, *, kil
     wanted = wanted_minutes(members, recording)
     bins = verify(running.qlib_dir, recording, wanted)
     judges = {"bins": replace(bins, spans_wrong=spans_wrong(running.qlib_dir, members))}
-    if (by_qlib := judge_by_qlib(chosen, running.qlib_dir, wanted, folder / "wanted.json")) is not None:
+    if (by_qlib := judge_in_research(running.qlib_dir, chosen.data, wanted, folder / "wanted.json")) is not None:
         judges["pyqlib"] = by_qlib
     show(judges)
     if strangers := sorted(set(recording) - set(wanted)):
@@ -282,7 +267,7 @@ def main(
             f"to {chosen.end:%F %H:%M} UTC at {chosen.speed:.0f} times the speed; universe of {chosen.top_n}"
         )
         same = replay(chosen, recording, folder, kill=kill, compose=compose)
-    except (UnusableRecordingError, StackError, ReplayError) as error:
+    except (UnusableRecordingError, UnreadableQlibError, StackError, ReplayError) as error:
         # A path is not broken where the window ends: it is to be copied.
         console.print(f"[red]replay failed:[/red] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(2) from None

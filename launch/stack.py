@@ -39,6 +39,8 @@ _OF_THE_SYSTEM = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FI
 _STOP_SECONDS = 30
 """Enough for the writer's last flush on a slow disk; a stop usually takes a second."""
 _UP_SECONDS = 30.0
+_ANSWER_SECONDS = 15.0
+"""Days of true minutes in one answer, on a busy machine."""
 _LONGEST_SOCKET_PATH = 100
 """Unix sockets take 107 bytes; supervisord appends its process id to a temporary one."""
 
@@ -178,6 +180,11 @@ class Stack:
     def ask_simulator(self, path: str) -> Any:
         """Return what the simulator answers to a GET. Raises `OSError`, also for an error status."""
         return _get_json(self.simulator_url + path, ssl.create_default_context(cafile=str(self.ca_file)))
+
+    def tell_simulator(self, path: str, body: Any) -> Any:
+        """Return what the simulator answers to a POST of JSON. Raises `OSError`, also for an error status."""
+        request = urllib.request.Request(self.simulator_url + path, data=json.dumps(body).encode())  # noqa: S310 - ours
+        return _get_json(request, ssl.create_default_context(cafile=str(self.ca_file)))
 
     # --- Up and down
 
@@ -443,9 +450,10 @@ def tail(path: Path, lines: int = 10) -> str:
         return "(no log)"
 
 
-def _get_json(url: str, context: ssl.SSLContext | None = None) -> Any:
+def _get_json(url: str | urllib.request.Request, context: ssl.SSLContext | None = None) -> Any:
     try:
-        with urllib.request.urlopen(url, timeout=5, context=context) as answer:  # noqa: S310 - our own addresses
+        with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS, context=context) as answer:  # noqa: S310 - our own
             return json.loads(answer.read())
     except (HTTPException, ValueError) as error:  # cut off in the middle of an answer
-        raise OSError(f"{url} answered nonsense: {error}") from error
+        where = url if isinstance(url, str) else url.full_url
+        raise OSError(f"{where} answered nonsense: {error}") from error

@@ -98,9 +98,8 @@ class LocalSystem(System):
         return found
 
     def subscribed(self) -> int:
-        """Return how many symbols are subscribed to on every channel, as the simulator counts them."""
-        channels = self.stack.ask_simulator("/sim/stats")["subscriptions_now"]
-        return min((int(channels.get(channel, 0)) for channel in ("candle1m", "funding-rate")), default=0)
+        """Return how many symbols are subscribed to on every channel."""
+        return subscribed(self.stack)
 
     def _beat(self, service: str) -> dict[str, Any]:
         """Return what a service said last, nothing if that is long ago."""
@@ -144,6 +143,12 @@ class LocalSystem(System):
             self.stack.stop_program(service)
         command = [sys.executable, "-m", "services.converter", "--once"]
         subprocess.run(command, cwd=self.stack.directory, env=self.stack.env, check=True)  # noqa: S603 - ours
+
+
+def subscribed(stack: Stack) -> int:
+    """Return how many symbols are subscribed to on every channel, as the simulator counts them."""
+    channels = stack.ask_simulator("/sim/stats")["subscriptions_now"]
+    return min(int(channels.get(channel, 0)) for channel in ("candle1m", "funding-rate"))
 
 
 class ComposeSystem(System):

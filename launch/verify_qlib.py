@@ -4,8 +4,10 @@ WANTED is a JSON file: symbol → Unix ms up to which its minutes are wanted. Pr
 """
 
 import json
+import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,32 @@ import numpy as np
 
 from launch.recording import PRICES_AND_VOLUME, Recorded, read_recording
 from launch.verify import Counts
+
+ROOT = Path(__file__).resolve().parents[1]
+RESEARCH_PYTHON = ROOT / ".venv-research" / "bin" / "python"
+
+
+class UnreadableQlibError(Exception):
+    """pyqlib could not read the data; the text is what it said."""
+
+
+def judge_in_research(
+    qlib_dir: Path, recording_dir: Path, wanted_until: Mapping[str, int], wanted_file: Path
+) -> Counts | None:
+    """Ask the real pyqlib, in its own environment; None where that environment is not there.
+
+    Raises `UnreadableQlibError`.
+    """
+    if not RESEARCH_PYTHON.exists():
+        return None
+    wanted_file.write_text(json.dumps(dict(wanted_until)))
+    folders = [str(path.resolve()) for path in (qlib_dir, recording_dir, wanted_file)]
+    command = [str(RESEARCH_PYTHON), "-m", "launch.verify_qlib", *folders]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    lines = answer.stdout.strip().splitlines()
+    if not lines:
+        raise UnreadableQlibError(f"pyqlib could not read the data:\n{answer.stderr[-2000:]}")
+    return Counts(**json.loads(lines[-1]))
 
 
 def main(qlib_dir: str, recording_dir: str, wanted_file: str) -> int:

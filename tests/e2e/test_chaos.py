@@ -1,0 +1,35 @@
+"""Everything goes wrong at once, small: processes, Redis, disk, sockets and answers, and not a minute is lost."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.invariant(7)
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_doubled_or_wrong_after_a_minute_of_chaos(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "launch.chaos", "--seed", "4", "--minutes", "0.75", "--rate", "1.2"),
+            *("--symbols", "12", "--members", "8", "--speed", "300", "--backfill-days", "2"),
+            *("--report", report, "--folder", tmp_path / "run"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr[-3000:]
+    told = json.loads(report.read_text())
+    assert told["compared"]["candles"] > 8 * 2 * 1440
+    assert sum(told["happened"].values()) > 20
+    assert {kind.split()[0] for kind in told["happened"]} > {"kill", "stop", "redis"}
+    assert not any(told["wrong"].values())
