@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from services.converter import metrics
-from services.converter.convert import NothingToConvertError, Report, convert
+from services.converter.convert import NothingToConvertError, Report, convert, late_days
 from services.converter.convert import Progress as TellProgress
 from services.converter.settings import ConverterSettings
 from shared.bus import Bus, BusError
 from shared.command import run
 from shared.durable import BusyError
 from shared.grid import floor_day
+from shared.ledger import account, from_text
 from shared.log import setup_logging
 from shared.schedule import daily_at, every, firings
 from shared.service import Service, running, wait_for_clock
@@ -31,6 +32,8 @@ log = structlog.get_logger()
 _LOOK_AGAIN_SECONDS = 1.0
 _HISTORY_PATIENCE_SECONDS = 900.0
 """Longer than a rate limit or a maintenance usually lasts."""
+_HEALING_PATIENCE_SECONDS = 300.0
+"""A lost hour of 50 symbols is healed in seconds; a hole that stays open for longer must not hold the others up."""
 
 
 class Converter:
@@ -52,6 +55,8 @@ class Converter:
             group.create_task(self._daily())
             if self.settings.convert_every:
                 group.create_task(self._often())
+            if self.settings.patch_every:
+                group.create_task(self._patch())
 
     async def _wait_for_history(self) -> None:
         """Hold the very first conversion back until the history is there: it fixes the calendar's origin.
@@ -88,12 +93,34 @@ class Converter:
             if mark is not None:
                 await self._convert(mark)
 
+    async def _patch(self) -> None:
+        """Bring rows that came late into Qlib soon, not only with the next day."""
+        while await self.service.pause(self.settings.patch_every):
+            async with self._one_at_a_time:
+                found = await asyncio.to_thread(late_days, self.settings.data_dir, self.settings.qlib_dir)
+            if found is not None and found[1]:
+                log.info("late rows", symbol_days=found[1])
+                metrics.LATE.inc(found[1])
+                await self._convert(found[0])
+
     async def _convert_day(self, midnight: datetime) -> None:
-        """Convert up to a midnight once the writer has stored everything before it; the clock alone says nothing."""
+        """Convert up to a midnight once the writer has stored everything before it; the clock alone says nothing.
+
+        Holes that are being healed are waited for a while; what comes later is patched in.
+        """
+        began = time.monotonic()
         while True:
             mark = (await self.service.until_bus_answers(self.service.bus.watermarks)).get("written_until")
             if mark is not None and mark >= midnight:
-                break
+                missing = await self._missing_before(midnight)
+                if not missing or time.monotonic() - began > _HEALING_PATIENCE_SECONDS:
+                    break
+                self.service.health.details["waiting"] = (
+                    f"for {missing} minutes before {midnight:%Y-%m-%d} to be healed"
+                )
+                if not await self.service.pause(_LOOK_AGAIN_SECONDS):
+                    return
+                continue
             self.service.health.details["waiting"] = (
                 f"for the writer to pass {midnight:%Y-%m-%d %H:%M}; it has stored until {mark or 'nothing yet'}"
             )
@@ -101,6 +128,14 @@ class Converter:
                 return
         self.service.health.details.pop("waiting", None)
         await self._convert(midnight)
+
+    async def _missing_before(self, midnight: datetime) -> int:
+        """Return how many minutes of the day before the ledger cannot account for yet."""
+        day = midnight.date() - timedelta(days=1)
+        texts = (await self.service.until_bus_answers(lambda: self.service.bus.ledger([day])))[day]
+        missing = account(((day, from_text(text)) for text in texts.values()), midnight).missing
+        metrics.MISSING.set(missing)
+        return missing
 
     async def _convert(self, until: datetime) -> None:
         began = time.monotonic()

@@ -95,6 +95,20 @@ def convert(
         return _convert(data_dir, QlibStore(qlib_dir), until=until, rebuild=rebuild, progress=progress)
 
 
+def late_days(data_dir: Path, qlib_dir: Path) -> tuple[datetime, int] | None:
+    """Return up to when Qlib reaches, and how many of its whole symbol days changed on disk since; None before Qlib.
+
+    Rows that were healed, corrected or settled late are why: converting up to the same instant patches them in.
+    """
+    calendar = QlibStore(qlib_dir).calendar(FREQUENCIES[0])
+    if calendar is None:
+        return None
+    origin, end = calendar[0], calendar[0] + calendar[1] * MINUTE
+    dirty = dirty_days(scan(data_dir), read_manifest(qlib_dir), end)
+    whole = [day for days in dirty.values() for day in days if origin <= day_start(day) <= end - DAY]
+    return end, len(whole)
+
+
 def _convert(data_dir: Path, store: QlibStore, *, until: datetime | None, rebuild: bool, progress: Progress) -> Report:
     if not any((store.root / "calendars").glob("*.txt")):
         # A first run that died: without an origin the positions in its bins mean nothing.

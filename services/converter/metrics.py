@@ -11,3 +11,5 @@ CONVERTED_UNTIL = Gauge("qlib_crypto_converter_converted_until_seconds", "Waterm
 LEFT_OUT = Gauge(
     "qlib_crypto_converter_left_out_days", "Raw days before the calendar's origin; --rebuild takes them in"
 )
+LATE = Counter("qlib_crypto_converter_late_days_total", "Symbol days patched since rows of them came late")
+MISSING = Gauge("qlib_crypto_converter_missing_minutes", "Minutes of the newest converted day that were still missing")

@@ -19,6 +19,12 @@ class ConverterSettings(CommonSettings):
     convert_every: Annotated[
         int, Field(ge=0, description="Seconds between conversions for fresher data; 0: once a day only")
     ] = 0
+    patch_every: Annotated[
+        int,
+        Field(
+            ge=0, description="Seconds between looks for late rows of days that are in Qlib; 0: the daily conversion"
+        ),
+    ] = 60
     converter_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9104
 
     @field_validator("convert_at", mode="before")

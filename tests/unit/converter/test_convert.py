@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.converter.convert import NothingToConvertError, convert
+from services.converter.convert import NothingToConvertError, convert, late_days
 from shared.dataset import Partition, day_digest, day_folder
 from shared.durable import BusyError
 from shared.grid import DAY, day_start
@@ -234,6 +234,20 @@ def test_rows_that_came_late_are_patched_at_their_place(raw, qlib, tmp_path):
 
     assert values(qlib, "BTC_USDT", "open")[minute(150)] == 7.0 + 150 % 97
     assert tree(qlib) == rebuilt(raw, tmp_path / "fresh")
+
+
+def test_days_that_changed_since_they_were_converted_are_late(raw, qlib):
+    assert late_days(raw, qlib) is None
+    store(raw, some_minutes("BTC_USDT", range(2880)))
+    convert(raw, qlib, until=MIDNIGHT + DAY)
+    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 0)  # the second day is not in Qlib yet, so not late
+
+    store(raw, [a_candle("BTC_USDT", minute(5), 7.0, receive_time=minute(9999)), a_candle("ETH_USDT", minute(5))])
+
+    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 2)
+    convert(raw, qlib, until=MIDNIGHT + DAY)
+    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 0)
+    assert values(qlib, "BTC_USDT", "open")[minute(5)] == 7.0
 
 
 def test_funding_that_came_late_reaches_every_bar_it_concerns(raw, qlib, tmp_path):
