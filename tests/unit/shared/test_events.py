@@ -73,6 +73,35 @@ def test_an_undecodable_entry_names_the_field(change, named):
 
 
 @pytest.mark.invariant(12)
+@pytest.mark.parametrize("field", ["open_time", "receive_time"])
+@pytest.mark.parametrize("naive", ["2025-04-05T00:00:00", "2025-04-05 12:00:00.5"])
+def test_a_time_without_a_zone_is_undecodable_and_named(field, naive):
+    """Invariant 12: it could mean any of some 24 instants."""
+    with pytest.raises(UndecodableError, match=rf"candle: {field}: .* has no time zone"):
+        decode(encode(a_candle()) | {field: naive})
+
+
+@pytest.mark.invariant(12)
+def test_a_time_without_a_zone_inside_of_a_ranking_is_undecodable_too():
+    fields = encode(a_ranking("BTC_USDT"))
+
+    with pytest.raises(UndecodableError, match=r"ranking: funding_time: .* has no time zone"):
+        decode(fields | {"ranks": fields["ranks"].replace("T08:00:00Z", "T08:00:00")})
+
+
+def test_a_time_of_another_zone_is_brought_to_utc():
+    decoded = decode(encode(a_candle()) | {"open_time": "2025-04-05T02:00:00+02:00"})
+
+    assert repr(decoded) == repr(a_candle())
+
+
+@pytest.mark.invariant(12)
+def test_a_time_that_leaves_the_calendar_in_utc_is_undecodable():
+    with pytest.raises(UndecodableError, match="open_time"):
+        decode(encode(a_candle()) | {"open_time": "0001-01-01T00:00:00+10:00"})
+
+
+@pytest.mark.invariant(12)
 @pytest.mark.parametrize("absent", ["symbol", "close", "open_time", "receive_time"])
 def test_an_entry_with_a_missing_field_names_it(absent):
     fields = encode(a_candle())
