@@ -189,6 +189,7 @@ async def _keep_beating(service: Service) -> None:
             beaten=datetime.now(UTC),
             exchange_time=service.clock.now() if service.clock.measured else None,
             details=service.health.details,
+            problems=service.health.problems,
         )
         try:
             await service.bus.beat(beat, TTL_SECONDS)

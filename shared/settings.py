@@ -69,7 +69,7 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
 
 
 #: Settings whose value may hold a password: named, never shown.
-_SECRET = frozenset({"REDIS_URL"})
+_SECRET = frozenset({"ALERT_URLS", "REDIS_URL"})
 
 
 def _stop(error: ValidationError) -> NoReturn:

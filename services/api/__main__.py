@@ -9,10 +9,14 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 
+from services.api.alerts import Watch
 from services.api.app import create_app
+from services.api.conditions import Thresholds
 from services.api.settings import ApiSettings
 from services.api.snapshot import Sources, redis_name
 from services.api.status import Limits
+from services.api.targets import targets
+from services.api.telling import Patience
 from shared.command import run
 from shared.service import Service, running
 from shared.settings import read_settings
@@ -21,6 +25,10 @@ log = structlog.get_logger()
 
 _LAST_ANSWERS_SECONDS = 3
 """How long a stop waits for answers under way; a request takes no longer, unless the disk is slow."""
+
+
+_SETTLED = 5
+"""A told condition must be away so many times as long as it must last before it is told."""
 
 
 class _Server(uvicorn.Server):
@@ -65,8 +73,9 @@ async def _answer(service: Service, settings: ApiSettings, listener: socket.sock
         convert_every=settings.convert_every,
         convert_at=settings.convert_at,
     )
+    watch = _watch(sources, limits, settings)
     config = uvicorn.Config(
-        create_app(sources, limits),
+        create_app(sources, limits, watch),
         log_config=None,  # through structlog, like everything
         log_level="warning",
         access_log=False,
@@ -78,12 +87,30 @@ async def _answer(service: Service, settings: ApiSettings, listener: socket.sock
     service.health.started = True
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve(sockets=[listener]))
+        group.create_task(watch.run(service))
         await service.stop.wait()
         server.should_exit = True
 
 
+def _watch(sources: Sources, limits: Limits, settings: ApiSettings) -> Watch:
+    thresholds = Thresholds(
+        late=limits,
+        symbol_minutes=settings.alert_symbol_minutes,
+        free_share=settings.alert_disk_free / 100,
+    )
+    patience = Patience(
+        after_seconds=settings.alert_after,
+        again_seconds=settings.alert_again * 3600,
+        settled_seconds=_SETTLED * settings.alert_after,
+    )
+    told = targets(settings.alert_urls.get_secret_value())
+    return Watch(sources, thresholds, patience, told, every_seconds=settings.alert_every)
+
+
 def main() -> None:
     """Answer "is it healthy?" over HTTP: status, lag, universe, datasets, metrics. Read only; docs at /docs.
+
+    Tells whoever is named in ALERT_URLS what is wrong, without being asked.
 
     Settings come from the environment and `.env`; see .env.example.
     """

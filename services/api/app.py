@@ -1,7 +1,9 @@
 """Wire the questions to where the answers come from."""
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
+from services.api.alerts import Watch
 from services.api.datasets import DiskReader
 from services.api.routes import router
 from services.api.snapshot import Sources
@@ -10,11 +12,12 @@ from services.api.status import Limits
 _DESCRIPTION = "Is it healthy? Lag, freshness, universe and data of qlib-crypto. Read only."
 
 
-def create_app(sources: Sources, limits: Limits | None = None) -> FastAPI:
-    """Return the application over some sources."""
-    app = FastAPI(title="qlib-crypto", description=_DESCRIPTION)
+def create_app(sources: Sources, limits: Limits | None = None, watch: Watch | None = None) -> FastAPI:
+    """Return the application over some sources. Its /docs needs no internet."""
+    app = FastAPIOffline(title="qlib-crypto", description=_DESCRIPTION)
     app.state.sources = sources
     app.state.limits = limits or Limits()
+    app.state.watch = watch or Watch(sources)
     app.state.disk = DiskReader(sources.data_dir, sources.qlib_dir)
     app.include_router(router)
     return app

@@ -48,11 +48,22 @@ class QlibData(BaseModel):
     frequencies: list[QlibFrequency]
 
 
+class Space(BaseModel):
+    """How full the disk of a folder is."""
+
+    setting: str = Field(description="Which setting names the folder")
+    folder: str
+    device: int = Field(description="Folders with the same number share a disk")
+    free_bytes: int = Field(description="What the services may still use")
+    total_bytes: int
+
+
 class Disk(BaseModel):
     """Everything on disk."""
 
     raw: list[RawDataset]
     qlib: QlibData
+    spaces: list[Space]
 
 
 def scan(data_dir: Path, qlib_dir: Path) -> Disk:
@@ -60,6 +71,28 @@ def scan(data_dir: Path, qlib_dir: Path) -> Disk:
     return Disk(
         raw=[raw_dataset(data_dir, dataset) for dataset in BY_DATASET],
         qlib=QlibData(symbols=_symbols(qlib_dir / "instruments" / "all.txt"), frequencies=qlib_frequencies(qlib_dir)),
+        spaces=spaces(data_dir, qlib_dir),
+    )
+
+
+def spaces(data_dir: Path, qlib_dir: Path) -> list[Space]:
+    """Return how full the disks of both folders are. Raises `OSError` where that cannot be read."""
+    return [space("DATA_DIR", data_dir), space("QLIB_DIR", qlib_dir)]
+
+
+def space(setting: str, folder: Path) -> Space:
+    """Return how full the disk of a folder is, or of the one that it would be made in."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    usage = os.statvfs(there)
+    free, used = usage.f_bavail * usage.f_frsize, (usage.f_blocks - usage.f_bfree) * usage.f_frsize
+    return Space(
+        setting=setting,
+        folder=str(folder),
+        device=there.stat().st_dev,
+        free_bytes=free,
+        total_bytes=free + used,
     )
 
 

@@ -1,6 +1,7 @@
 """How far behind is whom: groups on their streams, symbols on the exchange's clock. Pure."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -52,6 +53,9 @@ class Lag(BaseModel):
     groups: list[StreamLag]
     symbols: list[SymbolAge] = Field(description="Oldest first; a symbol without any candle comes before all")
     channels: list[ChannelAge]
+    missing_minutes: int | None = Field(
+        description="Minutes that should be there and are not, and are being fetched; null: nobody can tell"
+    )
     dead_letters: int
 
 
@@ -73,6 +77,7 @@ def lag_of(snapshot: Snapshot, *, all_symbols: bool = False) -> Lag:
         ],
         symbols=symbol_ages(snapshot, all_symbols=all_symbols),
         channels=_channel_ages(snapshot),
+        missing_minutes=missing_minutes(snapshot),
         dead_letters=snapshot.dead_letters,
     )
 
@@ -93,6 +98,33 @@ def _symbol_age(symbol: str, opened: datetime | None, snapshot: Snapshot, *, mem
     if opened is not None:
         age = max(0.0, (snapshot.clock.exchange_time - opened - MINUTE).total_seconds())
     return SymbolAge(symbol=symbol, member=member, last_candle=opened, age_seconds=age)
+
+
+def summary(snapshot: Snapshot) -> dict[str, Any]:
+    """Return lag and missing points as the few numbers of a log line; nothing of what nobody can tell."""
+    if snapshot.redis_problem is not None:
+        return {"redis": snapshot.redis_problem}
+    ages = [age.age_seconds for age in symbol_ages(snapshot) if age.age_seconds is not None and age.member]
+    behind = {
+        f"{name.removesuffix('_until')}_behind_seconds": round((snapshot.clock.exchange_time - mark).total_seconds())
+        for name, mark in snapshot.watermarks.items()
+        if not name.startswith(_NEWEST)
+    }
+    return {
+        "missing_minutes": missing_minutes(snapshot),
+        "oldest_candle_seconds": round(max(ages)) if ages else None,
+        **behind,
+        "unfinished_entries": {f"{lag.stream}/{lag.group}": lag.lag + lag.pending for lag in snapshot.lags},
+        "oldest_entry_seconds": round(max((lag.oldest_age_seconds for lag in snapshot.lags), default=0.0)),
+        "dead_letters": snapshot.dead_letters,
+    }
+
+
+def missing_minutes(snapshot: Snapshot) -> int | None:
+    """Return how many minutes should be there and are not: what the collector counts. None: nobody can tell."""
+    beat = snapshot.heartbeats.get("collector")
+    missing = beat.details.get("missing_minutes") if beat else None
+    return missing if isinstance(missing, int) else None
 
 
 def _channel_ages(snapshot: Snapshot) -> list[ChannelAge]:

@@ -3,16 +3,20 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from services.api.datasets import Disk
-from services.api.lag import symbol_ages
+from services.api.lag import missing_minutes, symbol_ages
 from services.api.snapshot import API, SERVICES, Snapshot
 from services.api.status import Status, Verdict
 
 _PREFIX = "qlib_crypto_"
+
+ALERTS_OPEN = Gauge("qlib_crypto_alerts_open", "Alerts that were told and are not over", ["severity"])
+ALERTS_SENT = Counter("qlib_crypto_alerts_sent_total", "Tries to send a message", ["target", "outcome"])
+ALERTS_WAITING = Gauge("qlib_crypto_alerts_waiting", "Messages that did not reach their target yet")
 
 
 class _Families(Collector):
@@ -66,7 +70,18 @@ def _bus_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
         age = {(): _age(snapshot, snapshot.universe.ranked_time)}
         yield _gauge("universe_age_seconds", "Seconds of the exchange's clock since the last ranking", age)
         yield _gauge("universe_members", "Symbols in the universe", {(): len(snapshot.universe.members)})
+    if (missing := missing_minutes(snapshot)) is not None:
+        yield _gauge("missing_minutes", "Minutes that should be there and are not yet", {(): missing})
+    yield from _dead_letter_families(snapshot)
+    if (memory := snapshot.memory) is not None:
+        yield _gauge("redis_used_bytes", "Memory that Redis uses", {(): memory.used})
+        yield _gauge("redis_limit_bytes", "Ceiling of Redis' memory; 0: none", {(): memory.limit})
+
+
+def _dead_letter_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
+    recent = {(origin,): count for origin, count in snapshot.recent_dead_letters.items()}
     yield _gauge("dead_letter_entries", "Inputs that were set aside and are kept", {(): snapshot.dead_letters})
+    yield _gauge("dead_letter_recent", "Inputs set aside within the last ten minutes", recent, ["origin"])
 
 
 def _age(snapshot: Snapshot, mark: datetime) -> float:
@@ -101,6 +116,10 @@ def _disk_families(disk: Disk) -> Iterator[GaugeMetricFamily]:
     yield _gauge(
         "dataset_files", "Files of a raw dataset", {key: dataset.files for key, dataset in raw.items()}, ["dataset"]
     )
+    free = {(space.setting,): space.free_bytes for space in disk.spaces}
+    total = {(space.setting,): space.total_bytes for space in disk.spaces}
+    yield _gauge("disk_free_bytes", "Free space on the disk of a folder", free, ["folder"])
+    yield _gauge("disk_total_bytes", "Space on the disk of a folder", total, ["folder"])
     qlib = {(frequency.frequency,): frequency for frequency in disk.qlib.frequencies}
     yield _gauge(
         "qlib_bytes", "Bytes of the bins", {key: frequency.bytes for key, frequency in qlib.items()}, ["frequency"]

@@ -8,6 +8,8 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
+from services.api.alerts import Watch
+from services.api.conditions import Severity
 from services.api.datasets import Disk, DiskReader
 from services.api.lag import Lag, lag_of
 from services.api.metrics import exposition
@@ -37,6 +39,27 @@ class Readiness(BaseModel):
 
     ready: bool
     reasons: list[str] = Field(description="Why not; empty where it is")
+
+
+class OpenAlert(BaseModel):
+    """Something that is wrong."""
+
+    key: str = Field(description="The same as long as it is the same trouble")
+    severity: Severity
+    what: str
+    means: str = Field(description="How bad it is")
+    doing: str = Field(description="What the system does about it by itself")
+    todo: str = Field(description="What you should do; empty: nothing")
+    since: datetime = Field(description="On the host's clock")
+    told: datetime | None = Field(description="When it was told; null: it has not lasted long enough yet")
+    gone: datetime | None = Field(description="Since when it is away; it is told to be over once it stays away")
+
+
+class Alerts(BaseModel):
+    """What is wrong now, and whether those who want to be told were told."""
+
+    open: list[OpenAlert] = Field(description="Oldest first")
+    targets: dict[str, str] = Field(description="Target of ALERT_URLS → ok, or why the last message did not reach it")
 
 
 class Problem(BaseModel):
@@ -188,6 +211,7 @@ async def datasets(snapshot: Now, disk: OnDisk) -> Datasets:
     return Datasets(
         raw=found.raw,
         qlib=found.qlib,
+        spaces=found.spaces,
         watermarks=marks if snapshot.redis_problem is None else None,
         redis=snapshot.redis_problem or "ok",
     )
@@ -202,6 +226,17 @@ async def metrics(snapshot: Now, limits: Late, disk: OnDisk) -> Response:
         found = None
     text = exposition(snapshot, status_of(snapshot, limits), found)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/alerts", summary="What is wrong now, since when, and what is done about it?")
+async def alerts(request: Request) -> Alerts:
+    """Return the alerts that are open, told or about to be told. It answers with Redis down, too."""
+    watch: Watch = request.app.state.watch
+    found = sorted(watch.alerts.values(), key=lambda alert: (alert.since, alert.key))
+    return Alerts(
+        open=[OpenAlert.model_validate(alert, from_attributes=True) for alert in found],
+        targets={target.name: target.problem or "ok" for target in watch.targets},
+    )
 
 
 @router.get("/dead-letters", summary="Which inputs made no sense?", responses=_SILENT)

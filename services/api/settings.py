@@ -4,8 +4,9 @@ from datetime import time
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
+from services.api.targets import targets
 from shared.settings import CommonSettings
 
 
@@ -30,3 +31,29 @@ class ApiSettings(CommonSettings):
     convert_at: Annotated[
         time, Field(description="UTC time of the daily conversion, HH:MM; it waits for the writer's watermark")
     ] = time(0, 0)
+    alert_urls: Annotated[
+        SecretStr,
+        Field(
+            description="Who is told what is wrong: apprise URLs (tgram://, slack://, discord://, mailto://, json:// "
+            "...), separated by commas or blanks; unset: nobody. A secret"
+        ),
+    ] = SecretStr("")
+    alert_every: Annotated[float, Field(gt=0, le=300, description="Seconds between looks at what is wrong")] = 15.0
+    alert_after: Annotated[float, Field(ge=0, description="Seconds that something must be wrong before it is told")] = (
+        60.0
+    )
+    alert_again: Annotated[float, Field(ge=0, description="Hours between reminders of what stays wrong; 0: none")] = (
+        24.0
+    )
+    alert_symbol_minutes: Annotated[
+        int, Field(ge=2, description="A symbol is stale whose newest candle is older than this, while others are fresh")
+    ] = 10
+    alert_disk_free: Annotated[
+        float, Field(ge=0, le=100, description="Per cent of a disk; less free space than this is told")
+    ] = 10.0
+
+    @field_validator("alert_urls")
+    @classmethod
+    def _known(cls, value: SecretStr) -> SecretStr:
+        targets(value.get_secret_value())
+        return value

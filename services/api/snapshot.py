@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from pydantic import RedisDsn
 
-from shared.bus import Bus, BusError, GroupLag, Heartbeat
+from shared.bus import Bus, BusError, GroupLag, Heartbeat, Memory
 from shared.clock import ExchangeClock
 from shared.events import Ranking
 from shared.service import Health
@@ -20,6 +20,9 @@ API = "api"
 
 PATIENCE_SECONDS = 2.5
 """How long one request waits for Redis: longer than any hiccup of a local one, shorter than a probe's usual 3 s."""
+
+RECENT_SECONDS = 600.0
+"""A dead letter younger than this says that something is wrong now."""
 
 
 class BusSilentError(Exception):
@@ -84,6 +87,10 @@ class Snapshot:
     watermarks: Mapping[str, datetime] = field(default_factory=dict)
     universe: Ranking | None = None
     dead_letters: int = 0
+    recent_dead_letters: Mapping[str, int] = field(default_factory=dict)
+    """Origin → how many inputs were set aside within the last `RECENT_SECONDS`."""
+    memory: Memory | None = None
+    """Of Redis."""
 
 
 async def read_snapshot(sources: Sources) -> Snapshot:
@@ -110,6 +117,8 @@ async def _read(sources: Sources) -> Snapshot:
         watermarks=await bus.watermarks(),
         universe=await bus.universe(),
         dead_letters=dead_letters,
+        recent_dead_letters=await bus.recent_dead_letters(RECENT_SECONDS),
+        memory=await bus.memory(),
     )
 
 

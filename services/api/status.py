@@ -125,8 +125,8 @@ def not_ready(snapshot: Snapshot) -> list[str]:
     """Return why the system is not ready: a sentence for each service that has not come up."""
     if snapshot.redis_problem is not None:
         return [snapshot.redis_problem]
-    findings = ((service, _presence(service, snapshot)) for service in SERVICES)
-    return [f"{service}: {finding[1]}" for service, finding in findings if finding is not None]
+    presences = ((service, _presence(service, snapshot)) for service in SERVICES)
+    return [f"{service}: {finding[1]}" for service, finding in presences if finding is not None]
 
 
 def clock_status(clock: ClockReading) -> ClockStatus:
@@ -185,8 +185,13 @@ def _judge(service: str, snapshot: Snapshot, limits: Limits) -> Finding:
     beat = snapshot.heartbeats[service]
     if beat.state != "ok":
         return Verdict.DEGRADED, beat.reason
-    findings = (*_lagging(service, snapshot, limits), *_CHECKS[service](snapshot, beat, limits))
-    return next(iter(findings), (Verdict.OK, _at_work(service, snapshot, beat)))
+    return next(findings(service, snapshot, limits), (Verdict.OK, _at_work(service, snapshot, beat)))
+
+
+def findings(service: str, snapshot: Snapshot, limits: Limits) -> Iterator[Finding]:
+    """Yield in which ways a service that beats is late, silent or refused by the exchange; nothing where it is not."""
+    yield from _lagging(service, snapshot, limits)
+    yield from _CHECKS[service](snapshot, snapshot.heartbeats[service], limits)
 
 
 def _presence(service: str, snapshot: Snapshot) -> Finding | None:

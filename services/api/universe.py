@@ -76,10 +76,14 @@ def stored_ranking(root: Path, at: datetime) -> list[Rank]:
 
 
 async def _last_ranking(sources: Sources) -> Ranking | None:
+    """Return the ranking in force, whole. The stream's last one may be an older one: a dead letter, replayed."""
     try:
-        return await sources.ask(sources.bus.last_ranking())
+        ranking = await sources.ask(sources.bus.last_ranking())
     except UndecodableError:
         return None
+    current = await sources.ask(sources.bus.universe())
+    outdated = ranking is not None and current is not None and ranking.ranked_time < current.ranked_time
+    return None if outdated else ranking
 
 
 def _from_ranks(ranks: list[Rank], source: Literal["bus", "disk"]) -> Universe:

@@ -1,6 +1,7 @@
 """The api over a real Redis, and as a real process without one."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -221,6 +222,25 @@ async def test_universe_of_now_keeps_its_names_without_the_stream(api, bus):
         ("BTC_USDT", None),
         ("ETH_USDT", None),
     ]
+
+
+async def test_replayed_ranking_of_the_past_does_not_pose_as_the_universe_of_now(api, bus):
+    await bus.set_universe(ranking())
+    await bus.publish([ranking(RANKED - timedelta(hours=8), ("XRP_USDT", "BTC_USDT", "ETH_USDT"))])
+
+    universe = (await api.get("/universe")).json()
+
+    assert (universe["ranked_time"], universe["members"][0]["symbol"]) == ("2025-04-05T08:00:00Z", "BTC_USDT")
+
+
+async def test_docs_need_no_internet(api):
+    page = (await api.get("/docs")).text
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
+
+    assert len(addresses) >= 2
+    for address in addresses:
+        assert address.startswith("/")
+        assert (await api.get(address)).status_code == 200
 
 
 async def test_universe_of_a_time_comes_from_disk_and_the_newest_from_the_bus(api, bus, tmp_path):

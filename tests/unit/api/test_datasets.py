@@ -9,7 +9,7 @@ import pytest
 from services.api.datasets import DiskReader, calendar_span, qlib_frequencies, raw_dataset, scan
 from services.api.universe import stored_ranking
 from shared.dataset import partition_of
-from shared.events import Rank
+from shared.events import BY_DATASET, Rank
 from shared.parquet import table_of, write_table
 
 
@@ -21,7 +21,7 @@ def put(path, content=b"12345"):
 def test_empty_folders_are_no_error(tmp_path):
     disk = scan(tmp_path / "raw", tmp_path / "qlib")
 
-    assert [row.files for row in disk.raw] == [0, 0, 0, 0]
+    assert [row.files for row in disk.raw] == [0] * len(BY_DATASET)
     assert disk.qlib.symbols == 0
     assert disk.qlib.frequencies == []
 
