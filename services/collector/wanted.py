@@ -241,7 +241,8 @@ class Universe:
     ) -> Wanted:
         begin = history_begin(exchange_now, self._reach.backfill_days)
         last = self._ledger.last_wanted(symbol)
-        returned = last is not None and symbol in ranking.added and last < ranking.ranked_time
+        away = timedelta(0) if last is None else ranking.ranked_time - last
+        returned = symbol in ranking.added and away > self._reach.leaver_grace
         if last is not None and (self._reach.fill_absence or not returned):
             # Collected before: what lies between is wanted, as far back as raw data is kept.
             kept_from = history_begin(exchange_now, self._reach.retention_days)

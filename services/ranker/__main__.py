@@ -25,6 +25,9 @@ from shared.settings import read_settings
 
 log = structlog.get_logger()
 
+_LOOK_SECONDS = 5.0
+"""How often to look whether Redis still has the universe."""
+
 
 class NothingToRankError(ExchangeError):
     """The exchange answered, but with no eligible swap: an answer to distrust, not a universe."""
@@ -62,28 +65,60 @@ def _count(ranking: Ranking) -> None:
     CHANGES.labels("removed").inc(len(ranking.removed))
 
 
-async def rank_patiently(service: Service, settings: RankerSettings) -> None:
-    """Rank; on a failure keep the last universe, say so, and try again until it works or the service stops."""
-    attempt = 0
-    while True:
+class Ranker:
+    """A running ranker, and the ranking in force."""
+
+    def __init__(self, service: Service, settings: RankerSettings) -> None:
+        self.service = service
+        self.settings = settings
+        self.ranking: Ranking | None = None
+
+    async def run(self) -> None:
+        """Rank now and on schedule until the service is stopped."""
+        keeper = asyncio.create_task(self._keep_universe())
         try:
-            ranking = await service.unless_stopped(rank_once(service, settings))
-        except (ExchangeError, BusError, OSError) as error:
-            RANKINGS.labels("failed").inc()
-            service.health.problem(
-                "ranking", f"ranking fails, the last universe stays: {type(error).__name__}: {error}"
-            )
-            if not await service.pause(backoff_seconds(attempt, first=1.0, cap=60.0)):
+            await self.rank_patiently()
+            async for _ in firings(every_hours(self.settings.rank_every_hours), self.service):
+                await self.rank_patiently()
+        finally:
+            keeper.cancel()
+
+    async def rank_patiently(self) -> None:
+        """Rank; on a failure keep the last universe, say so, and try again until it works or the service stops."""
+        service, attempt = self.service, 0
+        while True:
+            try:
+                ranking = await service.unless_stopped(rank_once(service, self.settings))
+            except (ExchangeError, BusError, OSError) as error:
+                RANKINGS.labels("failed").inc()
+                service.health.problem(
+                    "ranking", f"ranking fails, the last universe stays: {type(error).__name__}: {error}"
+                )
+                if not await service.pause(backoff_seconds(attempt, first=1.0, cap=60.0)):
+                    return
+                attempt += 1
+            else:
+                if ranking is None:
+                    return
+                self.ranking = ranking
+                service.health.solved("ranking")
+                service.health.started = True
+                service.health.details["ranked_time"] = ranking.ranked_time.isoformat()
+                service.health.details["members"] = len(ranking.members)
                 return
-            attempt += 1
-        else:
-            if ranking is None:
-                return
-            service.health.solved("ranking")
-            service.health.started = True
-            service.health.details["ranked_time"] = ranking.ranked_time.isoformat()
-            service.health.details["members"] = len(ranking.members)
-            return
+
+    async def _keep_universe(self) -> None:
+        """Publish the ranking in force again where Redis came back without it; copies have the same identity."""
+        while await self.service.pause(_LOOK_SECONDS):
+            if self.ranking is None:
+                continue
+            try:
+                if await self.service.bus.universe() is None:
+                    await self.service.bus.create_groups()
+                    await self.service.bus.set_universe(self.ranking)
+                    log.warning("Redis had forgotten the universe, published again")
+            except BusError as error:
+                log.info("universe not looked after", error=type(error).__name__)
 
 
 async def serve(settings: RankerSettings, *, once: bool) -> int:
@@ -99,9 +134,7 @@ async def serve(settings: RankerSettings, *, once: bool) -> int:
             return 0
         if not await wait_for_clock(service):
             return 0
-        await rank_patiently(service, settings)
-        async for _ in firings(every_hours(settings.rank_every_hours), service):
-            await rank_patiently(service, settings)
+        await Ranker(service, settings).run()
     return 0
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from shared.events import PredictedFundingRate, Rank, RankBy, Ranking
 from shared.exchange import Instrument, is_eligible
 
+TopN = int | Literal["all"]
 PERIOD_HOURS = 8
 """`per_8h` compares rates as if every instrument settled every 8 hours; so does a missing interval."""
 
@@ -23,7 +25,7 @@ def rank(
     *,
     ranked_time: datetime,
     rank_by: RankBy,
-    top_n: int,
+    top_n: TopN,
 ) -> tuple[Rank, ...]:
     """Return the place of every eligible swap, the first one first. Ties go by symbol, so that they never flicker."""
     eligible = [rate for rate in rates if rate.symbol in instruments and is_eligible(instruments[rate.symbol])]
@@ -38,7 +40,7 @@ def rank(
             score=score(rate, rank_by),
             interval_hours=rate.interval_hours,
             funding_time=rate.funding_time,
-            member=place <= top_n,
+            member=top_n == "all" or place <= top_n,
             rank_by=rank_by,
             known_time=rate.known_time,
         )
@@ -46,7 +48,7 @@ def rank(
     )
 
 
-def ranking_of(ranks: Sequence[Rank], previous: Ranking | None, *, top_n: int) -> Ranking:
+def ranking_of(ranks: Sequence[Rank], previous: Ranking | None, *, top_n: TopN) -> Ranking:
     """Return the whole ranking with what it changes. `ranks` holds at least one place."""
     members = tuple(place.symbol for place in ranks if place.member)
     before = previous.members if previous else ()
@@ -54,7 +56,7 @@ def ranking_of(ranks: Sequence[Rank], previous: Ranking | None, *, top_n: int) -
         exchange=ranks[0].exchange,
         ranked_time=ranks[0].ranked_time,
         rank_by=ranks[0].rank_by,
-        top_n=top_n,
+        top_n=len(ranks) if top_n == "all" else top_n,
         members=members,
         added=tuple(symbol for symbol in members if symbol not in before),
         removed=tuple(symbol for symbol in before if symbol not in members),

@@ -1,6 +1,6 @@
 """Settings of the ranker."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,10 @@ from shared.settings import CommonSettings
 class RankerSettings(CommonSettings):
     """ranker: ranks all swaps by absolute funding rate."""
 
-    top_n: Annotated[int, Field(ge=1, description="How many swaps are in the universe")] = 50
+    top_n: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["all"],
+        Field(description="How many swaps are in the universe; all: every live crypto swap"),
+    ] = 50
     rank_by: Annotated[RankBy, Field(description="raw: the funding rate as published; per_8h: brought to 8 hours")] = (
         "raw"
     )

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import redis.asyncio as redis
 
-from services.ranker.__main__ import rank_once, rank_patiently
+from services.ranker.__main__ import Ranker, rank_once
 from services.ranker.settings import RankerSettings
 from shared.bus import Bus
 from shared.clock import ExchangeClock
@@ -16,6 +17,7 @@ from shared.events import Ranking
 from shared.exchange import ExchangeClient
 from shared.grid import from_ms
 from shared.service import Health, Service
+from shared.settings import read_settings
 from tests.support.builders import until
 from tests.support.simulator import ROOT, Simulator
 
@@ -97,7 +99,7 @@ async def test_a_failing_exchange_keeps_the_last_universe_and_is_told(exchange, 
     length = await bus.stream_length(Ranking.stream)
     service.exchange, working = NoSwaps("http://127.0.0.1:9"), service.exchange
 
-    patiently = asyncio.create_task(rank_patiently(service, settings))
+    patiently = asyncio.create_task(Ranker(service, settings).rank_patiently())
     await until(lambda: "ranking" in service.health.problems)
 
     assert service.health.state == "degraded"
@@ -108,6 +110,44 @@ async def test_a_failing_exchange_keeps_the_last_universe_and_is_told(exchange, 
     service.exchange = working
     await asyncio.wait_for(patiently, 30)
     assert service.health.state == "ok"
+
+
+async def test_with_all_every_eligible_swap_is_a_member(service, settings):
+    ranking = await rank_once(service, settings.model_copy(update={"top_n": "all"}))
+
+    assert len(ranking.members) == ranking.top_n == 14
+    assert all(place.member for place in ranking.ranks)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "most"])
+def test_a_universe_of_nobody_stops_the_start(wrong, capsys, monkeypatch):
+    monkeypatch.setenv("TOP_N", wrong)
+
+    with pytest.raises(SystemExit):
+        read_settings(RankerSettings)
+
+    assert "TOP_N" in capsys.readouterr().err
+
+
+@pytest.mark.invariant(11)
+async def test_a_redis_that_forgot_the_universe_is_told_again(service, settings, bus, redis_url):
+    """Invariant 11: not only at the next ranking, eight hours later."""
+    running = asyncio.create_task(Ranker(service, settings).run())
+    try:
+        await until(lambda: service.health.started)
+        before = await bus.universe()
+        async with redis.Redis.from_url(redis_url) as raw:
+            await raw.flushall()
+
+        async with asyncio.timeout(20):
+            while await bus.universe() is None:  # noqa: ASYNC110 - what is waited for happens in Redis
+                await asyncio.sleep(0.05)
+
+        assert await bus.universe() == before
+        assert (await bus.last_ranking()).ranks
+    finally:
+        service.stop.set()
+        await running
 
 
 async def test_once_ranks_publishes_and_ends(exchange, redis_url, tmp_path):
