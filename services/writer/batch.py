@@ -6,7 +6,7 @@ from datetime import date
 
 from shared.bus import Entry
 from shared.dataset import Partition, partition_of
-from shared.events import AnyEvent, Row, Verdict, rows_of
+from shared.events import AnyEvent, Candle, Row, Verdict, rows_of
 
 
 @dataclass
@@ -18,6 +18,8 @@ class Batch:
     entries: list[Entry] = field(default_factory=list)
     opened: float | None = None
     """When the first entry came, in seconds of a monotonic clock."""
+    last_candle: float | None = None
+    """When the last candle came."""
 
     def add(self, entry: Entry, event: AnyEvent | None, now: float) -> None:
         """Take an entry in; `event` is None for one that leaves no rows and is only acknowledged."""
@@ -26,6 +28,8 @@ class Batch:
         self.entries.append(replace(entry, fields={}))  # only its name is needed to acknowledge it
         for row in rows_of(event) if event is not None else ():
             self.rows[partition_of(row)].append(row)
+        if isinstance(event, Candle):
+            self.last_candle = now
         if isinstance(event, Verdict):
             self.verdicts.append(event)
 
@@ -38,13 +42,19 @@ class Batch:
         self.verdicts.clear()
         self.entries.clear()
         self.opened = None
+        self.last_candle = None
 
 
 def should_flush(batch: Batch, now: float, *, max_age_seconds: float, max_entries: int) -> bool:
-    """Return whether a batch is old or large enough to be written."""
+    """Return whether a batch is old or large enough to be written, or the candles that come in bursts are all there."""
     if batch.opened is None:
         return False
-    return len(batch) >= max_entries or now - batch.opened >= max_age_seconds
+    quiet = batch.last_candle is not None and now - batch.last_candle >= QUIET_SECONDS
+    return quiet or len(batch) >= max_entries or now - batch.opened >= max_age_seconds
+
+
+QUIET_SECONDS = 1.0
+"""Closed minutes and healed gaps come in bursts: one that ended is written at once, in one go."""
 
 
 def is_retired(event: AnyEvent, today: date, retention_days: int) -> bool:

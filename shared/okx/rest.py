@@ -59,6 +59,8 @@ _RETRY_CODES = {"1", "2", "50001", "50004", "50011", "50013", "50026", "50040", 
 _RATE_CODES = {"50011", "50013", "50040", "50061"}
 _UNKNOWN_CODES = {"51001", "50047"}
 _RATE_PAUSE_SECONDS = 2.0
+_RETRY_WAIT_SECONDS = 2.0
+"""Short, since what waits here is a hole in the data: at most this long after the exchange is back it is asked for."""
 
 
 class OkxError(Exception):
@@ -157,7 +159,7 @@ class OkxClient:
 
     async def _get(self, path: str, query: Mapping[str, str]) -> list[Any]:
         async for attempt in stamina.retry_context(
-            on=OkxUnavailable, attempts=8, timeout=60.0, wait_initial=0.2, wait_max=10.0, wait_jitter=1.0
+            on=OkxUnavailable, attempts=8, timeout=60.0, wait_initial=0.2, wait_max=_RETRY_WAIT_SECONDS, wait_jitter=1.0
         ):
             with attempt:
                 await self._limiters[path].acquire()

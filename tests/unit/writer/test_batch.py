@@ -12,7 +12,7 @@ ONE_OR_TEN = {"max_age_seconds": 10.0, "max_entries": 3}
 def filled(count, opened=100.0):
     batch = Batch()
     for number in range(count):
-        batch.add(an_entry(a_candle(), number), a_candle(), opened + number)
+        batch.add(an_entry(a_prediction(), number), a_prediction(), opened + number)
     return batch
 
 
@@ -31,6 +31,18 @@ def test_age_counts_from_the_first_entry_and_anew_after_a_write():
 
     assert len(batch) == 0
     assert not batch.rows
+    assert not should_flush(batch, 1e9, **ONE_OR_TEN)
+
+
+def test_candles_are_written_once_their_burst_is_over_and_predictions_wait():
+    batch = filled(1)
+    assert not should_flush(batch, 105.0, **ONE_OR_TEN)
+
+    batch.add(an_entry(a_candle(), 7), a_candle(), 105.0)
+
+    assert not should_flush(batch, 105.9, **ONE_OR_TEN)
+    assert should_flush(batch, 106.0, **ONE_OR_TEN)
+    batch.clear()
     assert not should_flush(batch, 1e9, **ONE_OR_TEN)
 
 
