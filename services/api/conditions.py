@@ -8,7 +8,7 @@ from typing import Literal
 from services.api.datasets import Space
 from services.api.lag import missing_minutes, symbol_ages
 from services.api.snapshot import RECENT_SECONDS, SERVICES, Snapshot
-from services.api.status import Limits, Verdict, duration, findings
+from services.api.status import Limits, Verdict, channels, duration, findings
 from shared.bus import Heartbeat
 
 Severity = Literal["warning", "critical"]
@@ -124,11 +124,14 @@ _RESUMES = {
 }
 _CAUSES = {
     "ranking": ("symbols that should join or leave the universe do not yet", "ranking is tried again every minute"),
-    "funding": ("settled funding rates may be missing so far", "the history is asked again every few seconds"),
+    "funding": ("live funding rates do not arrive", "new connections are opened; settled rates come over REST"),
+    "settlements": ("settled funding rates may be missing so far", "the history is asked again every few seconds"),
     "history": ("gaps stay open so far", "the exchange is asked again every few seconds"),
     "candles": ("live candles do not arrive", "a new connection is opened; what was missed is fetched over REST"),
     "clock": ("times are those of the host's clock", "the exchange is asked again and again"),
     "disk": ("nothing new is stored; it waits in Redis", "the write is repeated until it works, nothing is lost"),
+    "ledger": ("nobody can tell which minutes are complete", "the folder is looked at again"),
+    "standby": ("this writer stores nothing, the other one does", "it takes over once the other one ends"),
     "conversion": ("Qlib stays as it is", "the next conversion tries again"),
     "raw": ("what these files hold is not in Qlib", "everything else is converted"),
     "origin": ("that history is not in Qlib", "everything later is converted"),
@@ -136,6 +139,7 @@ _CAUSES = {
 }
 """Cause of a service's health → what it means, and what the system does about it."""
 _TODO = {
+    "standby": "run one writer for a folder",
     "disk": "make room, or see why the folder cannot be written to",
     "raw": "see whether the files are damaged",
     "origin": "run the converter with --rebuild when it suits you",
@@ -206,6 +210,9 @@ def _late(service: str, snapshot: Snapshot, limits: Limits) -> Iterator[Conditio
     told: dict[Verdict, list[str]] = {}
     for verdict, sentence in findings(service, snapshot, limits):
         told.setdefault(verdict, []).append(sentence)
+    beat = snapshot.heartbeats[service]
+    if beat.problems.keys() & channels(beat).keys():
+        told.pop(Verdict.DEGRADED, None)  # the collector itself tells it, and more of it
     for verdict, sentences in told.items():
         means, doing = _LATE.get((service, verdict), _BACKLOG)
         yield Condition(
@@ -234,16 +241,23 @@ def _symbols(snapshot: Snapshot, thresholds: Thresholds) -> Iterator[Condition]:
     if 2 * len(stale) >= len(ages):
         return
     for symbol, age in stale.items():
-        newest = snapshot.watermarks.get(f"newest:{symbol}")
+        newest, state = snapshot.watermarks.get(f"newest:{symbol}"), _state_of(symbol, snapshot)
         yield Condition(
             key=f"symbol:{symbol}",
             severity="warning",
-            what=f"{symbol} is stale: {_newest(newest)}",
+            what=f"{symbol} is stale: {_newest(newest)}" + (f"; at the exchange: {state}" if state else ""),
             means=f"it lacks its last {duration(age)}; {len(ages) - len(stale)} of {len(ages)} members are fresh",
             doing="the collector keeps asking the exchange for it",
-            todo="nothing, if the exchange has halted it",
+            todo="" if state else "see whether the exchange has halted it",
             lasted_seconds=age / snapshot.clock.rate,
         )
+
+
+def _state_of(symbol: str, snapshot: Snapshot) -> str | None:
+    """Return what the collector heard of an instrument that is not as usual, such as `suspend`."""
+    beat = snapshot.heartbeats.get("collector")
+    of_note = beat.details.get("instruments") if beat else None
+    return str(of_note[symbol]) if isinstance(of_note, Mapping) and symbol in of_note else None
 
 
 def _newest(newest: datetime | None) -> str:

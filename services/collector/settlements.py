@@ -87,11 +87,11 @@ class Settlements:
             self._forget_checks(symbol)
             return
         except (ExchangeError, SpellingError) as error:
-            self._service.health.problem("funding", f"the exchange does not give the funding history: {error}")
+            self._service.health.problem("settlements", f"the exchange does not give the funding history: {error}")
             self._ask_since(symbol, begin)
             self._not_before[symbol] = loop_now + _RETRY_SECONDS
             return
-        self._service.health.solved("funding")
+        self._service.health.solved("settlements")
         self._checked(symbol, {settled.funding_time for settled in found}, loop_now)
         await self._publisher.put(self._intake.settled_by_history(found))
 

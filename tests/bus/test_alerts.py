@@ -314,16 +314,15 @@ def environment(redis_url, urls, tmp_path):
 def test_process_tells_and_its_log_shows_no_address(redis_url, webhook, tmp_path):
     silent = f"json://127.0.0.1:9/{TOKEN}"
     settings = environment(redis_url, f"{webhook.url} {silent}", tmp_path)
-    command = [sys.executable, "-m", "services.api"]
-    with subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: webhook.posts, 30)
+    command, file = [sys.executable, "-m", "services.api"], tmp_path / "log"
+    with file.open("w") as log, subprocess.Popen(command, cwd=ROOT, env=settings, stderr=log) as process:
+        wait_for(lambda: webhook.posts and "alerts do not reach target 2 (JSON)" in file.read_text(), 30)
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
+        process.wait(20)
 
     assert process.returncode == 0
-    assert '"event": "state"' in log
-    assert "alerts do not reach target 2 (JSON)" in log
-    assert TOKEN not in log
+    assert '"event": "state"' in file.read_text()
+    assert TOKEN not in file.read_text()
 
 
 def run_test_message(redis_url, urls, tmp_path, *arguments):

@@ -95,7 +95,7 @@ def test_unreadable_heartbeat_is_said_as_such(well):
     ("service", "cause", "reason"),
     [
         ("ranker", "ranking", "ranking fails, the last universe stays: OkxError: 50011"),
-        ("collector", "funding", "the exchange does not give the funding history: 50001"),
+        ("collector", "settlements", "the exchange does not give the funding history: 50001"),
         ("collector", "history", "the exchange does not give history: 50001"),
         ("writer", "disk", "cannot write to okx_data: No space left on device"),
         ("converter", "conversion", "conversion failed, Qlib stays as it was: x"),
@@ -163,6 +163,25 @@ def test_symbol_that_stands_still_among_fresh_ones_is_told_with_the_time_of_its_
     assert condition.what == "XRP_USDT is stale: its newest candle opened at 2025-04-05 11:40 UTC"
     assert condition.lasted_seconds == 19 * 60
     assert "3 of 4 members are fresh" in condition.means
+
+
+def test_stale_symbol_that_the_exchange_halts_says_so(well, now, make_beat):
+    beat = make_beat("collector", details={"missing_minutes": 0, "instruments": {"XRP_USDT": "suspend"}})
+    stale = replace(well, watermarks={**well.watermarks, "newest:XRP_USDT": now - timedelta(minutes=20)})
+
+    condition = only(with_beat(stale, beat))
+
+    assert condition.what.endswith("; at the exchange: suspend")
+    assert condition.todo == ""
+
+
+def test_what_the_collector_says_of_a_channel_is_not_said_twice(well, make_beat):
+    details = {"candles": {"data_age_seconds": 1.0, "rejected": {"X-USDT-SWAP": "60018"}}, "missing_minutes": 0}
+    problems = {"candles": "candles: the exchange rejects X-USDT-SWAP, asking again; REST covers it"}
+
+    assert keys(with_beat(well, make_beat("collector", details=details, problems=problems))) == [
+        "problem:collector:candles"
+    ]
 
 
 def test_symbol_is_judged_by_the_exchanges_clock_and_its_rate(well, now):
