@@ -3,7 +3,14 @@
 A package beside `shared/okx/` with these names is another exchange; the services know only this module.
 """
 
-from shared.okx.rest import PAGE_CANDLES, RECENT_MINUTES, UnknownInstrument, tls_context
+from shared.okx.rest import (
+    PAGE_CANDLES,
+    RECENT_MINUTES,
+    SHARE_OF_AUDIT,
+    SHARE_OF_AUDIT_BY_HAND,
+    UnknownInstrument,
+    tls_context,
+)
 from shared.okx.rest import OkxClient as ExchangeClient
 from shared.okx.rest import OkxError as ExchangeError
 from shared.okx.spelling import (
@@ -27,6 +34,8 @@ __all__ = [
     "EXCHANGE",
     "PAGE_CANDLES",
     "RECENT_MINUTES",
+    "SHARE_OF_AUDIT",
+    "SHARE_OF_AUDIT_BY_HAND",
     "ExchangeClient",
     "ExchangeError",
     "Instrument",
