@@ -21,7 +21,7 @@ class ApiSettings(CommonSettings):
     # What the others are set to decides what is late; same names, same meaning as there.
     flush_seconds: Annotated[
         float, Field(gt=0, le=3600, description="Longest time that a row waits in memory before it is written")
-    ] = 10.0
+    ] = 5.0
     rank_every_hours: Annotated[
         int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC")
     ] = 8

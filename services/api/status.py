@@ -88,7 +88,7 @@ class Status(BaseModel):
 class Limits:
     """What the other services are set to, as far as it decides what is late."""
 
-    flush_seconds: float = 10.0
+    flush_seconds: float = 5.0
     rank_every_hours: int = 8
     convert_every: int = 0
     """Seconds; 0: once a day."""

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 SWEEP_SECONDS = 0.5
 WORKERS = {True: 8, False: 8}
 """Pages asked for at once, of the recent endpoint and of history; the client's limiters set the pace."""
-_RETRY_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
 _BELIEVED_SECONDS = 60.0
 
 

@@ -46,6 +46,8 @@ _STABLE_SECONDS = 10.0
 """A connection that brought rows for this long was a good one: the next is opened at once."""
 _OVERLAP_SECONDS = 1.0
 """How long the old connection is read on once the next one is subscribed: what it was sent before is on its way."""
+_RECONNECT_SECONDS = 5.0
+"""The longest wait between two connections: a feed that is back is not left alone, and all of them share a limit."""
 _TOO_MANY_REQUESTS = "60014"
 _UPGRADE = "64008"
 _REFUSALS_BEFORE_NEW_CONNECTION = 3
@@ -292,7 +294,7 @@ class Shard:
         """Return how long to wait before the next connection."""
         good = link.liveness.last_row is not None and time.monotonic() - link.began > _STABLE_SECONDS
         self._attempt = 0 if good else self._attempt + 1
-        return backoff_seconds(self._attempt, first=0.1)
+        return backoff_seconds(self._attempt, first=0.1, cap=_RECONNECT_SECONDS)
 
 
 @dataclass

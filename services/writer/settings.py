@@ -12,10 +12,16 @@ class WriterSettings(CommonSettings):
 
     flush_seconds: Annotated[
         float, Field(gt=0, le=300, description="Longest time that a row waits in memory before it is written")
-    ] = 10.0
+    ] = 5.0
     flush_entries: Annotated[int, Field(ge=1, description="Most entries that wait in memory before a write")] = 10_000
     retention_days: Annotated[
         int,
         Field(ge=1, description="Days for which raw candles are kept; a day that is not in Qlib yet is kept longer"),
     ] = 90
+    audit_pages_per_hour: Annotated[
+        int,
+        Field(
+            ge=0, le=600, description="Pages of stored minutes an hour that the exchange is asked for again; 0: none"
+        ),
+    ] = 60
     writer_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9103
