@@ -325,7 +325,8 @@ def judge_ledger(
     Every wanted minute has one, also a minute that the exchange does not have.
     """
     judgement = Judgement()
-    wanted = np.concatenate([np.arange(begin, end, MINUTE_MS, dtype=np.int64) for begin, end in windows])
+    spans = [np.arange(begin, end, MINUTE_MS, dtype=np.int64) for begin, end in windows]
+    wanted = np.concatenate([np.zeros(0, np.int64), *spans])
     sets = {name: ledger.get(name, np.zeros(0, np.int64)) for name in (*_ACCOUNTED, "wanted")}
     judgement.compared["verdicts"] = len(wanted)
 
