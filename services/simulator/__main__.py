@@ -124,11 +124,7 @@ def main(
             log_file = stack.enter_context(fault_log.open("a", encoding="utf-8")) if fault_log else None
             base, clock = _market(data, symbols, seed, start, speed, delist=delist)
             plan, market = _plan(base, clock, faults, events, log_file)
-            recipe = None
-            if chaos is not None:
-                inst_ids = _chaotic(market, clock.now_ms())
-                kinds = _without(chaos_without or ())
-                recipe = Recipe(chaos, rate, "wall minute" if chaos_wall else "hour", inst_ids, kinds)
+            recipe = _recipe(market, clock, chaos, rate, chaos_without or (), wall=chaos_wall)
             exchange = Exchange(market, int(history_delay * 1000), plan.windows)
             world = World(exchange, market, clock, plan, Chaos(recipe, speed, clock.start_ms) if recipe else None)
             context = server_context(ca_file, tuple(tls_name or ()))
@@ -150,13 +146,21 @@ def _plan(
     return plan, market
 
 
-def _chaotic(market: Market, now_ms: int) -> tuple[str, ...]:
-    """Return the instruments that chaos may name: those that a collector is likely to follow."""
-    return tuple(
+def _recipe(
+    market: Market, clock: SimulatedClock, seed: int | None, rate: float, left_out: Sequence[str], *, wall: bool
+) -> Recipe | None:
+    if seed is None:
+        if wall or left_out:
+            raise UnusableArgumentsError("--chaos-wall and --chaos-without belong to --chaos SEED: give it, too")
+        return None
+    inst_ids = tuple(
         instrument.inst_id
         for instrument in market.instruments.values()
-        if instrument.state(now_ms) == "live" and instrument.inst_type == "SWAP" and instrument.category == "1"
+        if instrument.state(clock.start_ms) == "live" and instrument.inst_type == "SWAP" and instrument.category == "1"
     )
+    if not inst_ids:
+        raise UnusableArgumentsError("--chaos has nothing to act on: no crypto swap is live at the start")
+    return Recipe(seed, rate, "wall minute" if wall else "hour", inst_ids, _without(left_out))
 
 
 def _without(left_out: Sequence[str]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The plan of faults: which are armed, when they act, and the record of what they did."""
 
+import itertools
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ class _Armed:
     fault: Fault
     begin_ms: int
     cause: _Cause
+    number: int
+    """In the order of arming."""
     happened: int = 0
     began_wall: float | None = None
     met: set[str] = field(default_factory=set)
@@ -83,6 +86,7 @@ class FaultPlan:
         self._speed = speed
         self._log_file = log_file
         self._armed: list[_Armed] = []
+        self._numbers = itertools.count()
         self._by_kind: dict[str, list[_Armed]] = {}
         self.windows: list[Window] = []
         """Maintenance that is announced, under way or over."""
@@ -104,7 +108,7 @@ class FaultPlan:
             self._arm(fault, now_ms, cause)
 
     def _arm(self, fault: Fault, now_ms: int, cause: _Cause) -> None:
-        armed = _Armed(fault, begin_ms(fault, now_ms), cause)
+        armed = _Armed(fault, begin_ms(fault, now_ms), cause, next(self._numbers))
         self._armed.append(armed)
         self._by_kind.setdefault(fault.kind, []).append(armed)
 
@@ -179,7 +183,7 @@ class FaultPlan:
     # Pushes, answers, subscriptions
 
     def deliveries(self, push: Push, now_ms: int, wall: float) -> list[Delivery]:
-        """Return what leaves in place of a push."""
+        """Return what leaves in place of a push; faults add up until nothing is left of it."""
         deliveries = [Delivery(0, push.payload)]
         for armed in self._on(PUSH_KINDS, now_ms, wall):
             fault, effect = armed.fault, PUSH_KINDS[armed.fault.kind].push
@@ -189,6 +193,8 @@ class FaultPlan:
             if changed is not None:
                 deliveries = changed
                 self._happened(armed, now_ms, path=push.path, instId=push.inst_id, push=push.kind)
+            if not deliveries:
+                break
         return deliveries
 
     def is_mute(self, path: Path, now_ms: int, wall: float) -> bool:
@@ -198,7 +204,8 @@ class FaultPlan:
         )
 
     def reply(self, asked: Asked, reply: Reply, wall: float) -> Reply:
-        """Return the answer given in place of the real one."""
+        """Return the answer given in place of the real one; faults add up until one of them makes it an error."""
+        real = reply
         for armed in self._on(_ANSWERING, asked.now_ms, wall):
             fault, effect = armed.fault, KINDS[armed.fault.kind].request
             is_concerned = asked.endpoint.endswith(fault.endpoint or "") and fault.inst_id in (None, asked.inst_id)
@@ -211,6 +218,8 @@ class FaultPlan:
             if changed is not None:
                 reply = changed
                 self._happened(armed, asked.now_ms, endpoint=asked.endpoint, instId=asked.inst_id)
+            if reply.code != real.code:
+                break
         return reply
 
     def subscription(self, path: Path, channel: str, inst_id: str, now_ms: int, wall: float) -> Outcome:
@@ -241,11 +250,11 @@ class FaultPlan:
         return delay if fault.clock == "wall" else delay / self._speed
 
     def _on(self, kinds: Mapping[str, Any] | Sequence[str], now_ms: int, wall: float) -> Iterator[_Armed]:
-        """Yield the faults of some kinds that are on, kind by kind; forget those over."""
+        """Yield the faults of some kinds that are on, the one armed first first; forget those over."""
         if not self._armed:
             return
         candidates = [armed for kind in kinds for armed in self._by_kind.get(kind, ())]
-        for armed in candidates:
+        for armed in sorted(candidates, key=lambda armed: armed.number):
             if armed.is_over(now_ms, wall):
                 self._forget(armed)
             elif armed.is_on(now_ms, wall):

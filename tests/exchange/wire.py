@@ -11,16 +11,20 @@ from websockets.exceptions import InvalidStatus
 @asynccontextmanager
 async def connected(sim, path):
     """Connect, trying again where the limit of three connects a second refuses."""
-    for _ in range(60):
+    async with asyncio.timeout(10):
+        socket = await _admitted(f"{sim.ws_url}/{path}", sim.ssl_context)
+    async with socket:
+        yield socket
+
+
+async def _admitted(url, ssl_context):
+    while True:
         try:
-            socket = await websockets.connect(f"{sim.ws_url}/{path}", ssl=sim.ssl_context, ping_interval=None)
-            break
+            return await websockets.connect(url, ssl=ssl_context, ping_interval=None)
         except InvalidStatus as error:
             if error.response.status_code != 429:
                 raise
-            await asyncio.sleep(0.05)
-    async with socket:
-        yield socket
+        await asyncio.sleep(0.05)
 
 
 def args(channel, *inst_ids):
