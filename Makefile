@@ -16,7 +16,7 @@ export UV_LINK_MODE ?= copy
 # What a shell happens to have active is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help env env-research run demo replay load chaos test test-unit test-qlib lint types format up down logs ps sim-up env-example clean
+.PHONY: help env env-research run demo replay load chaos soak test test-unit test-qlib lint types format up down logs ps sim-up env-example clean
 
 help:  ## List what there is
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ load: env  ## What a large universe costs, on a simulated exchange: [SYMBOLS=500
 
 chaos: env env-research  ## Everything goes wrong at once, then every minute is compared: [SEED=1] [MINUTES=5] [SYMBOLS=60] [MEMBERS=] [SPEED=600] [RATE=0.8] [REPORT=file] [ONLY=words] [WITHOUT=words]
 	@$(PYTHON) -m launch.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --symbols $(or $(SYMBOLS),60) --speed $(or $(SPEED),600) --rate $(or $(RATE),0.8) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(REPORT),--report $(REPORT)) $(if $(ONLY),--only "$(ONLY)") $(if $(WITHOUT),--without "$(WITHOUT)")
+
+soak: env  ## A simulated week, to see what grows: [DAYS=7] [SYMBOLS=100] [SPEED=300] [CSV=file]
+	@$(PYTHON) -m launch.soak --days $(or $(DAYS),7) --symbols $(or $(SYMBOLS),100) --speed $(or $(SPEED),300) $(if $(CSV),--csv $(CSV))
 
 ##@ Run it in Docker
 

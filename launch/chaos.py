@@ -167,7 +167,7 @@ class Healing:
         self._system = system
         self._plan = plan
         self.until_ms = until_ms
-        self.truths: dict[str, Recorded] = {}
+        self._truths: dict[str, tuple[int, Recorded]] = {}
         self._opens = truth.StoredOpens(system.data_dir)
 
     def windows(self) -> dict[str, truth.Windows]:
@@ -190,18 +190,18 @@ class Healing:
             true = self._truth(symbol, windows)
             wanted = true.opens[truth.inside(true.opens, windows)]
             minutes += len(np.setdiff1d(wanted, self._opens.of(symbol)))
-            due = true.settled_times[truth.inside(true.settled_times, windows)]
+            due = true.settled_times[truth.inside(true.settled_times, truth.due_in(windows))]
             settlements += sum(time not in settled.get(symbol, {}) for time in due.tolist())
         found = {"minutes": minutes, "settlements": settlements, **self._system.unwell(SERVICES)}
         return {name: what for name, what in found.items() if what}
 
     def _truth(self, symbol: str, windows: truth.Windows) -> Recorded:
-        known = self.truths.get(symbol)
+        known = self._truths.get(symbol)
         begin = windows[0][0] - truth.DAY_MS
-        if known is None or (len(known.settled_times) and known.settled_times[0] > begin + truth.DAY_MS):
-            known = truth.read_truth(self._system.ask_simulator, symbol, begin, self.until_ms)
-            self.truths[symbol] = known
-        return known
+        if known is None or known[0] > begin:
+            known = begin, truth.read_truth(self._system.ask_simulator, symbol, begin, self.until_ms)
+            self._truths[symbol] = known
+        return known[1]
 
     def wait(self, seconds: float) -> dict[str, Any]:
         """Wait until all is healed; return what is not when the time is over."""
@@ -235,17 +235,23 @@ def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.Judg
             first = min([begin, *stored.opens.tolist()])
             true = truth.read_truth(system.ask_simulator, symbol, first - 8 * truth.DAY_MS, now_ms)
             must = truth.inside(true.opens, wanted)
-            due = truth.inside(true.settled_times, wanted)
+            due = truth.inside(true.settled_times, truth.due_in(wanted))
             parts = [
                 truth.judge_candles(symbol, stored, true, must),
                 truth.judge_settlements(symbol, settled.get(symbol, {}), true, due),
             ]
             if ledger is not None:
-                parts.append(truth.judge_ledger(symbol, ledger.get(symbol, {}), stored, true, wanted))
+                parts.append(
+                    truth.judge_ledger(symbol, ledger.get(symbol, {}), stored, true, wanted, end_ms=healing.until_ms)
+                )
             judgement.wrong["unreadable files"] += len(unreadable)
             for part in parts:
                 judgement.add(part)
-            kept = truth.only(true, must | np.isin(true.opens, stored.opens))
+            kept = truth.only(
+                true,
+                must | np.isin(true.opens, stored.opens),
+                due | np.isin(true.settled_times, [*settled.get(symbol, {})]),
+            )
             if len(kept.opens):
                 recording[symbol] = kept
             bars.advance(task)

@@ -52,7 +52,7 @@ def resident_bytes(pid: int) -> int:
 def watch(stack: Stack, minutes: float) -> dict[str, Use]:
     """Measure every program for some minutes."""
     programs = ("valkey", "simulator", *SERVICES)
-    pids = {name: _worker(stack.pid(name)) for name in programs}
+    pids = {name: service_pid(stack.pid(name)) for name in programs}
     began = {name: processor_seconds(pid) for name, pid in pids.items()}
     uses = {name: Use() for name in pids}
     deadline = time.monotonic() + 60 * minutes
@@ -73,7 +73,7 @@ def wait_until_subscribed(stack: Stack, members: int) -> None:
         time.sleep(0.2)
 
 
-def _worker(pid: int) -> int:
+def service_pid(pid: int) -> int:
     """Return the service's process, where supervisord's child only watches over it."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(children[0]) if children else pid

@@ -138,10 +138,15 @@ def read_truth(ask: Ask, symbol: str, begin_ms: int, end_ms: int) -> Recorded:
     )
 
 
-def only(truth: Recorded, keep: NDArray[np.bool_]) -> Recorded:
-    """Return the truth of some of its minutes, with all settlements."""
-    values = {name: column[keep] for name, column in truth.values.items()}
-    return Recorded(truth.opens[keep], values, truth.settled_times, truth.settled_rates)
+def due_in(windows: Windows) -> Windows:
+    """Return when settlements are wanted: from a day earlier on, so that the first bars have a rate, too."""
+    return [(begin - DAY_MS, end) for begin, end in windows]
+
+
+def only(truth: Recorded, minutes: NDArray[np.bool_], settlements: NDArray[np.bool_]) -> Recorded:
+    """Return the truth of some of its minutes and settlements."""
+    values = {name: column[minutes] for name, column in truth.values.items()}
+    return Recorded(truth.opens[minutes], values, truth.settled_times[settlements], truth.settled_rates[settlements])
 
 
 # --- What is stored
@@ -319,20 +324,25 @@ def judge_ledger(
     stored: Stored,
     truth: Recorded,
     windows: Windows,
+    *,
+    end_ms: int,
 ) -> Judgement:
     """Compare the verdicts of a symbol with what is stored and what is true. Pure.
 
-    Every wanted minute has one, also a minute that the exchange does not have.
+    Every minute has one that is wanted and opens before `end_ms`, also one that the exchange does not have. Wanted is
+    what lies in the windows, and what the ledger itself says to be.
     """
     judgement = Judgement()
     spans = [np.arange(begin, end, MINUTE_MS, dtype=np.int64) for begin, end in windows]
     wanted = np.concatenate([np.zeros(0, np.int64), *spans])
     sets = {name: ledger.get(name, np.zeros(0, np.int64)) for name in (*_ACCOUNTED, "wanted")}
-    judgement.compared["verdicts"] = len(wanted)
+    told = sets["wanted"]
+    every = np.union1d(wanted, told[told < end_ms])
+    judgement.compared["verdicts"] = len(every)
 
     def say(problem: str, times: NDArray[np.int64], verdict: str, true: str) -> None:
-        told = [Difference(time, symbol, problem, verdict, true) for time in times[:_KEPT_DIFFERENCES].tolist()]
-        judgement.blame(problem, told, len(times))
+        kept = [Difference(time, symbol, problem, verdict, true) for time in times[:_KEPT_DIFFERENCES].tolist()]
+        judgement.blame(problem, kept, len(times))
 
     on_disk = np.unique(stored.opens)
     for name, live in (("received", True), ("healed", False)):
@@ -343,7 +353,7 @@ def judge_ledger(
         denied = np.setdiff1d(sets[name], on_disk)  # a row that came after all overrules
         say("ledger wrong", np.intersect1d(denied, truth.opens), name, "the exchange has it")
     known = np.concatenate([sets[name] for name in _ACCOUNTED])
-    say("unexplained", np.setdiff1d(wanted, known), "missing", "wanted, and over")
+    say("unexplained", np.setdiff1d(every, known), "missing", "wanted, and over")
     say("unexplained", np.setdiff1d(wanted, sets["wanted"]), "not wanted", "wanted")
     return judgement
 

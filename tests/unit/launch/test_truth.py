@@ -135,9 +135,10 @@ def a_ledger(true: Recorded, **sets: list[int]) -> dict[str, np.ndarray]:
 def test_a_ledger_that_accounts_for_every_minute_is_clean():
     true = a_truth(10)
     stored = stored_as(true, list(range(8)))
-    ledger = a_ledger(true, wanted=list(range(10)), received=[0, 2, 4, 6], healed=[1, 3, 5, 7], absent=[8], halted=[9])
-    there = truth.only(true, np.arange(10) < 8)
-    found = truth.judge_ledger("A", ledger, stored, there, [(BEGIN, BEGIN + 10 * MINUTE)])
+    sets = {"wanted": [*range(10)], "received": [0, 2, 4, 6], "healed": [1, 3, 5, 7], "absent": [8], "halted": [9]}
+    ledger = a_ledger(true, **sets)
+    there = truth.only(true, np.arange(10) < 8, np.zeros(0, bool))
+    found = truth.judge_ledger("A", ledger, stored, there, [(BEGIN, BEGIN + 10 * MINUTE)], end_ms=BEGIN + 10 * MINUTE)
 
     assert not any(found.wrong.values())
     assert found.compared["verdicts"] == 10
@@ -146,11 +147,12 @@ def test_a_ledger_that_accounts_for_every_minute_is_clean():
 def test_a_ledger_that_lies_or_is_silent_is_found_out():
     true = a_truth(10)
     stored = stored_as(true, [0, 1])
-    ledger = a_ledger(true, wanted=[0, 1, 2, 3], received=[0, 1], healed=[], absent=[2], halted=[])
-    found = truth.judge_ledger("A", ledger, stored, true, [(BEGIN, BEGIN + 5 * MINUTE)])
+    ledger = a_ledger(true, wanted=[0, 1, 2, 3, 6, 7], received=[0, 1], healed=[], absent=[2], halted=[])
+    found = truth.judge_ledger("A", ledger, stored, true, [(BEGIN, BEGIN + 5 * MINUTE)], end_ms=BEGIN + 7 * MINUTE)
 
-    # 1 came over REST and is told to have been received; 2 is told to be absent. 3 has no verdict, 4 not even a wish.
-    assert dict(found.wrong) == {"ledger wrong": 3, "unexplained": 3}
+    # 1 came over REST and is told to have been received; 2 is told to be absent. 3 has no verdict, 4 not even a wish,
+    # 6 is wanted by the ledger alone and has none either; 7 is not over.
+    assert dict(found.wrong) == {"ledger wrong": 3, "unexplained": 4}
 
 
 def test_ledger_is_read_from_its_runs(tmp_path: Path):
