@@ -9,3 +9,11 @@ WAITING = Gauge("qlib_crypto_writer_waiting_entries", "Entries in memory that ar
 WRITTEN_UNTIL = Gauge("qlib_crypto_writer_written_until_seconds", "Watermark, Unix seconds of the exchange's clock")
 RETIRED = Counter("qlib_crypto_writer_retired_days_total", "Raw days deleted by the retention")
 DAMAGED = Counter("qlib_crypto_writer_damaged_files_total", "Unreadable files that were put aside", ["dataset"])
+AUDIT_PAGES = Counter("qlib_crypto_audit_pages_total", "Pages that were asked for again and compared")
+AUDIT_MINUTES = Counter("qlib_crypto_audit_minutes_total", "Minutes that were compared with the exchange's")
+AUDIT_MISMATCHES = Counter(
+    "qlib_crypto_audit_mismatches_total", "Minutes and settlements not stored as the exchange has them", ["kind"]
+)
+AUDIT_CORRECTED = Counter("qlib_crypto_audit_corrected_total", "Those of them that were mended", ["kind"])
+AUDIT_FAILED = Counter("qlib_crypto_audit_failed_total", "Looks that came to no result")
+AUDIT_LAST = Gauge("qlib_crypto_audit_last_run_seconds", "When a page was compared last, Unix seconds")
