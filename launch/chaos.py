@@ -168,7 +168,7 @@ class Healing:
         self._plan = plan
         self.until_ms = until_ms
         self._truths: dict[str, tuple[int, Recorded]] = {}
-        self._opens = truth.StoredOpens(system.data_dir)
+        self._stored = truth.StoredMinutes(system.data_dir)
 
     def windows(self) -> dict[str, truth.Windows]:
         """Return what is wanted by the rankings on disk."""
@@ -183,13 +183,12 @@ class Healing:
         )
 
     def lacking(self) -> dict[str, Any]:
-        """Return what is wanted, true, and not on disk, and who is not well; nothing if all is healed."""
+        """Return what is wanted and not on disk as it was, and who is not well; nothing if all is healed."""
         settled = truth.read_settlements(self._system.data_dir)
         minutes, settlements = 0, 0
         for symbol, windows in self.windows().items():
             true = self._truth(symbol, windows)
-            wanted = true.opens[truth.inside(true.opens, windows)]
-            minutes += len(np.setdiff1d(wanted, self._opens.of(symbol)))
+            minutes += self._stored.unlike(symbol, true, truth.inside(true.opens, windows))
             due = true.settled_times[truth.inside(true.settled_times, truth.due_in(windows))]
             settlements += sum(time not in settled.get(symbol, {}) for time in due.tolist())
         found = {"minutes": minutes, "settlements": settlements, **self._system.unwell(SERVICES)}

@@ -40,10 +40,11 @@ _MOST = {
     "files": 1.0,
     "threads": 0.5,
     "logs MB": 1.0,
-    "AOF MB": 10.0,
     "temporary MB": 0.5,
 }
-"""... or by less than this. The AOF goes up and down: Redis writes it anew when it has doubled."""
+"""... or by less than this."""
+_BOUNDS = {"AOF MB": 200.0}
+"""What goes up and down, too seldom for a slope: Redis writes its AOF anew when it has doubled, from 64 MB on."""
 
 Sample = dict[str, float]
 """Name of a quantity, such as "RSS MB writer" → how much."""
@@ -88,6 +89,8 @@ def growth_per_day(samples: Sequence[tuple[float, float]]) -> float:
 
 def is_flat(name: str, samples: Sequence[tuple[float, float]]) -> bool:
     """Tell whether a quantity does not grow, beyond what is allowed to it. Pure."""
+    if name in _BOUNDS:
+        return max(amount for _, amount in samples) <= _BOUNDS[name]
     allowed = next(most for kind, most in _MOST.items() if name.startswith(kind))
     typical = statistics.median(amount for _, amount in samples)
     return growth_per_day(samples) <= max(allowed, _MOST_SHARE * typical)

@@ -179,31 +179,37 @@ def read_stored(data_dir: Path, symbol: str) -> tuple[Stored, list[Path]]:
     return Stored(table["open_time"].cast("int64").to_numpy(), values, live, misplaced), unreadable
 
 
-class StoredOpens:
-    """The minutes on disk, read again only where a file has changed."""
+class StoredMinutes:
+    """The minutes on disk, read again only where a file has changed: to look again and again while it fills."""
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / "kline_1m"
-        self._read: dict[Path, tuple[tuple[int, int, int], NDArray[np.int64]]] = {}
+        self._read: dict[Path, tuple[tuple[int, int, int], pa.Table]] = {}
 
-    def of(self, symbol: str) -> NDArray[np.int64]:
-        """Return the opens of a symbol, Unix ms. What cannot be read is not there."""
+    def unlike(self, symbol: str, true: Recorded, wanted: NDArray[np.bool_]) -> int:
+        """Count the wanted minutes of a symbol that are not there, or not as they were. What is unreadable is not."""
         paths = sorted(self._folder.glob(f"date=*/{symbol}_????????.parquet"))
-        return np.concatenate([np.zeros(0, np.int64), *(self._of_file(path) for path in paths)])
+        tables = [table for path in paths if (table := self._of_file(path)) is not None]
+        if not tables:
+            return int(np.count_nonzero(wanted))
+        table = pa.concat_tables(tables)
+        opens = table["open_time"].cast("int64").to_numpy()
+        _, here, there = np.intersect1d(opens, true.opens, return_indices=True)
+        alike = np.zeros(len(true.opens), bool)
+        alike[there] = True
+        for name in FIELDS:
+            alike[there] &= table[name].to_numpy()[here] == true.values[name][there]
+        return int(np.count_nonzero(wanted & ~alike))
 
-    def _of_file(self, path: Path) -> NDArray[np.int64]:
+    def _of_file(self, path: Path) -> pa.Table | None:
         try:
             stat = path.stat()
-        except FileNotFoundError:  # put aside a moment ago
-            return np.zeros(0, np.int64)
-        version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        known = self._read.get(path)
-        if known is None or known[0] != version:
-            try:
-                opens = pq.ParquetFile(path).read(columns=["open_time"])["open_time"].cast("int64").to_numpy()
-            except (OSError, pa.ArrowInvalid):
-                opens = np.zeros(0, np.int64)
-            known = self._read[path] = (version, opens)
+            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            known = self._read.get(path)
+            if known is None or known[0] != version:
+                known = self._read[path] = (version, pq.ParquetFile(path).read(columns=["open_time", *FIELDS]))
+        except (OSError, pa.ArrowInvalid):  # damaged, or put aside a moment ago
+            return None
         return known[1]
 
 

@@ -31,6 +31,8 @@ def test_growth_is_the_slope_whatever_goes_up_and_down_around_it():
         ("redis MB", 4.0, False),
         ("stream candles", 20.0, True),
         ("logs MB", 2.5, False),
+        ("AOF MB", 12.0, True),
+        ("AOF MB", 30.0, False),
     ],
 )
 def test_what_grows_by_more_than_it_may_is_not_flat(name: str, per_day: float, flat: bool):

@@ -256,14 +256,19 @@ def test_stored_rows_are_read_and_a_damaged_file_is_named(tmp_path: Path):
     assert truth.stored_symbols(tmp_path) == {"A_USDT", "B_USDT"}
 
 
-def test_minutes_on_disk_are_read_again_when_their_file_changes(tmp_path: Path):
+def test_minutes_unlike_the_truth_are_counted_anew_when_their_file_changes(tmp_path: Path):
     true = a_truth()
-    path = a_file(tmp_path, "A_USDT", true, [0])
-    opens = truth.StoredOpens(tmp_path)
-    before = opens.of("A_USDT").tolist()
-    a_file(tmp_path, "A_USDT", true, [0, 1])
-    after = opens.of("A_USDT").tolist()
-    path.unlink()
+    wanted = np.arange(100) < 4
+    stored = truth.StoredMinutes(tmp_path)
+    counts = [stored.unlike("A_USDT", true, wanted)]
+    path = a_file(tmp_path, "A_USDT", true, [0, 9])
+    counts.append(stored.unlike("A_USDT", true, wanted))
+    a_file(tmp_path, "A_USDT", true, [0, 1, 2, 3])
+    counts.append(stored.unlike("A_USDT", true, wanted))
+    corrected = a_truth()
+    corrected.values["close"][2] += 1
+    counts.append(stored.unlike("A_USDT", corrected, wanted))
+    path.write_bytes(b"PAR1")
+    counts.append(stored.unlike("A_USDT", true, wanted))
 
-    assert (before, after) == (true.opens[:1].tolist(), true.opens[:2].tolist())
-    assert opens.of("A_USDT").tolist() == []
+    assert counts == [4, 3, 0, 1, 4]
