@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
+from services.writer.auditing import ContinuousAudit, withdraw
 from services.writer.batch import Batch, is_retired, should_flush
 from services.writer.ledger import changed_since, newest_of, scan_day
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, WAITING, WRITTEN_UNTIL
@@ -51,6 +53,10 @@ class Writer:
     """Whether everything on disk was looked at; before that nobody can say up to when all is stored."""
     telling: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a day is looked at, or changed, and told: an older look must not overwrite a newer one."""
+    audit: ContinuousAudit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.audit = ContinuousAudit(self.service, self.settings, lambda: self.knows_disk, self._withdraw)
 
     @property
     def root(self) -> Path:
@@ -87,6 +93,7 @@ class Writer:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(self._keep_house())
+            group.create_task(self.audit.run())  # ends by itself at the stop, never in the middle of a file
             consumer = group.create_task(self._consume())
             await self.service.stop.wait()
             # The consumer sees the stop within one short read and flushes; it is not cancelled in the middle.
@@ -184,6 +191,7 @@ class Writer:
         """Publish what is durable now: the ledger, the newest candle per symbol, the watermark."""
         marks: dict[str, datetime] = {}
         for day, symbols in written.items():
+            self.audit.note(day, symbols)
             for symbol, known in symbols.items():
                 newest = newest_of(day, known.ledger)
                 if newest is not None and newest >= self.newest.get(symbol, newest):
@@ -242,6 +250,13 @@ class Writer:
             log.warning("files changed under the writer's feet", symbol_days=changed)
         self.knows_disk = True
         await self.service.bus.set_ledger_ready(ready=True)
+
+    async def _withdraw(self, day: date, symbol: str, opens: Collection[datetime]) -> int:
+        """Delete candles that the exchange does not have, and tell it; return how many were there."""
+        async with self.telling:
+            gone, known = await asyncio.to_thread(withdraw, self.root, day, symbol, opens)
+            await self.service.until_bus_answers(lambda: self._tell({day: known}))
+        return gone
 
     async def _retire(self) -> None:
         digests = await self.service.bus.converted()

@@ -63,7 +63,7 @@ log = structlog.get_logger()
 AuditTrouble = (ExchangeError, SpellingError, OSError, pa.ArrowException)
 """What keeps an audit from a result, and may be over the next time."""
 
-DENIALS = 3
+DENIALS = 5
 """How often the exchange must say that it has no such candle before a stored one is deleted."""
 DENIAL_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
@@ -275,6 +275,7 @@ class ContinuousAudit:
 
     async def _audit_next(self, auditor: Auditor) -> None:
         """Audit one page and the settlements in it, unless the history is still on its way."""
+        # Before, most of what lacks is on its way, and the collector knows it.
         beat = await self.service.until_bus_answers(lambda: self.service.bus.heartbeat("collector"))
         if beat is not None and not beat.details.get("history_complete", True):
             return
@@ -366,6 +367,8 @@ class ContinuousAudit:
         denied = set(opens)
         for page in pages_of(day, {symbol: DayLedger(wanted=mask_of_opens(opens))}, day_start(day), now):
             for turn in range(DENIALS):
+                if not any(page.begin <= at < page.end for at in denied):
+                    break
                 if turn and not await self.service.pause(DENIAL_SECONDS):
                     return None
                 answer = await self.service.unless_stopped(auditor.ask(page, now))
