@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from services.writer.auditing import Auditor, AuditTrouble, Finding, auditable_days, read_ledgers, told_of
-from services.writer.comparison import SETTLED_SURE, Kind, Mismatch, Page, pages_of, repair_of, sure_until
+from services.writer.comparison import SETTLED_SURE, Kind, Mismatch, Page, pages_of, repairs_of, sure_until
 from services.writer.settings import WriterSettings
 from shared.bus import Bus, BusError
 from shared.clock import ExchangeClock
@@ -166,12 +166,12 @@ class Audit:
             return None
         self.report.mismatches += found.mismatches
         if self.bus is not None and found.mismatches:
-            await self._repair(self.bus, found.mismatches)
+            await self._repair(self.bus, found)
         return found
 
-    async def _repair(self, bus: Bus, mismatches: list[Mismatch]) -> None:
-        now = self.clock.now()
-        events = [event for one in mismatches if (event := repair_of(one, exchange_now=now)) is not None]
+    async def _repair(self, bus: Bus, found: Finding) -> None:
+        mended = repairs_of(found.mismatches, found.compared, exchange_now=self.clock.now())
+        events = [event for _, event in mended]
         try:
             await bus.publish(events)
         except BusError as error:

@@ -29,7 +29,7 @@ from services.writer.comparison import (
     next_recent,
     pages_of,
     pick_day,
-    repair_of,
+    repairs_of,
     sure_until,
 )
 from services.writer.ledger import Known, changed_since, scan_day
@@ -293,7 +293,7 @@ class ContinuousAudit:
         AUDIT_LAST.set_to_current_time()
         self.tally.minutes += found.compared
         self.tally.last = datetime.now(UTC)
-        await self._mend(found.mismatches, now)
+        await self._mend(found, now)
         if recent is not None:
             self._audited[page.symbol] = page.end
         settled_end = min(page.end, sure_until(now, rate, after=SETTLED_SURE))
@@ -301,7 +301,7 @@ class ContinuousAudit:
             settled = await self.service.unless_stopped(
                 auditor.audit_settlements(page.symbol, page.begin, settled_end, now)
             )
-            await self._mend(settled.mismatches if settled else [], now)
+            await self._mend(settled or Finding(0, []), now)
 
     def _next_recent(self, now: datetime, rate: float) -> Page | None:
         hour_end = last_hour_end(now, rate)
@@ -316,14 +316,14 @@ class ContinuousAudit:
         pages = pages_of(day, read_ledgers(self.settings.data_dir, day), day_start(day), until)
         return self._dice.choice(pages) if pages else None
 
-    async def _mend(self, mismatches: list[Mismatch], now: datetime) -> None:
-        for mismatch in mismatches:
+    async def _mend(self, found: Finding, now: datetime) -> None:
+        for mismatch in found.mismatches:
             self.tally.mismatches += 1
             AUDIT_MISMATCHES.labels(mismatch.kind).inc()
             if mismatch.kind is Kind.INVENTED:
                 self._believed.pop((mismatch.at.date(), mismatch.symbol), None)
             log.warning("not stored as the exchange has it", **told_of(mismatch))
-        mended = [(one, event) for one in mismatches if (event := repair_of(one, exchange_now=now)) is not None]
+        mended = repairs_of(found.mismatches, found.compared, exchange_now=now)
         if mended:
             events = [event for _, event in mended]
             await self.service.until_bus_answers(lambda: self.service.bus.publish(events))

@@ -214,6 +214,19 @@ def repair_of(mismatch: Mismatch, *, exchange_now: datetime) -> AnyEvent | None:
     return None
 
 
+def repairs_of(
+    mismatches: Sequence[Mismatch], compared: int, *, exchange_now: datetime
+) -> list[tuple[Mismatch, AnyEvent]]:
+    """Return what can be mended of one look, with the event that does it.
+
+    Where all that was compared is said to be invented, the exchange gave an empty page: that is told, not acted upon.
+    """
+    if len(mismatches) == compared and all(one.kind is Kind.INVENTED for one in mismatches):
+        return []
+    events = ((one, repair_of(one, exchange_now=exchange_now)) for one in mismatches)
+    return [(one, event) for one, event in events if event is not None]
+
+
 _TICK = timedelta(milliseconds=1)
 """The least that two times differ by on disk."""
 

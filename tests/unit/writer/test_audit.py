@@ -26,6 +26,7 @@ from services.writer.comparison import (
     pages_of,
     pick_day,
     repair_of,
+    repairs_of,
     sure_until,
 )
 from services.writer.ledger import scan_day
@@ -148,6 +149,13 @@ def test_of_an_invented_minute_only_a_doubt_is_told():
 
     assert isinstance(event, Verdict)
     assert (event.verdict, event.symbols, event.begin, event.end) == ("absent", ("BTC_USDT",), minute(3), minute(4))
+
+
+def test_an_empty_page_is_told_and_not_acted_upon():
+    invented = [Mismatch(Kind.INVENTED, "BTC_USDT", minute(n), a_candle(open_time=minute(n)), None) for n in range(3)]
+
+    assert repairs_of(invented, 3, exchange_now=minute(60)) == []
+    assert [one for one, _ in repairs_of(invented, 4, exchange_now=minute(60))] == invented
 
 
 def test_settlements_are_compared_by_their_instant_and_their_rate():
