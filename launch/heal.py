@@ -21,7 +21,7 @@ from launch.systems import subscribed
 from shared.command import run
 from shared.coverage import day_mask
 from shared.grid import MINUTE, days_between, floor_minute, from_ms
-from shared.ledger import NOTHING, from_text
+from shared.ledger import from_text
 
 FOLDER = Path(".run/heal")
 SPEED = 60
@@ -59,7 +59,7 @@ class Watch:
     def healed(self, begin: datetime, end: datetime) -> int:
         """Return how many of them came over REST."""
         return sum(
-            ((from_text(text) or NOTHING).healed & day_mask(day, begin, end)).bit_count()
+            (from_text(text).healed & day_mask(day, begin, end)).bit_count()
             for day in days_between(begin, end)
             for text in self._redis.hgetall(f"ledger:{day}").values()
         )

@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 DEAD_LETTER = "dead-letter"
 #: Hard cap per stream, in entries; about 300 bytes each, so 150 MB for `candles` in the worst case.
-CAPS = {"candles": 500_000, "funding": 200_000, "ledger": 50_000, "universe": 2_000, DEAD_LETTER: 10_000}
+CAPS = {"candles": 500_000, "funding": 200_000, "ledger": 50_000, "universe": 200, DEAD_LETTER: 10_000}
 
 #: An entry that its consumer holds for this long without acknowledging it is claimed by another.
 CLAIM_IDLE_MS = 300_000
@@ -156,13 +156,17 @@ class Bus:
     # --- streams
 
     async def create_groups(self) -> None:
-        """Create every declared group at 0, so that no entry is missed, whoever starts first."""
+        """Create every declared group at 0, so that no entry is missed, whoever starts first.
+
+        Those that exist are left alone: a Redis at its memory ceiling refuses even to create what is there.
+        """
         for stream, groups in GROUPS.items():
-            for group in groups:
+            known = await self._redis.xinfo_groups(stream) if await self._redis.exists(stream) else []
+            for group in set(groups) - {info["name"] for info in known}:
                 try:
                     await self._redis.xgroup_create(stream, group, id="0", mkstream=True)
                 except ResponseError as error:
-                    if "BUSYGROUP" not in str(error):
+                    if "BUSYGROUP" not in str(error):  # another service was quicker
                         raise
 
     async def publish(self, events: Sequence[AnyEvent]) -> None:

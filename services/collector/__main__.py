@@ -104,7 +104,14 @@ class Collector:
             await self.service.stop.wait()
             for task in tasks:
                 task.cancel()
-        await self.publisher.flush()
+        await self._publish_the_rest()
+
+    async def _publish_the_rest(self) -> None:
+        """Publish what is buffered; where Redis does not take it in, it is fetched again after the next start."""
+        try:
+            await self.publisher.flush()
+        except asyncio.CancelledError:
+            log.warning("Redis is not there: left in the buffer, fetched again next time", events=len(self.publisher))
 
     async def _wait_for_ledger(self) -> None:
         deadline = time.monotonic() + _LEDGER_PATIENCE_SECONDS

@@ -247,9 +247,14 @@ class Universe:
             # Collected before: what lies between is wanted, as far back as raw data is kept.
             kept_from = history_begin(exchange_now, self._reach.retention_days)
             begin = min(begin, max(last + MINUTE, kept_from))
+        hole = self._ledger.first_missing(symbol, history_begin(exchange_now, self._reach.retention_days))
+        begin_anew, begin = begin, min(begin, hole or begin)
         if (list_time := listed.get(symbol)) is not None:
             begin = max(begin, floor_minute(list_time))
         wanted = Wanted(symbol, begin)
+        for day in days_between(begin, begin_anew):  # what was never wanted beside an old hole stays unwanted
+            window = day_mask(day, begin, begin_anew)
+            wanted.unwanted.add_mask(day, window & ~self._ledger.of(symbol, day).wanted)
         if last is not None and returned and not self._reach.fill_absence:
             wanted.unwanted.add_span(last + MINUTE, floor_minute(ranking.ranked_time))
         for day, symbols in self._ledger.days.items():
@@ -344,10 +349,22 @@ class Universe:
         ]
 
     def slide(self, exchange_now: datetime) -> None:
-        """Let the windows move with time. Without a backfill they begin where collecting began."""
+        """Let the windows move with time, but over no minute that the ledger cannot account for yet."""
         days = self._reach.backfill_days or self._reach.retention_days
+        begin = history_begin(exchange_now, days)
+        kept_from = history_begin(exchange_now, self._reach.retention_days)
         for wanted in self.symbols.values():
-            wanted.forget_before(history_begin(exchange_now, days))
+            wanted.forget_before(max(kept_from, self._accounted_until(wanted, begin)))
+
+    def _accounted_until(self, wanted: Wanted, end: datetime) -> datetime:
+        """Return the first minute before `end` that is wanted and without a verdict in the ledger, else `end`."""
+
+        def accounted(day: date) -> int:
+            known = self._ledger.of(wanted.symbol, day)
+            return (known.wanted & ~known.missing(FULL_DAY)) | wanted.unwanted.days.get(day, 0)
+
+        holes = gaps_of(wanted.begin, end, accounted)
+        return holes[0].begin if holes else end
 
     def drop_done(self, exchange_now: datetime) -> list[str]:
         """Let go of the symbols that left and have nothing more to come; return them."""

@@ -18,7 +18,7 @@ from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, WAITING
 from services.writer.settings import WriterSettings
 from services.writer.store import Written, retire, write_batch
 from services.writer.watermark import written_until
-from shared.bus import GROUPS, Entry, consumer_name
+from shared.bus import GROUPS, BusError, Entry, consumer_name
 from shared.command import run
 from shared.dataset import days
 from shared.durable import BusyError, exclusive, remove_stale_temporaries
@@ -51,6 +51,8 @@ class Writer:
     newest: dict[str, datetime] = field(default_factory=dict)
     knows_disk: bool = False
     """Whether everything on disk was looked at; before that nobody can say up to when all is stored."""
+    untold: bool = False
+    """Whether something that is durable could not be told."""
     telling: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a day is looked at, or changed, and told: an older look must not overwrite a newer one."""
     audit: ContinuousAudit = field(init=False)
@@ -163,7 +165,7 @@ class Writer:
                 if written is None:
                     return
                 # Told before it is acknowledged: what is acknowledged and not in the ledger counts as lost.
-                await self._tell(written)
+                await self._tell_or_remember(written)
                 await self.service.bus.acknowledge("writer", self.batch.entries)
         for partition, rows in self.batch.rows.items():
             ROWS.labels(partition.dataset).inc(len(rows))
@@ -186,6 +188,17 @@ class Writer:
             else:
                 self.service.health.solved("disk")
                 return written
+
+    async def _tell_or_remember(self, written: Written) -> None:
+        """Tell what was written; where Redis takes nothing in, tell everything once it does.
+
+        A Redis that is full takes acknowledgements still, and only they make room: so nothing may stand before them.
+        """
+        try:
+            await self._tell(written)
+        except BusError as error:
+            log.warning("not told what was stored, telling it later", error=str(error))
+            self.untold = True
 
     async def _tell(self, written: Written) -> None:
         """Publish what is durable now: the ledger, the newest candle per symbol, the watermark."""
@@ -214,7 +227,7 @@ class Writer:
         """Tell what is on disk at the start, and again should Redis forget; look for damage; retire old days."""
         looked = retired = float("-inf")
         while True:
-            ready = await self.service.until_bus_answers(self.service.bus.ledger_ready)
+            ready = await self.service.until_bus_answers(self.service.bus.ledger_ready) and not self.untold
             if not (self.knows_disk and ready) or time.monotonic() - looked >= _LOOK_SECONDS:
                 await self._look_patiently(everything=not ready)
                 looked = time.monotonic()
@@ -234,6 +247,7 @@ class Writer:
 
     async def _look_at_disk(self, *, everything: bool) -> None:
         """Bring the ledger in line with the files; tell every day, or those of which something changed."""
+        self.untold = False
         raw_days = set(await asyncio.to_thread(days, self.root, Candle.dataset))
         told_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
         raw_days |= {day for day in told_days if not self._is_past(day)}
@@ -255,7 +269,7 @@ class Writer:
         """Delete candles that the exchange does not have, and tell it; return how many were there."""
         async with self.telling:
             gone, known = await asyncio.to_thread(withdraw, self.root, day, symbol, opens)
-            await self.service.until_bus_answers(lambda: self._tell({day: known}))
+            await self._tell_or_remember({day: known})
         return gone
 
     async def _retire(self) -> None:

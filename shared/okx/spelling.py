@@ -66,27 +66,28 @@ def is_swap(inst_id: str) -> bool:
 
 
 def instrument_of(row: Mapping[str, Any]) -> Instrument:
-    """Read a row of /public/instruments. Announced ones (preopen) have most fields empty."""
-    list_time, expiry_time = row.get("listTime") or "", row.get("expTime") or ""
+    """Read a row of /public/instruments. Announced ones (preopen) have most fields empty.
+
+    Raises `SpellingError` where a time makes no sense.
+    """
     return Instrument(
         symbol=symbol_of(row["instId"]),
         state=row.get("state", ""),
         contract_type=row.get("ctType", ""),
         category=str(row.get("instCategory") or ""),
-        list_time=from_ms(int(list_time)) if list_time else None,
-        expiry_time=from_ms(int(expiry_time)) if expiry_time else None,
+        list_time=from_ms(_milliseconds(row, "listTime")) if row.get("listTime") else None,
+        expiry_time=from_ms(_milliseconds(row, "expTime")) if row.get("expTime") else None,
         tick_size=row.get("tickSz") or "",
     )
 
 
 def maintenance_of(row: Mapping[str, Any]) -> Maintenance:
-    """Read a row of /system/status."""
-    end = row.get("end") or ""
+    """Read a row of /system/status. Raises `SpellingError` where a time makes no sense."""
     return Maintenance(
         title=row.get("title", ""),
         state=row.get("state", ""),
         begin=from_ms(_milliseconds(row, "begin")),
-        end=from_ms(int(end)) if end else None,
+        end=from_ms(_milliseconds(row, "end")) if row.get("end") else None,
     )
 
 
@@ -197,10 +198,11 @@ def predicted_of(row: Mapping[str, Any], *, source: Source, receive_time: dateti
 
 def _interval(row: Mapping[str, Any], funding_ms: int) -> int | None:
     """Length of the period that ends at fundingTime; the documented rule (next - this) is the fallback."""
-    if previous := row.get("prevFundingTime"):
-        return interval_hours(int(previous), funding_ms)
-    following = row.get("nextFundingTime")
-    return interval_hours(funding_ms, int(following)) if following else None
+    if row.get("prevFundingTime"):
+        return interval_hours(_milliseconds(row, "prevFundingTime"), funding_ms)
+    if row.get("nextFundingTime"):
+        return interval_hours(funding_ms, _milliseconds(row, "nextFundingTime"))
+    return None
 
 
 def settled_of(

@@ -135,7 +135,7 @@ def test_one_that_returns_within_the_grace_time_has_no_hole_and_one_that_leaves_
 @pytest.mark.parametrize("backfill_days", [0, 1])
 def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days):
     """Invariant 7: the ledger knows up to when the symbol was collected."""
-    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=span_mask(0, 99))}})
+    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=span_mask(0, 99), received=span_mask(0, 99))}})
 
     universe = a_universe("BTC_USDT", ledger=ledger, backfill_days=backfill_days)
 
@@ -143,7 +143,7 @@ def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days):
 
 
 def returned(**reach):
-    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"OLD_USDT": DayLedger(wanted=span_mask(0, 99))}})
+    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"OLD_USDT": DayLedger(wanted=span_mask(0, 99), received=span_mask(0, 99))}})
     universe = Universe(Reach(**{"backfill_days": 5} | reach), ledger)
     ranking = a_ranking("OLD_USDT", ranked_time=NOON, added=["OLD_USDT"])
     universe.apply(ranking, NOON, {})
@@ -172,17 +172,57 @@ def test_nothing_is_wanted_of_an_instrument_beyond_its_end():
     assert universe.symbols["GONE_USDT"].gaps(minute(2000)) == [Gap(NOON, minute(725))]
 
 
+def whole_days(until):
+    whole = DayLedger(wanted=FULL_DAY, received=FULL_DAY)
+    return {DAY_0 + number * DAY: {"BTC_USDT": whole} for number in range(-2, until)}
+
+
 @pytest.mark.invariant(11)
 def test_the_window_slides_and_what_it_leaves_costs_no_memory():
     """Invariant 11."""
-    universe = a_universe("BTC_USDT", backfill_days=2)
+    whole = {
+        DAY_0 + number * DAY: {"BTC_USDT": DayLedger(wanted=FULL_DAY, received=FULL_DAY)} for number in range(-2, 6)
+    }
+    universe = a_universe("BTC_USDT", backfill_days=2, ledger=LedgerCopy(whole))
     wanted = universe.symbols["BTC_USDT"]
-    wanted.seen.add_span(MIDNIGHT - 2 * DAY, NOON + 5 * DAY)
 
     universe.slide(NOON + 5 * DAY)
 
     assert wanted.begin == MIDNIGHT + 3 * DAY
     assert min(wanted.seen.days) == DAY_0 + 3 * DAY
+
+
+@pytest.mark.invariant(7)
+def test_the_window_does_not_slide_over_a_minute_without_a_verdict():
+    """Invariant 7: missing is retried until it is something else, as long as raw data is kept."""
+    days = {
+        DAY_0 + number * DAY: {"BTC_USDT": DayLedger(wanted=FULL_DAY, received=FULL_DAY)} for number in range(-2, 200)
+    }
+    days[DAY_0] = {"BTC_USDT": DayLedger(wanted=FULL_DAY, received=FULL_DAY & ~(1 << 77))}
+    universe = a_universe("BTC_USDT", backfill_days=2, ledger=LedgerCopy(days))
+    wanted = universe.symbols["BTC_USDT"]
+
+    universe.slide(NOON + 5 * DAY)
+    assert wanted.begin == minute(77)
+
+    universe.slide(NOON + 150 * DAY)
+    assert wanted.begin == MIDNIGHT + 60 * DAY
+
+
+@pytest.mark.invariant(7)
+def test_an_old_hole_is_wanted_again_after_a_restart_and_nothing_beside_it():
+    """Invariant 7."""
+    old = DAY_0 - 20 * DAY
+    ledger = LedgerCopy({old: {"BTC_USDT": DayLedger(wanted=span_mask(10, 19), received=span_mask(10, 14))}})
+    ledger.days[DAY_0] = {"BTC_USDT": DayLedger(wanted=span_mask(0, 719), received=span_mask(0, 719))}
+
+    universe = a_universe("BTC_USDT", backfill_days=1, ledger=ledger)
+
+    first = MIDNIGHT - 20 * DAY
+    assert universe.symbols["BTC_USDT"].gaps(NOON + GRACE) == [
+        Gap(first + 15 * MINUTE, first + 20 * MINUTE),
+        Gap(MIDNIGHT - DAY, MIDNIGHT),
+    ]
 
 
 def test_one_that_comes_back_before_it_is_gone_stays_with_what_it_has():

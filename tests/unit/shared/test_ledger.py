@@ -6,7 +6,18 @@ from hypothesis import strategies as st
 
 from shared.coverage import FULL_DAY, span_mask
 from shared.grid import DAY, MINUTE
-from shared.ledger import DayLedger, MinuteVerdict, account, by_day, from_row, from_text, over_mask, to_row, to_text
+from shared.ledger import (
+    DayLedger,
+    MinuteVerdict,
+    account,
+    account_of,
+    by_day,
+    from_row,
+    from_text,
+    over_mask,
+    to_row,
+    to_text,
+)
 from tests.support.builders import DAY_0, MIDNIGHT, a_verdict, minute
 
 MASKS = st.integers(0, FULL_DAY)
@@ -25,6 +36,18 @@ def test_every_wanted_minute_that_is_over_has_exactly_one_verdict(ledger, over):
         union |= mask
     assert union == ledger.wanted & over
     assert verdicts[MinuteVerdict.MISSING] == ledger.missing(over)
+
+
+@pytest.mark.invariant(7)
+@given(LEDGERS, MASKS)
+def test_the_account_counts_the_verdicts(ledger, over):
+    counted = account_of(ledger, over)
+
+    for verdict, mask in ledger.verdicts(over).items():
+        assert getattr(counted, verdict) == mask.bit_count()
+    assert counted.wanted == sum(getattr(counted, verdict) for verdict in MinuteVerdict)
+    assert counted.settlements == (ledger.due & over).bit_count()
+    assert counted.settlements_missing == ledger.missing_settlements(over).bit_count()
 
 
 @given(LEDGERS)

@@ -290,7 +290,14 @@ def test_nothing_is_settled_where_time_or_rate_is_not_told(absent):
 @pytest.mark.invariant(12)
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("fundingRate", ""), ("fundingRate", "nan"), ("fundingRate", "5"), ("fundingTime", ""), ("ts", None)],
+    [
+        ("fundingRate", ""),
+        ("fundingRate", "nan"),
+        ("fundingRate", "5"),
+        ("fundingTime", ""),
+        ("ts", None),
+        ("prevFundingTime", "soon"),
+    ],
 )
 def test_a_funding_row_that_makes_no_sense_names_the_field(name, value):
     """Invariant 12: an empty rate is not zero."""

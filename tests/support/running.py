@@ -1,0 +1,111 @@
+"""A real stack under a simulated exchange, seen from outside, and held against the truth."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import redis
+
+from launch.stack import SERVICES
+from launch.truth import Stored, judge_candles, judge_settlements, read_settlements, read_stored, read_truth
+from shared.coverage import day_mask, gaps_of_mask
+from shared.grid import MINUTE, days_between, floor_minute, from_ms, to_ms
+from shared.ledger import NOTHING, from_text
+from tests.support.builders import wait_for
+
+SPEED = 60
+SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT", "XRP_USDT")
+MARKET = ["--symbols", str(len(SYMBOLS)), "--seed", "7", "--start", "2026-03-01T07:40:00", "--speed", str(SPEED)]
+
+
+class Running:
+    """A stack, seen from outside."""
+
+    def __init__(self, stack, symbols=SYMBOLS):
+        self.stack = stack
+        self.symbols = symbols
+        self.redis = redis.Redis.from_url(stack.redis_url, decode_responses=True)
+
+    def now(self) -> datetime:
+        return from_ms(self.stack.ask_simulator("/sim/clock")["now_ms"])
+
+    def stored(self, symbol="BTC_USDT"):
+        return len(read_stored(self.stack.data_dir, symbol)[0].opens)
+
+    def until_live(self):
+        """Wait until every symbol's candles are stored; return the first minute from which nothing may lack."""
+        wait_for(lambda: all(self.stored(symbol) > 2 for symbol in self.symbols), 60)
+        return from_ms(max(int(read_stored(self.stack.data_dir, symbol)[0].opens.min()) for symbol in self.symbols))
+
+    def problems(self, begin, end):
+        """Return everything in which the disk differs from the truth: symbol → counts."""
+        found = {}
+        settled = read_settlements(self.stack.data_dir)
+        for symbol in self.symbols:
+            truth = read_truth(self.stack.ask_simulator, symbol, to_ms(begin), to_ms(end))
+            stored, unreadable = read_stored(self.stack.data_dir, symbol)
+            inside = (stored.opens >= to_ms(begin)) & (stored.opens < to_ms(end))
+            values = {name: column[inside] for name, column in stored.values.items()}
+            part = Stored(stored.opens[inside], values, stored.live[inside])
+            judgement = judge_candles(symbol, part, truth, np.ones(len(truth.opens), bool))
+            inside_rates = {
+                at: rates for at, rates in settled.get(symbol, {}).items() if to_ms(begin) <= at < to_ms(end)
+            }
+            judgement.add(judge_settlements(symbol, inside_rates, truth, np.ones(len(truth.settled_times), bool)))
+            wrong = {name: count for name, count in judgement.wrong.items() if count}
+            if wrong or unreadable or not judgement.compared["candles"]:
+                found[symbol] = wrong, unreadable
+        return found
+
+    def until_whole(self, begin, seconds=60, end=None):
+        """Wait until everything up to `end` is as it was, by default up to now but for what is on its way."""
+        began = time.monotonic()
+        end = end or floor_minute(self.now()) - 2 * MINUTE
+        wait_for(lambda: not self.problems(begin, end), seconds, every=0.5)
+        note_healed(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0], time.monotonic() - began)
+        return end
+
+    def ledger(self, symbol, begin, end):
+        """Return how many minutes of [begin, end) the writer's ledger has in each set, and how many it lacks."""
+        found = Counter()
+        for day in days_between(begin, end):
+            text = self.redis.hget(f"ledger:{day}", symbol)
+            known, inside = from_text(text) if text else NOTHING, day_mask(day, begin, end)
+            for name in ("wanted", "received", "healed", "absent", "halted", "due", "settled"):
+                found[name] += (getattr(known, name) & inside).bit_count()
+            found["missing"] += known.missing(inside).bit_count()
+        return found
+
+    def service(self, name):
+        """Return what /status says of a service."""
+        return next(row for row in self.stack.ask_api("/status")["services"] if row["service"] == name)
+
+    def redis_answers(self):
+        """Tell whether Redis answers."""
+        try:
+            return self.redis.ping()
+        except redis.exceptions.ConnectionError:
+            return False
+
+    def pids(self):
+        """Return the process of every service."""
+        return {name: program.pid for name, program in self.stack.status().items() if name in SERVICES}
+
+
+def note_healed(what, seconds):
+    """Append how long something took to heal to the file that FAULT_TIMES names, as a JSON line."""
+    if path := os.environ.get("FAULT_TIMES"):
+        with Path(path).open("a") as file:
+            file.write(json.dumps({"what": what, "seconds": round(seconds, 1)}) + "\n")
+
+
+def minutes_of(day: date, mask: int) -> Iterator[datetime]:
+    """Yield the minutes of a mask."""
+    for gap in gaps_of_mask(day, mask):
+        for number in range(gap.minutes):
+            yield gap.begin + number * MINUTE
