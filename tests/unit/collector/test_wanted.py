@@ -151,12 +151,13 @@ def returned(**reach):
 
 
 def test_the_absence_of_one_that_returns_is_filled():
-    assert returned() == [Gap(MIDNIGHT - 5 * DAY, NOON)]
-    assert returned(backfill_days=0) == [Gap(MIDNIGHT - 3 * DAY + 100 * MINUTE, NOON)]
+    left = MIDNIGHT - 3 * DAY + 100 * MINUTE
+    assert returned() == [Gap(MIDNIGHT - 5 * DAY, MIDNIGHT - 3 * DAY), Gap(left, NOON)]
+    assert returned(backfill_days=0) == [Gap(left, NOON)]
 
 
 def test_the_absence_of_one_that_returns_is_left_open_where_that_is_wished():
-    assert returned(fill_absence=False) == [Gap(MIDNIGHT - 5 * DAY, MIDNIGHT - 3 * DAY + 100 * MINUTE)]
+    assert returned(fill_absence=False) == [Gap(MIDNIGHT - 5 * DAY, MIDNIGHT - 3 * DAY)]
 
 
 def test_an_absence_is_filled_as_far_as_raw_data_is_kept():
