@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from shared.coverage import day_mask, mask_from_text, mask_to_text
 from shared.events import LedgerRow, Verdict
@@ -87,8 +89,9 @@ def to_text(day: DayLedger) -> str:
     return " ".join(f"{name}={mask_to_text(mask)}" for name in SETS if (mask := getattr(day, name)))
 
 
+@lru_cache(maxsize=8192)
 def from_text(text: str) -> DayLedger:
-    """Read `to_text` back."""
+    """Read `to_text` back. Equal days are one object: most days of most symbols are alike."""
     return DayLedger(**{name: mask_from_text(runs) for name, _, runs in (part.partition("=") for part in text.split())})
 
 
@@ -100,7 +103,13 @@ def to_row(exchange: str, symbol: str, day: date, ledger: DayLedger, version: st
 
 def from_row(row: Mapping[str, str]) -> DayLedger:
     """Read the sets of a row of the ledger's file."""
-    return DayLedger(**{name: mask_from_text(row[name] or "") for name in SETS})
+    return from_sets(*(row[name] for name in SETS))
+
+
+@lru_cache(maxsize=8192)
+def from_sets(*texts: str | None) -> DayLedger:
+    """Read a day from its sets, in the order of `SETS`; equal days are one object."""
+    return DayLedger(*[mask_from_text(text or "") for text in texts])
 
 
 def by_day(verdict: Verdict) -> Iterable[tuple[date, DayLedger]]:
@@ -115,8 +124,7 @@ def over_mask(day: date, until: datetime) -> int:
     return day_mask(day, midnight, max(midnight, min(midnight + DAY, until)))
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(NamedTuple):
     """Minutes by verdict, and settlements, summed up over symbols and days."""
 
     wanted: int = 0
@@ -129,20 +137,34 @@ class Account:
     settlements_missing: int = 0
 
     @property
+    def existing(self) -> int:
+        """Wanted minutes of which the exchange has a candle, as far as anybody knows."""
+        return self.received + self.healed + self.missing
+
+    @property
     def complete(self) -> float | None:
         """Share of the wanted minutes that the exchange has and that are stored; None where none is."""
-        has = self.received + self.healed + self.missing
-        return (has - self.missing) / has if has else None
+        return (self.existing - self.missing) / self.existing if self.existing else None
+
+
+def account_of(ledger: DayLedger, over: int) -> Account:
+    """Count what is known about a symbol's day, as far as its minutes are among those of `over`."""
+    left = wanted = ledger.wanted & over
+    counts = [wanted.bit_count()]
+    for mask in (ledger.received, ledger.healed, ledger.halted, ledger.absent):  # as `verdicts`, for many days at once
+        found = left & mask
+        left ^= found
+        counts.append(found.bit_count())
+    due = ledger.due & over
+    counts += [left.bit_count(), due.bit_count(), (due & ~ledger.settled).bit_count()]
+    return Account(*counts)
+
+
+def total(accounts: Iterable[Account]) -> Account:
+    """Add up accounts."""
+    return Account(*map(sum, zip(*accounts, strict=True)))
 
 
 def account(days: Iterable[tuple[date, DayLedger]], until: datetime) -> Account:
     """Sum up what is known about some days, as far as their minutes opened before `until`."""
-    sums = dict.fromkeys((*MinuteVerdict, "wanted", "settlements", "settlements_missing"), 0)
-    for day, ledger in days:
-        over = over_mask(day, until)
-        for verdict, mask in ledger.verdicts(over).items():
-            sums[verdict] += mask.bit_count()
-        sums["wanted"] += (ledger.wanted & over).bit_count()
-        sums["settlements"] += (ledger.due & over).bit_count()
-        sums["settlements_missing"] += ledger.missing_settlements(over).bit_count()
-    return Account(**{str(name): count for name, count in sums.items()})
+    return total(account_of(ledger, over_mask(day, until)) for day, ledger in days)

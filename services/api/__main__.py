@@ -12,6 +12,7 @@ import uvicorn
 from services.api.alerts import Watch
 from services.api.app import create_app
 from services.api.conditions import Thresholds
+from services.api.ledger import LedgerReader
 from services.api.settings import ApiSettings
 from services.api.snapshot import Sources, redis_name
 from services.api.status import Limits
@@ -66,6 +67,7 @@ async def _answer(service: Service, settings: ApiSettings, listener: socket.sock
         health=service.health,
         data_dir=settings.data_dir,
         qlib_dir=settings.qlib_dir,
+        ledger=LedgerReader(settings.data_dir, settings.flush_seconds),
     )
     limits = Limits(
         flush_seconds=settings.flush_seconds,

@@ -24,6 +24,7 @@ from rich.table import Table
 from services.api.conditions import Thresholds, conditions
 from services.api.datasets import Space, spaces
 from services.api.lag import summary
+from services.api.ledger import LedgerReader
 from services.api.metrics import ALERTS_OPEN, ALERTS_SENT, ALERTS_WAITING
 from services.api.settings import ApiSettings
 from services.api.snapshot import BusSilentError, Snapshot, Sources, read_snapshot, redis_name
@@ -232,7 +233,9 @@ async def open_alerts(settings: ApiSettings) -> list[Alert]:
     """Return what the api keeps as open. Raises `BusSilentError`."""
     bus = Bus(str(settings.redis_url), timeout_seconds=2)
     name = redis_name(settings.redis_url)
-    sources = Sources(bus, name, ExchangeClock(), Health(), settings.data_dir, settings.qlib_dir)
+    sources = Sources(
+        bus, name, ExchangeClock(), Health(), settings.data_dir, settings.qlib_dir, LedgerReader(settings.data_dir)
+    )
     try:
         text = await sources.ask(bus.kept_alerts())
     finally:

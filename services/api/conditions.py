@@ -91,8 +91,8 @@ def _unknown(snapshot: Snapshot) -> Iterator[str]:
     for service in SERVICES:
         if service not in snapshot.heartbeats:
             yield from (f"{kind}:{service}" for kind in ("audit", "late", "problem"))
-    if missing_minutes(snapshot) is None:
-        yield "gaps"
+    if missing_minutes(snapshot) is None or not {"collector", "writer"} <= snapshot.heartbeats.keys():
+        yield "gaps"  # one tells the ledger what is wanted, the other keeps it
     if not snapshot.clock.measured:
         yield "symbol"
 

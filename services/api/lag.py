@@ -121,10 +121,8 @@ def summary(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def missing_minutes(snapshot: Snapshot) -> int | None:
-    """Return how many minutes should be there and are not: what the collector counts. None: nobody can tell."""
-    beat = snapshot.heartbeats.get("collector")
-    missing = beat.details.get("missing_minutes") if beat else None
-    return missing if isinstance(missing, int) else None
+    """Return how many minutes should be there and are not, says the ledger. None: nobody can tell."""
+    return snapshot.books.standing.minutes if snapshot.books else None
 
 
 def _channel_ages(snapshot: Snapshot) -> list[ChannelAge]:

@@ -7,10 +7,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, gener
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from services.api.completeness import Books
 from services.api.datasets import Disk
 from services.api.lag import missing_minutes, symbol_ages
 from services.api.snapshot import API, SERVICES, Snapshot
 from services.api.status import Status, Verdict
+from shared.ledger import MinuteVerdict
 
 _PREFIX = "qlib_crypto_"
 
@@ -72,10 +74,33 @@ def _bus_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
         yield _gauge("universe_members", "Symbols in the universe", {(): len(snapshot.universe.members)})
     if (missing := missing_minutes(snapshot)) is not None:
         yield _gauge("missing_minutes", "Minutes that should be there and are not yet", {(): missing})
+    if snapshot.books is not None:
+        yield from _ledger_families(snapshot.books, snapshot.clock.exchange_time)
     yield from _dead_letter_families(snapshot)
     if (memory := snapshot.memory) is not None:
         yield _gauge("redis_used_bytes", "Memory that Redis uses", {(): memory.used})
         yield _gauge("redis_limit_bytes", "Ceiling of Redis' memory; 0: none", {(): memory.limit})
+
+
+def _ledger_families(books: Books, now: datetime) -> Iterator[GaugeMetricFamily]:
+    account, open_now = books.account, books.standing
+    minutes = {(str(verdict),): getattr(account, verdict) for verdict in MinuteVerdict}
+    yield _gauge("ledger_minutes", "Wanted minutes of the retention, by verdict", minutes, ["verdict"])
+    if account.complete is not None:
+        share = {(): account.complete}
+        yield _gauge("ledger_complete_ratio", "Share of the wanted minutes the exchange has that are stored", share)
+    missing = account.settlements_missing
+    settlements = {("settled",): account.settlements - missing, ("missing",): missing}
+    yield _gauge(
+        "ledger_settlements", "Settlements of funding rates, by whether the rate is stored", settlements, ["state"]
+    )
+    yield _gauge("ledger_open_gaps", "Runs of missing minutes", {(): open_now.gaps})
+    age = 0.0 if open_now.since is None else (now - open_now.since).total_seconds()
+    yield _gauge(
+        "ledger_oldest_gap_seconds",
+        "Seconds of the exchange's clock since the oldest missing minute opened; 0: none",
+        {(): age},
+    )
 
 
 def _dead_letter_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:

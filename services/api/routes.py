@@ -1,21 +1,38 @@
 """The questions that the api answers. Only GET: it reads, and changes nothing."""
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from services.api.alerts import Watch
+from services.api.completeness import Day, sentence
 from services.api.conditions import Severity
 from services.api.datasets import Disk, DiskReader
+from services.api.heatmap import page
 from services.api.lag import Lag, lag_of
+from services.api.ledger_answers import (
+    Gaps,
+    LedgerAnswer,
+    Span,
+    SpanError,
+    days_of,
+    first_day,
+    gaps_of_span,
+    ledger_of_span,
+    span_of,
+)
 from services.api.metrics import exposition
 from services.api.snapshot import BusSilentError, Snapshot, Sources, read_snapshot
 from services.api.status import Limits, Status, not_ready, status_of
 from services.api.universe import Universe, current_universe, universe_at
+from shared.grid import DAY, floor_day
+from shared.ledger import MinuteVerdict
 
 router = APIRouter()
 
@@ -194,6 +211,82 @@ def _utc(instant: datetime) -> datetime:
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     except OverflowError as error:  # an offset that leads out of the years 1 to 9999
         raise HTTPException(422, f"no such time: {instant}") from error
+
+
+type Begin = Annotated[
+    datetime | None,
+    Query(description="ISO 8601; without an offset it is UTC", examples=["2025-04-05T08:00:00Z"]),
+]
+type End = Annotated[datetime | None, Query(description="The same, exclusive. Left out: now, at the exchange")]
+type Symbol = Annotated[str | None, Query(description="Only this one", examples=["BTC_USDT"])]
+
+_LEDGER: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "The ledger knows no such symbol"},
+    503: {"model": Problem, "description": "The ledger on disk is unreadable"},
+}
+
+
+def _span(sources: Sources, snapshot: Snapshot, begin: datetime | None, end: datetime | None, usual: timedelta) -> Span:
+    instants = (None if instant is None else _utc(instant) for instant in (begin, end))
+    try:
+        return span_of(*instants, clock=snapshot.clock, flush_seconds=sources.ledger.flush_seconds, usual=usual)
+    except SpanError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+async def _ledger_days(sources: Sources, snapshot: Snapshot, span: Span) -> list[Day]:
+    try:
+        return await days_of(sources.ledger, snapshot.books, span)
+    except (OSError, ValueError) as error:
+        raise HTTPException(503, f"the ledger on disk is unreadable: {error}") from error
+
+
+@router.get("/ledger", summary="How complete is the data, in numbers?", responses=_LEDGER)
+async def ledger(
+    sources: From, snapshot: Now, begin: Begin = None, end: End = None, symbol: Symbol = None
+) -> LedgerAnswer:
+    """Return the wanted minutes by verdict, and the settlements, per symbol and in total: the last 7 days, or a span.
+
+    A span is at most 366 days long. Days that are older than the bus' come from disk; with Redis down all do.
+    """
+    span = _span(sources, snapshot, begin, end, timedelta(days=7))
+    answer = await asyncio.to_thread(ledger_of_span, await _ledger_days(sources, snapshot, span), span, symbol)
+    if symbol is not None and not answer.symbols:
+        raise HTTPException(404, f"the ledger knows no minutes of {symbol} in that time")
+    return answer
+
+
+@router.get("/gaps", summary="Which minutes are missing?", responses={503: _LEDGER[503]})
+async def gaps(
+    sources: From,
+    snapshot: Now,
+    begin: Begin = None,
+    end: End = None,
+    symbol: Symbol = None,
+    *,
+    verdict: Annotated[
+        Literal["missing", "absent", "halted"],
+        Query(description="absent, halted: the exchange has no such candles; halted: trading stood still"),
+    ] = "missing",
+    limit: Annotated[int, Query(ge=1, le=10_000, description="How many of the newest to show")] = 100,
+) -> Gaps:
+    """Return runs of minutes of a verdict, the newest first: within all that the bus knows, or a span.
+
+    With `missing` also the settlements whose rate is missing.
+    """
+    usual = snapshot.clock.exchange_time - first_day(snapshot.books, snapshot.clock.exchange_time)
+    span = _span(sources, snapshot, begin, end, usual)
+    days = await _ledger_days(sources, snapshot, span)
+    return await asyncio.to_thread(gaps_of_span, days, span, MinuteVerdict(verdict), symbol, limit)
+
+
+@router.get("/completeness", summary="The same as a picture: a heat map", response_class=HTMLResponse)
+async def completeness(sources: From, snapshot: Now) -> HTMLResponse:
+    """Return a page: a row per symbol, a column per day of the last 30, coloured by the share that is complete."""
+    midnight = floor_day(snapshot.clock.exchange_time)
+    span = _span(sources, snapshot, midnight - 29 * DAY, midnight + DAY, DAY)
+    text = await asyncio.to_thread(page, await _ledger_days(sources, snapshot, span), span, sentence(snapshot.books))
+    return HTMLResponse(text, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
 
 @router.get(

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 from pydantic import RedisDsn
 
+from services.api.completeness import Books, arrived_until
+from services.api.ledger import LedgerReader
 from shared.bus import Bus, BusError, GroupLag, Heartbeat, Memory
 from shared.clock import ExchangeClock
 from shared.events import Ranking
@@ -41,6 +43,7 @@ class Sources:
     """The api's own."""
     data_dir: Path
     qlib_dir: Path
+    ledger: LedgerReader
 
     async def ask[T](self, answer: Awaitable[T]) -> T:
         """Wait for an answer of the bus, but not for long. Raises `BusSilentError`."""
@@ -91,6 +94,8 @@ class Snapshot:
     """Origin → how many inputs were set aside within the last `RECENT_SECONDS`."""
     memory: Memory | None = None
     """Of Redis."""
+    books: Books | None = None
+    """What the ledger says; None: nobody can tell (yet)."""
 
 
 async def read_snapshot(sources: Sources) -> Snapshot:
@@ -108,6 +113,7 @@ async def _read(sources: Sources) -> Snapshot:
     bus = sources.bus
     heartbeats, unreadable = await _heartbeats(bus)
     dead_letters, _ = await bus.dead_letters(1)
+    books = await _books(sources)  # it may open or close a problem of the api's own
     return Snapshot(
         clock=read_clock(sources.clock),
         problems=dict(sources.health.problems),
@@ -119,7 +125,20 @@ async def _read(sources: Sources) -> Snapshot:
         dead_letters=dead_letters,
         recent_dead_letters=await bus.recent_dead_letters(RECENT_SECONDS),
         memory=await bus.memory(),
+        books=books,
     )
+
+
+async def _books(sources: Sources) -> Books | None:
+    """Read the ledger as far as the bus has it. One that makes no sense leaves everything else readable."""
+    try:
+        days = await sources.ledger.on_bus(sources.bus)
+    except ValueError as error:
+        sources.health.problem("ledger", str(error))
+        return None
+    sources.health.solved("ledger")
+    until = arrived_until(sources.clock.now(), sources.clock.rate, sources.ledger.flush_seconds)
+    return None if days is None else Books(days, until)
 
 
 async def _heartbeats(bus: Bus) -> tuple[dict[str, Heartbeat], frozenset[str]]:

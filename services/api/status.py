@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from services.api.completeness import sentence
 from services.api.snapshot import API, SERVICES, ClockReading, Snapshot
 from shared.bus import CAPS, GroupLag, Heartbeat
 from shared.grid import DAY
@@ -307,8 +308,7 @@ def _at_work(service: str, snapshot: Snapshot, beat: Heartbeat) -> str:
     if service == "ranker" and snapshot.universe is not None:
         return f"{len(snapshot.universe.members)} members since {_instant(snapshot.universe.ranked_time)}"
     if service == "collector":
-        missing = beat.details.get("missing_minutes")
-        return f"works, {missing} minutes missing and being fetched" if missing else "works, no minute missing"
+        return f"works, {sentence(snapshot.books)}"
     mark = snapshot.watermarks.get(_MARKS.get(service, ""))
     if mark is None:
         return "works, nothing to show yet"

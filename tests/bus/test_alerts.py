@@ -17,6 +17,7 @@ import pytest
 from services.api.alerts import Watch
 from services.api.app import create_app
 from services.api.conditions import Thresholds
+from services.api.ledger import LedgerReader
 from services.api.snapshot import API, SERVICES, Sources, redis_name
 from services.api.targets import targets
 from services.api.telling import Patience
@@ -84,6 +85,7 @@ def sources(bus, redis_url, tmp_path):
         health=Health(started=True),
         data_dir=tmp_path / "raw",
         qlib_dir=tmp_path / "qlib",
+        ledger=LedgerReader(tmp_path / "raw"),
     )
 
 

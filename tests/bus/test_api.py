@@ -7,23 +7,28 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
 from services.api.app import create_app
+from services.api.ledger import LedgerReader
 from services.api.snapshot import API, PATIENCE_SECONDS, SERVICES, Sources, redis_name
 from shared.bus import Bus, Heartbeat
 from shared.clock import ExchangeClock, Sample
-from shared.dataset import partition_of
-from shared.events import Candle, Rank, Ranking
-from shared.grid import EPOCH
+from shared.coverage import FULL_DAY, span_mask
+from shared.dataset import Partition, partition_of
+from shared.events import Candle, LedgerRow, Rank, Ranking
+from shared.grid import DAY, EPOCH
+from shared.ledger import DayLedger, to_row, to_text
 from shared.parquet import table_of, write_table
 from shared.service import Health
 from shared.settings import CommonSettings
 
 EXCHANGE_NOW = datetime(2025, 4, 5, 12, 0, 30, tzinfo=UTC)
+TODAY = EXCHANGE_NOW.date()
 RANKED = datetime(2025, 4, 5, 8, tzinfo=UTC)
 PASSWORD = "sesame-open"  # noqa: S105 - nobody's
 
@@ -51,6 +56,7 @@ def client_of(bus, url, folder):
         health=Health(started=True),
         data_dir=folder / "raw",
         qlib_dir=folder / "qlib",
+        ledger=LedgerReader(folder / "raw"),
     )
     return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(sources)), base_url="http://api")
 
@@ -274,6 +280,154 @@ async def test_datasets_tell_files_and_watermarks(api, bus, tmp_path):
     assert answer["watermarks"] == {"written_until": "2025-04-05T08:00:00Z"}
 
 
+MORNING = DayLedger(wanted=span_mask(0, 720), received=span_mask(0, 719), due=1, settled=1)
+"""Up to 12:00: that last minute is on its way at EXCHANGE_NOW."""
+
+
+async def tell_ledger(bus, day, **ledgers):
+    await bus.set_ledger(day, {symbol: to_text(ledger) for symbol, ledger in ledgers.items()})
+    await bus.set_ledger_ready(ready=True)
+
+
+def write_ledger(root, day, **ledgers):
+    rows = [to_row("OKX", symbol, day, ledger, "v") for symbol, ledger in ledgers.items()]
+    write_table(Partition(LedgerRow.dataset, day).path(root), table_of(LedgerRow, rows))
+
+
+@pytest.mark.invariant(7)
+async def test_ledger_sums_up_the_bus_and_the_files_of_older_days(api, bus, tmp_path):
+    whole = DayLedger(wanted=FULL_DAY, healed=FULL_DAY)
+    write_ledger(tmp_path / "raw", TODAY - DAY, BTC_USDT=whole, OLD_USDT=whole)
+    await tell_ledger(
+        bus, TODAY, BTC_USDT=MORNING, ETH_USDT=replace(MORNING, received=span_mask(0, 709), halted=1 << 711)
+    )
+
+    answer = (await api.get("/ledger", params={"begin": "2025-04-01"})).json()
+
+    assert [(row["symbol"], row["wanted"], row["healed"]) for row in answer["symbols"]] == [
+        ("BTC_USDT", 1440 + 720, 1440),
+        ("ETH_USDT", 720, 0),
+        ("OLD_USDT", 1440, 1440),
+    ]
+    assert answer["symbols"][1]["missing"] == 9
+    assert answer["symbols"][1]["complete"] == "98.748 %"
+    assert (answer["total"]["missing"], answer["total"]["halted"], answer["total"]["settlements"]) == (9, 1, 2)
+    assert answer["symbols"][0]["complete"] == "100.000 %"
+
+
+async def test_ledger_of_one_symbol_and_of_a_part_of_a_day(api, bus):
+    await tell_ledger(bus, TODAY, BTC_USDT=MORNING, ETH_USDT=MORNING)
+    query = {"symbol": "BTC_USDT", "begin": "2025-04-05T02:00:00+01:00", "end": "2025-04-05T02:00:00Z"}
+
+    answer = (await api.get("/ledger", params=query)).json()
+
+    assert [row["symbol"] for row in answer["symbols"]] == ["BTC_USDT"]
+    assert (answer["total"]["wanted"], answer["total"]["complete"]) == (60, "100.000 %")
+    assert (await api.get("/ledger", params={"symbol": "NO_USDT"})).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/ledger", "/gaps"])
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ({"begin": "2025-04-02", "end": "2025-04-01"}, "begin must be before end"),
+        ({"begin": "2020-01-01"}, "at most 366 days"),
+        ({"begin": "soon"}, "begin"),
+    ],
+)
+async def test_a_span_that_makes_no_sense_is_refused_with_a_reason(api, path, query, reason):
+    answer = await api.get(path, params=query)
+
+    assert answer.status_code == 422
+    assert reason in answer.text
+
+
+async def test_only_days_that_changed_are_counted_anew(api, bus):
+    await tell_ledger(bus, TODAY - DAY, BTC_USDT=DayLedger(wanted=3))
+    await tell_ledger(bus, TODAY, BTC_USDT=DayLedger(wanted=1))
+    assert (await api.get("/gaps")).json()["minutes"] == 3
+
+    await tell_ledger(bus, TODAY, BTC_USDT=DayLedger(wanted=1, healed=1))
+    assert (await api.get("/gaps")).json()["minutes"] == 2
+
+    await bus.forget_ledger([TODAY - DAY])
+    assert (await api.get("/gaps", params={"begin": "2025-04-01"})).json()["minutes"] == 0
+
+
+@pytest.mark.invariant(7)
+async def test_gaps_of_each_verdict(api, bus):
+    ledger = DayLedger(
+        wanted=span_mask(0, 719), received=span_mask(0, 99), absent=span_mask(100, 109), halted=1 << 110, due=1 << 480
+    )
+    await tell_ledger(bus, TODAY, BTC_USDT=ledger)
+
+    async def gaps(**query):
+        return (await api.get("/gaps", params=query)).json()
+
+    missing = await gaps()
+    (gap,) = missing["gaps"]
+    assert (gap["symbol"], gap["begin"], gap["minutes"]) == ("BTC_USDT", "2025-04-05T01:51:00Z", 720 - 111)
+    assert gap["age_seconds"] == pytest.approx((12 * 60 - 111) * 60 + 30, abs=10)
+    assert [(row["symbol"], row["at"]) for row in missing["settlements"]] == [("BTC_USDT", "2025-04-05T08:00:00Z")]
+    assert (await gaps(verdict="absent"))["minutes"] == 10
+    assert (await gaps(verdict="halted"))["gaps"][0]["end"] == "2025-04-05T01:51:00Z"
+    assert (await gaps(verdict="halted"))["settlements"] == []
+    assert (await gaps(end="2025-04-05T01:00:00Z"))["total"] == 0
+    assert (await api.get("/gaps", params={"verdict": "received"})).status_code == 422
+
+
+@pytest.mark.invariant(7)
+async def test_status_lag_and_metrics_tell_what_the_ledger_lacks(api, bus):
+    await all_beat(bus)
+    assert (await api.get("/lag")).json()["missing_minutes"] is None
+
+    for symbol, stored in (("BTC_USDT", 718), ("ETH_USDT", 717)):
+        await tell_ledger(bus, TODAY, **{symbol: replace(MORNING, received=span_mask(0, stored - 1))})
+
+    collector = (await api.get("/status")).json()["services"][1]
+    assert collector["reason"] == (
+        "collector: works, 5 minutes of 2 symbols missing since 2025-04-05 11:57 UTC; being healed"
+    )
+    assert (await api.get("/lag")).json()["missing_minutes"] == 5
+    metrics = (await api.get("/metrics")).text.splitlines()
+    assert 'qlib_crypto_ledger_minutes{verdict="missing"} 5.0' in metrics
+    assert "qlib_crypto_ledger_open_gaps 2.0" in metrics
+
+
+async def test_ledger_that_makes_no_sense_is_told_and_leaves_the_rest_readable(api, bus):
+    await all_beat(bus)
+    await bus.set_universe(ranking())
+    await tell_ledger(bus, TODAY, BTC_USDT=MORNING)
+    await bus.set_ledger(TODAY, {"BTC_USDT": "wonted=0-1439"})
+
+    status = (await api.get("/status")).json()
+
+    assert (status["verdict"], status["services"][2]["verdict"]) == ("degraded", "ok")
+    assert "ledger on the bus makes no sense" in status["reason"]
+    assert (await api.get("/lag")).json()["missing_minutes"] is None
+
+
+async def test_damaged_ledger_file_is_told_with_its_name(api, bus, tmp_path):
+    write_ledger(tmp_path / "raw", TODAY - DAY, BTC_USDT=MORNING)
+    Partition(LedgerRow.dataset, TODAY - DAY).path(tmp_path / "raw").write_bytes(b"PAR1")
+
+    for path in ("/ledger", "/gaps", "/completeness"):
+        answer = await api.get(path)
+        assert answer.status_code == 503
+        assert "ledger_20250404.parquet is unreadable" in answer.text
+
+
+async def test_completeness_is_a_page_that_needs_nothing_from_elsewhere(api, bus):
+    await tell_ledger(bus, TODAY, BTC_USDT=MORNING)
+
+    answer = await api.get("/completeness")
+
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert 'title="BTC_USDT 2025-04-05: 720 minutes wanted: 720 received, 1 settlement"' in answer.text
+    assert "100.000 %" in answer.text
+
+
 async def test_dead_letters_newest_first(api, bus):
     for number in range(3):
         await bus.dead_letter("collector:candles", {"row": number}, f"bad {number}")
@@ -310,7 +464,17 @@ async def test_garbage_on_the_bus_is_told_not_a_crash(api, bus):
 
 @pytest.mark.parametrize(
     ("path", "code"),
-    [("/status", 200), ("/ready", 503), ("/lag", 503), ("/universe", 503), ("/dead-letters", 503), ("/metrics", 200)],
+    [
+        ("/status", 200),
+        ("/ready", 503),
+        ("/lag", 503),
+        ("/universe", 503),
+        ("/dead-letters", 503),
+        ("/metrics", 200),
+        ("/ledger", 200),
+        ("/gaps", 200),
+        ("/completeness", 200),
+    ],
 )
 async def test_silent_redis_is_told_in_bounded_time_and_without_its_password(deaf_api, path, code):
     began = time.monotonic()

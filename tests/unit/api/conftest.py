@@ -4,9 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.api.completeness import Books, Day
 from services.api.snapshot import API, SERVICES, ClockReading, Snapshot
 from shared.bus import GroupLag, Heartbeat
+from shared.coverage import span_mask
 from shared.events import Ranking
+from shared.ledger import DayLedger
 
 NOW = datetime(2025, 4, 5, 12, 0, 30, tzinfo=UTC)
 
@@ -64,4 +67,18 @@ def healthy():
             added=(),
             removed=(),
         ),
+        books=books(),
     )
+
+
+def books(missing=0):
+    """Return the ledger of a morning of one symbol, whose minutes from 06:00 on are missing, as many as asked for."""
+    wanted = span_mask(0, 719)
+    gone = span_mask(360, 359 + missing)
+    ledger = DayLedger(wanted=wanted, received=wanted & ~gone, due=1, settled=1)
+    return Books({NOW.date(): Day(NOW.date(), {"BTC_USDT": ledger})}, NOW - timedelta(seconds=90))
+
+
+@pytest.fixture
+def make_books():
+    return books

@@ -14,9 +14,8 @@ ROOMY = [Space(setting="DATA_DIR", folder="okx_data", device=1, free_bytes=500, 
 
 
 @pytest.fixture
-def well(healthy, now, make_beat):
+def well(healthy, now):
     """Return a snapshot in which nothing is wrong, with four members whose newest candle is a minute old."""
-    beat = make_beat("collector", details={"missing_minutes": 0})
     marks = {f"newest:{symbol}": now - timedelta(seconds=90) for symbol in SYMBOLS}
     return replace(
         healthy,
@@ -29,7 +28,6 @@ def well(healthy, now, make_beat):
             added=(),
             removed=(),
         ),
-        heartbeats={**healthy.heartbeats, "collector": beat},
         watermarks={**healthy.watermarks, **marks},
     )
 
@@ -81,7 +79,7 @@ def test_service_without_a_heartbeat_is_down_and_what_it_alone_can_tell_is_unkno
     assert judgement.conditions[0].what == f"the {service} is down"
     assert not judgement.knows(f"problem:{service}:disk")
     assert not judgement.knows(f"audit:{service}")
-    assert judgement.knows("gaps") is (service != "collector")
+    assert judgement.knows("gaps") is (service not in {"collector", "writer"})
 
 
 def test_unreadable_heartbeat_is_said_as_such(well):
@@ -103,8 +101,7 @@ def test_unreadable_heartbeat_is_said_as_such(well):
     ],
 )
 def test_every_open_cause_of_a_service_is_a_condition_of_its_own(well, make_beat, service, cause, reason):
-    details = {"missing_minutes": 0}
-    beat = make_beat(service, state="degraded", reason=reason, problems={cause: reason}, details=details)
+    beat = make_beat(service, state="degraded", reason=reason, problems={cause: reason})
 
     condition = only(with_beat(well, beat))
 
@@ -146,7 +143,6 @@ def test_backlog_of_the_writer_is_a_condition(well, make_lag):
 def test_silent_channel_and_rejected_subscriptions_are_two_conditions(well, make_beat):
     details = {
         "candles": {"data_age_seconds": 500.0, "rejected": {"X-USDT-SWAP": "60018"}},
-        "missing_minutes": 0,
     }
 
     found = keys(with_beat(well, make_beat("collector", details=details)))
@@ -166,7 +162,7 @@ def test_symbol_that_stands_still_among_fresh_ones_is_told_with_the_time_of_its_
 
 
 def test_stale_symbol_that_the_exchange_halts_says_so(well, now, make_beat):
-    beat = make_beat("collector", details={"missing_minutes": 0, "instruments": {"XRP_USDT": "suspend"}})
+    beat = make_beat("collector", details={"instruments": {"XRP_USDT": "suspend"}})
     stale = replace(well, watermarks={**well.watermarks, "newest:XRP_USDT": now - timedelta(minutes=20)})
 
     condition = only(with_beat(stale, beat))
@@ -176,7 +172,7 @@ def test_stale_symbol_that_the_exchange_halts_says_so(well, now, make_beat):
 
 
 def test_what_the_collector_says_of_a_channel_is_not_said_twice(well, make_beat):
-    details = {"candles": {"data_age_seconds": 1.0, "rejected": {"X-USDT-SWAP": "60018"}}, "missing_minutes": 0}
+    details = {"candles": {"data_age_seconds": 1.0, "rejected": {"X-USDT-SWAP": "60018"}}}
     problems = {"candles": "candles: the exchange rejects X-USDT-SWAP, asking again; REST covers it"}
 
     assert keys(with_beat(well, make_beat("collector", details=details, problems=problems))) == [
@@ -220,20 +216,23 @@ def test_no_symbol_is_judged_by_the_hosts_clock(well, now):
     assert not judgement.knows("symbol:XRP_USDT")
 
 
-def test_missing_minutes_are_a_condition_with_their_number(well, make_beat):
-    condition = only(with_beat(well, make_beat("collector", details={"missing_minutes": 1234})))
+def test_missing_minutes_are_a_condition_with_their_number(well, make_books):
+    condition = only(replace(well, books=make_books(missing=7)))
 
-    assert (condition.key, condition.amount) == ("gaps", 1234)
-    assert "1,234 minutes" in condition.what
+    assert (condition.key, condition.amount) == ("gaps", 7)
+    assert condition.what == "7 minutes are missing and do not get fewer"
 
 
-def test_collector_that_has_not_counted_yet_leaves_gaps_unknown(well, make_beat):
-    assert not judge(with_beat(well, make_beat("collector"))).knows("gaps")
+def test_without_the_ledger_nobody_knows_of_gaps(well):
+    judgement = judge(replace(well, books=None))
+
+    assert judgement.conditions == ()
+    assert not judgement.knows("gaps")
 
 
 @pytest.mark.parametrize("service", ["collector", "writer"])
 def test_audit_mismatches_are_told_at_once(well, make_beat, service):
-    details = {"audit": {"mismatches": 3, "rows": 5000}, "missing_minutes": 0}
+    details = {"audit": {"mismatches": 3, "rows": 5000}}
 
     condition = only(with_beat(well, make_beat(service, details=details)))
 

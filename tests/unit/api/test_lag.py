@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from services.api.datasets import scan
-from services.api.lag import lag_of, symbol_ages
+from services.api.lag import lag_of, summary, symbol_ages
 from services.api.metrics import exposition
 from services.api.status import Limits, status_of
 
@@ -68,6 +68,31 @@ def test_metrics_tell_the_same_as_numbers(healthy, make_lag, tmp_path):
     assert "newest:" not in text
 
 
+def test_metrics_tell_the_ledger(healthy, make_books):
+    snapshot = replace(healthy, books=make_books(missing=7))
+
+    text = exposition(snapshot, status_of(snapshot, Limits()), None).decode()
+
+    for line in (
+        'qlib_crypto_ledger_minutes{verdict="received"} 712.0',
+        'qlib_crypto_ledger_minutes{verdict="missing"} 7.0',
+        'qlib_crypto_ledger_settlements{state="settled"} 1.0',
+        'qlib_crypto_ledger_settlements{state="missing"} 0.0',
+        "qlib_crypto_ledger_open_gaps 1.0",
+        "qlib_crypto_ledger_oldest_gap_seconds 21630.0",
+        "qlib_crypto_missing_minutes 7.0",
+        f"qlib_crypto_ledger_complete_ratio {712 / 719}",
+    ):
+        assert line in text.splitlines(), line
+
+
+def test_missing_minutes_are_the_ledgers(healthy, make_books):
+    assert lag_of(replace(healthy, books=make_books(missing=7))).missing_minutes == 7
+    assert lag_of(healthy).missing_minutes == 0
+    assert lag_of(replace(healthy, books=None)).missing_minutes is None
+    assert summary(replace(healthy, books=make_books(missing=7)))["missing_minutes"] == 7
+
+
 def test_metrics_leave_out_what_nobody_can_tell(healthy):
     broken = replace(healthy, redis_problem="Redis does not answer")
 
@@ -75,6 +100,7 @@ def test_metrics_leave_out_what_nobody_can_tell(healthy):
 
     assert "qlib_crypto_redis_up 0.0" in text
     assert "qlib_crypto_service_up" not in text
+    assert "qlib_crypto_ledger" not in text
     assert "qlib_crypto_dataset_bytes" not in text
 
 

@@ -223,8 +223,14 @@ def replace_ranked(snapshot, ranked):
 @pytest.mark.parametrize(
     ("channel", "expected"),
     [
-        ({"data_age_seconds": 3.0}, ("ok", "collector: works, 7 minutes missing and being fetched")),
-        ({"data_age_seconds": None}, ("ok", "collector: works, 7 minutes missing and being fetched")),
+        (
+            {"data_age_seconds": 3.0},
+            ("ok", "collector: works, 7 minutes of 1 symbol missing since 2025-04-05 06:00 UTC; being healed"),
+        ),
+        (
+            {"data_age_seconds": None},
+            ("ok", "collector: works, 7 minutes of 1 symbol missing since 2025-04-05 06:00 UTC; being healed"),
+        ),
         ({"data_age_seconds": 240.0}, ("stale", "collector: no data on candles for 4 min")),
         (
             {"data_age_seconds": 3.0, "rejected": {"X-USDT-SWAP": "60018"}},
@@ -232,10 +238,18 @@ def replace_ranked(snapshot, ranked):
         ),
     ],
 )
-def test_silent_or_rejected_channel_is_shown(healthy, make_beat, channel, expected):
-    beat = make_beat("collector", details={"candles": channel, "missing_minutes": 7})
+def test_silent_or_rejected_channel_is_shown(healthy, make_beat, make_books, channel, expected):
+    beat = make_beat("collector", details={"candles": channel})
+    snapshot = replace(with_beat(healthy, beat), books=make_books(missing=7))
 
-    assert row(with_beat(healthy, beat), "collector") == expected
+    assert row(snapshot, "collector") == expected
+
+
+def test_collector_says_how_complete_the_data_is(healthy):
+    assert row(healthy, "collector") == ("ok", "collector: works, no minute missing")
+    assert row(replace(healthy, books=None), "collector")[1] == (
+        "collector: works, nobody can tell yet how complete the data is"
+    )
 
 
 def test_worst_verdict_is_the_whole_and_all_reasons_are_told(healthy, make_beat, now):
