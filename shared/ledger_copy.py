@@ -15,6 +15,8 @@ class LedgerCopy:
     """What the ledger says of every day that the bus knows."""
 
     days: dict[date, dict[str, DayLedger]] = field(default_factory=dict)
+    lacking: dict[date, frozenset[str]] = field(default_factory=dict)
+    """Which symbols have minutes without a verdict: day → symbols; days without any are not in it."""
     _versions: dict[date, int] = field(default_factory=dict)
 
     async def refresh(self, bus: Bus, wanted: Callable[[date], bool] = lambda _: True) -> set[date]:
@@ -24,11 +26,20 @@ class LedgerCopy:
         gone = self.days.keys() - versions.keys()
         for day, texts in (await bus.ledger(sorted(changed))).items():
             self.days[day] = {symbol: from_text(text) for symbol, text in texts.items()}
+            self._note_lacking(day)
         for day in gone:
             del self.days[day]
+            self.lacking.pop(day, None)
         # A day that changes between the two reads is read again next time: its version is the older one.
         self._versions = versions
         return changed | gone
+
+    def _note_lacking(self, day: date) -> None:
+        lacking = frozenset(symbol for symbol, known in self.days[day].items() if known.missing(FULL_DAY))
+        if lacking:
+            self.lacking[day] = lacking
+        else:
+            self.lacking.pop(day, None)
 
     def last_wanted(self, symbol: str) -> datetime | None:
         """Return the open of the last minute that was to be collected of a symbol; None where none ever was."""

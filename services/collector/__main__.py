@@ -65,7 +65,7 @@ class Collector:
             LiveChannel(
                 channel=channel,
                 endpoint=endpoint,
-                wanted=lambda: [inst_id_of(symbol) for symbol in self.universe.followed()],
+                wanted=lambda: [inst_id_of(symbol) for symbol in self.universe.followed(service.clock.now())],
                 on_row=rows[name],
                 on_bad=self.set_aside,
                 args_per_connection=settings.args_per_connection,
@@ -182,7 +182,7 @@ class Collector:
 
     def _end_what_is_gone(self) -> None:
         """Want nothing of an instrument beyond its end."""
-        for symbol in self.universe.followed():
+        for symbol in sorted(self.universe.symbols):
             if (at := self.instruments.gone.get(symbol)) is not None:
                 self.universe.end(symbol, at)
 

@@ -54,6 +54,8 @@ class Bookkeeping:
                 continue
             await self._find_lost()
             self._universe.slide(self._service.clock.now())
+            if adopted := self._universe.adopt(self._service.clock.now()):
+                log.info("holes of symbols that nobody follows, fetching", symbols=adopted)
             self._round += 1
             if self._round % _TELL_EVERY == 0:
                 await self._publisher.put(self._universe.untold(EXCHANGE, self._service.clock.now()))

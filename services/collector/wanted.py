@@ -58,6 +58,8 @@ class Wanted:
     """Minutes that the endpoint of the last day did not give: ask the one of history."""
     denied: dict[datetime, Denial] = field(default_factory=dict)
     """Minutes that the endpoint of history did not give, though not often enough to believe it."""
+    only_healed: bool = False
+    """Whether nobody follows it: what the ledger lacks of it is fetched, no more."""
     forming: datetime | None = None
     """Open of the newest row seen, closed or not: every minute before it is over."""
 
@@ -215,7 +217,8 @@ class Universe:
             self._ranked_time, self._members = ranking.ranked_time, frozenset(ranking.members)
         for symbol in ranking.members if newer else ():
             known = self.symbols.get(symbol)
-            if known is None:
+            if known is None or known.only_healed:
+                # One that is only being healed begins anew, like one that nobody follows.
                 self.symbols[symbol] = self._new(symbol, ranking, exchange_now, listed)
                 joined.append(symbol)
             else:
@@ -251,12 +254,15 @@ class Universe:
         begin_anew, begin = begin, min(begin, hole or begin)
         if (list_time := listed.get(symbol)) is not None:
             begin = max(begin, floor_minute(list_time))
-        wanted = Wanted(symbol, begin)
-        for day in days_between(begin, begin_anew):  # what was never wanted beside an old hole stays unwanted
-            window = day_mask(day, begin, begin_anew)
-            wanted.unwanted.add_mask(day, window & ~self._ledger.of(symbol, day).wanted)
+        wanted = self._known(symbol, begin)
+        self._leave_out(wanted, begin_anew)
         if last is not None and returned and not self._reach.fill_absence:
             wanted.unwanted.add_span(last + MINUTE, floor_minute(ranking.ranked_time))
+        return wanted
+
+    def _known(self, symbol: str, begin: datetime) -> Wanted:
+        """Return a symbol with what the ledger knows about it."""
+        wanted = Wanted(symbol, begin)
         for day, symbols in self._ledger.days.items():
             if symbol in symbols and day >= begin.date():
                 wanted.seen.add_mask(day, symbols[symbol].stored)
@@ -265,9 +271,36 @@ class Universe:
                 wanted.due.add_mask(day, symbols[symbol].due)
         return wanted
 
-    def followed(self) -> list[str]:
+    def _leave_out(self, wanted: Wanted, end: datetime) -> None:
+        """Leave out what was never wanted between the begin and `end`."""
+        for day in days_between(wanted.begin, end):
+            never = day_mask(day, wanted.begin, end) & ~self._ledger.of(wanted.symbol, day).wanted
+            wanted.unwanted.add_mask(day, never)
+
+    def adopt(self, exchange_now: datetime) -> list[str]:
+        """Take up what the ledger lacks of symbols that nobody follows any more; return them.
+
+        One left while the collector was away, or a file of it was damaged long after.
+        """
+        kept_from = history_begin(exchange_now, self._reach.retention_days)
+        lacking = {symbol for symbols in self._ledger.lacking.values() for symbol in symbols}
+        adopted = []
+        for symbol in sorted(lacking - self.symbols.keys()):
+            hole, last = self._ledger.first_missing(symbol, kept_from), self._ledger.last_wanted(symbol)
+            if hole is not None and last is not None:
+                wanted = self.symbols[symbol] = self._known(symbol, hole)
+                wanted.until, wanted.only_healed = last + MINUTE, True
+                self._leave_out(wanted, wanted.until)
+                adopted.append(symbol)
+        return adopted
+
+    def followed(self, exchange_now: datetime) -> list[str]:
         """Return the symbols whose live data is wanted: members, and leavers in their grace time."""
-        return sorted(self.symbols)
+        return sorted(
+            symbol
+            for symbol, wanted in self.symbols.items()
+            if wanted.until is None or exchange_now < ceil_minute(wanted.until) + GRACE
+        )
 
     def end(self, symbol: str, at: datetime) -> None:
         """Note that an instrument is no more: nothing is wanted of it after that."""

@@ -98,8 +98,9 @@ async def test_acknowledged_entries_never_come_again(bus, monkeypatch):
 
 
 @pytest.mark.invariant(11)
-async def test_a_stream_is_trimmed_behind_its_slowest_group_and_never_before(bus, raw):
+async def test_a_stream_is_trimmed_behind_its_slowest_group_and_never_before(bus, raw, monkeypatch):
     """Invariant 11."""
+    monkeypatch.setitem(CAPS, "universe", 2000)
     await bus.create_groups()
     for number in range(500):
         await bus.publish([a_ranking("BTC_USDT", ranked_time=minute(number))])

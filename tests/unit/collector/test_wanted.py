@@ -56,7 +56,7 @@ def test_history_begins_so_many_whole_days_before_today():
 def test_a_new_member_is_wanted_from_its_history_on():
     universe = a_universe("BTC_USDT", backfill_days=2)
 
-    assert universe.followed() == ["BTC_USDT"]
+    assert universe.followed(NOON) == ["BTC_USDT"]
     assert universe.symbols["BTC_USDT"].gaps(NOON + GRACE) == [Gap(MIDNIGHT - 2 * DAY, NOON)]
 
 
@@ -99,7 +99,8 @@ def test_without_a_grace_time_a_leaver_is_wanted_until_the_minute_that_was_open_
     universe.apply(a_ranking("BTC_USDT", ranked_time=left, removed=["OLD_USDT"]), left, {})
     leaver = universe.symbols["OLD_USDT"]
 
-    assert "OLD_USDT" in universe.followed()
+    assert "OLD_USDT" in universe.followed(minute(723))
+    assert "OLD_USDT" not in universe.followed(minute(723) + GRACE)  # what it lacks comes over REST
     see(leaver, 720, 721)
     assert universe.drop_done(minute(725)) == []
     assert leaver.gaps(minute(900)) == [Gap(minute(722), minute(723))]
@@ -107,7 +108,7 @@ def test_without_a_grace_time_a_leaver_is_wanted_until_the_minute_that_was_open_
     see(leaver, 722)
     assert universe.drop_done(minute(723)) == []  # it has just ended
     assert universe.drop_done(minute(723) + GRACE) == ["OLD_USDT"]
-    assert universe.followed() == ["BTC_USDT"]
+    assert universe.followed(minute(724)) == ["BTC_USDT"]
 
 
 def test_a_leaver_is_followed_for_its_grace_time():
@@ -162,6 +163,39 @@ def test_the_absence_of_one_that_returns_is_left_open_where_that_is_wished():
 
 def test_an_absence_is_filled_as_far_as_raw_data_is_kept():
     assert returned(backfill_days=1, retention_days=2) == [Gap(MIDNIGHT - 2 * DAY, NOON)]
+
+
+def a_ledger_with_an_old_hole():
+    """OLD_USDT was collected for a while on DAY_0, and lacks some of it."""
+    copy = a_ledger(OLD_USDT=DayLedger(wanted=span_mask(100, 199), received=span_mask(100, 149), absent=1 << 150))
+    copy.lacking[DAY_0] = frozenset({"OLD_USDT"})
+    return copy
+
+
+@pytest.mark.invariant(7)
+def test_what_the_ledger_lacks_of_one_that_nobody_follows_is_fetched_and_then_let_go():
+    """Invariant 7: it left while the collector was away, or a file of it was damaged."""
+    universe = a_universe("BTC_USDT", ledger=a_ledger_with_an_old_hole())
+
+    assert universe.adopt(NOON) == ["OLD_USDT"]
+    assert universe.adopt(NOON) == []
+
+    old = universe.symbols["OLD_USDT"]
+    assert old.gaps(NOON) == [Gap(minute(151), minute(200))]
+    assert universe.followed(NOON) == ["BTC_USDT"]
+    see(old, *range(151, 200))
+    assert universe.drop_done(NOON) == ["OLD_USDT"]
+
+
+def test_one_that_is_only_being_healed_and_returns_begins_anew():
+    universe = a_universe("BTC_USDT", ledger=a_ledger_with_an_old_hole())
+    universe.adopt(NOON)
+    again = a_ranking("BTC_USDT", "OLD_USDT", ranked_time=NOON + MINUTE, added=["OLD_USDT"])
+
+    assert universe.apply(again, NOON + MINUTE, {}) == ["OLD_USDT"]
+
+    assert universe.symbols["OLD_USDT"].until is None
+    assert universe.symbols["OLD_USDT"].gaps(NOON + MINUTE + GRACE) == [Gap(minute(151), NOON + MINUTE)]
 
 
 def test_nothing_is_wanted_of_an_instrument_beyond_its_end():
