@@ -7,6 +7,7 @@ so each is stored exactly once. Groups are created at `0`: whoever starts last m
 
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -369,7 +370,8 @@ class Bus:
         if texts:
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hset(_ledger_key(day), mapping=dict(texts))
-            pipeline.hincrby(_LEDGER_VERSIONS, day.isoformat(), 1)
+            # An instant, not a count: a Redis that came back empty must not look as if nothing had changed.
+            pipeline.hset(_LEDGER_VERSIONS, day.isoformat(), time.time_ns())
             await pipeline.execute()
 
     async def ledger(self, days: Sequence[date]) -> dict[date, dict[str, str]]:
