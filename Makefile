@@ -16,7 +16,7 @@ export UV_LINK_MODE ?= copy
 # What a shell happens to have active is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help env env-research run demo replay load chaos soak audit bench test test-unit test-qlib lint types format up down logs ps sim-up env-example clean
+.PHONY: help env env-research run demo replay load chaos soak heal audit bench test test-unit test-qlib lint types format up down logs ps sim-up env-example clean
 
 help:  ## List what there is
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ soak: env  ## A simulated week, to see what grows: [DAYS=7] [SYMBOLS=100] [SPEED
 
 audit: env  ## Ask OKX again for what is stored: [SAMPLE=20] [SEED=] [BEGIN=2025-04-05] [END=] [SYMBOLS=BTC_USDT,...] [REPAIR=1] [REPORT=file.json]
 	@$(PYTHON) -m services.writer.audit $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(BEGIN),--begin $(BEGIN)) $(if $(END),--end $(END)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(filter-out 0,$(REPAIR)),--repair) $(if $(REPORT),--json $(REPORT))
+
+heal: env  ## How long a lost hour of a universe takes to heal, within OKX's limits: [SYMBOLS=50]
+	@$(PYTHON) -m launch.heal --symbols $(or $(SYMBOLS),50)
 
 bench: env  ## What a year of ledger costs on disk, in time and in memory
 	@$(PYTHON) -m launch.bench_ledger
