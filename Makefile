@@ -39,6 +39,10 @@ load: env  ## What a large universe costs, on a simulated exchange: [SYMBOLS=500
 chaos: env env-research  ## Everything goes wrong at once, then every minute is compared: [SEED=1] [MINUTES=5] [SYMBOLS=60] [MEMBERS=] [SPEED=600] [RATE=0.8] [REPORT=file] [ONLY=words] [WITHOUT=words]
 	@$(PYTHON) -m launch.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --symbols $(or $(SYMBOLS),60) --speed $(or $(SPEED),600) --rate $(or $(RATE),0.8) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(REPORT),--report $(REPORT)) $(if $(ONLY),--only "$(ONLY)") $(if $(WITHOUT),--without "$(WITHOUT)")
 
+chaos-report: env  ## Add up what several runs of chaos wrote: FILES="a.json b.json" [FAULTS=0] [CANDLES=0] [EACH=0]
+	@$(if $(FILES),,$(error FILES is missing: what `make chaos REPORT=file` wrote))
+	@$(PYTHON) -m launch.chaos_report $(FILES) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CANDLES),--candles $(CANDLES)) $(if $(EACH),--each $(EACH))
+
 soak: env  ## A simulated week, to see what grows: [DAYS=7] [SYMBOLS=100] [SPEED=300] [CSV=file]
 	@$(PYTHON) -m launch.soak --days $(or $(DAYS),7) --symbols $(or $(SYMBOLS),100) --speed $(or $(SPEED),300) $(if $(CSV),--csv $(CSV))
 

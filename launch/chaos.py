@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from launch import truth
+from launch.chaos_audit import Audited, audit, by_hand, corrected_minutes, windows_of
 from launch.chaos_faults import Happened, Host, Wire, deaths
 from launch.chaos_plan import DISK, HOST, WIRE, Strike, chosen_kinds, schedule, shares, wire_arguments
 from launch.recording import Recorded
@@ -124,6 +126,8 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict)
     unhealed: dict[str, Any] = field(default_factory=dict)
     """What still lacked, or was not well, when the time to heal was over."""
+    audited: Audited = field(default_factory=Audited)
+    """What the audits by hand found of the minutes that the exchange changed later."""
     dead_letters: int = 0
     settle_seconds: float = 0.0
     log: list[Happened] = field(default_factory=list)
@@ -133,7 +137,8 @@ class Outcome:
     def passed(self) -> bool:
         """Return whether nothing was lost, doubled, wrong, shifted or invented, and no process died by itself."""
         qlib = bool(self.qlib) and all(counts.clean for counts in self.qlib.values())
-        return self.judgement.clean and qlib and not self.deaths and not self.unhealed
+        audited = not self.audited.unexpected and not self.audited.troubles
+        return self.judgement.clean and qlib and audited and not self.deaths and not self.unhealed
 
 
 # --- The faults
@@ -169,6 +174,8 @@ class Healing:
         self.until_ms = until_ms
         self._truths: dict[str, tuple[int, Recorded]] = {}
         self._stored = truth.StoredMinutes(system.data_dir)
+        self.set_aside: dict[str, list[int]] = {}
+        """Symbol → the minutes that nobody can know to be other than they were stored, until an audit."""
 
     def windows(self) -> dict[str, truth.Windows]:
         """Return what is wanted by the rankings on disk."""
@@ -188,7 +195,8 @@ class Healing:
         minutes, settlements = 0, 0
         for symbol, windows in self.windows().items():
             true = self._truth(symbol, windows)
-            minutes += self._stored.unlike(symbol, true, truth.inside(true.opens, windows))
+            expected = truth.inside(true.opens, windows) & ~np.isin(true.opens, self.set_aside.get(symbol, []))
+            minutes += self._stored.unlike(symbol, true, expected)
             due = true.settled_times[truth.inside(true.settled_times, truth.due_in(windows))]
             settlements += sum(time not in settled.get(symbol, {}) for time in due.tolist())
         found = {"minutes": minutes, "settlements": settlements, **self._system.unwell(SERVICES)}
@@ -214,6 +222,33 @@ class Healing:
                 bars.update(task, completed=elapsed, description=f"healing: {told[:80]}")
                 time.sleep(_LOOK_SECONDS)
         return {}
+
+
+def audit_corrected(system: LocalSystem, plan: Plan, minutes: set[tuple[str, int]]) -> Audited:
+    """Audit by hand what the exchange changed after it was closed."""
+    stack = system.stack
+    return audit(
+        windows_of(minutes),
+        known=minutes,
+        command=partial(by_hand, folder=stack.folder, environment=stack.env),
+        now_ms=lambda: int(system.ask_simulator("/sim/clock")["now_ms"]),
+        speed=plan.speed,
+    )
+
+
+def heal(system: LocalSystem, plan: Plan, healing: Healing, corrected: set[tuple[str, int]]) -> Outcome:
+    """Wait until the system has healed what it can notice, audit what it cannot, and wait until that is stored."""
+    outcome = Outcome()
+    for symbol, opened in corrected:
+        healing.set_aside.setdefault(symbol, []).append(opened)
+    began = time.monotonic()
+    outcome.unhealed = healing.wait(plan.settle_seconds)
+    outcome.settle_seconds = round(time.monotonic() - began, 1)
+    if not outcome.unhealed:
+        outcome.audited = audit_corrected(system, plan, corrected)
+    healing.set_aside.clear()
+    outcome.unhealed = outcome.unhealed or healing.wait(plan.settle_seconds)
+    return outcome
 
 
 # --- The judgement
@@ -289,7 +324,6 @@ def _judge_qlib(system: LocalSystem, recording: Mapping[str, Recorded], until_ms
 
 def chaos(plan: Plan, folder: Path, disk: SmallDisk | None) -> Outcome:
     """Run it all and judge it."""
-    outcome = Outcome()
     settings = plan.settings()
     if disk is not None:
         settings |= {"DATA_DIR": str(disk.path / "okx_data"), "QLIB_DIR": str(disk.path / "qlib_data")}
@@ -298,10 +332,8 @@ def chaos(plan: Plan, folder: Path, disk: SmallDisk | None) -> Outcome:
         host = Host(system.stack, disk)
         wire = Wire(system.stack, system.stack.folder / _FAULT_LOG, rages=bool(set(plan.kinds) & set(WIRE)))
         rage(system, plan, plan.strikes(), host, wire)
-        began = time.monotonic()
         healing = Healing(system, plan, int(system.ask_simulator("/sim/clock")["now_ms"]) // 60_000 * 60_000)
-        outcome.unhealed = healing.wait(plan.settle_seconds)
-        outcome.settle_seconds = round(time.monotonic() - began, 1)
+        outcome = heal(system, plan, healing, corrected_minutes(wire.log()))
         outcome.dead_letters = system.dead_letters()
         try:
             system.finish()
@@ -351,6 +383,8 @@ def show(plan: Plan, outcome: Outcome) -> None:
     console.print(qlib)
     for kind, reason in outcome.skipped.items():
         console.print(f"skipped: {kind}: {reason}")
+    if outcome.audited.counts:
+        console.print(f"audited by hand: {', '.join(f'{n} {what}' for what, n in outcome.audited.counts.items())}")
     kills = sum(count for kind, count in outcome.happened.items() if "kill" in kind)
     console.print(
         f"{kills} kills; {outcome.dead_letters} dead letters; healed within {outcome.settle_seconds:g} s; "
@@ -368,6 +402,8 @@ def tell_failure(plan: Plan, outcome: Outcome) -> None:
         console.print(f"died: {line}", **say)  # type: ignore[arg-type]
     if outcome.unhealed:
         console.print(f"not healed: {outcome.unhealed}", **say)  # type: ignore[arg-type]
+    for trouble in [*map(str, outcome.audited.unexpected), *outcome.audited.troubles][:_TOLD]:
+        console.print(f"audit: {trouble}", **say)  # type: ignore[arg-type]
     if outcome.judgement.differences:
         first = outcome.judgement.differences[0]
         told = f"first difference: {first.symbol} {_instant(first.at_ms)}: {first.problem}"
@@ -408,6 +444,9 @@ def report(plan: Plan, outcome: Outcome, seconds: float) -> dict[str, Any]:
         "compared": dict(outcome.judgement.compared),
         "wrong": dict(outcome.judgement.wrong),
         "qlib": {name: counts.__dict__ for name, counts in outcome.qlib.items()},
+        "audited": dict(outcome.audited.counts),
+        "audit_unexpected": [difference._asdict() for difference in outcome.audited.unexpected],
+        "audit_troubles": outcome.audited.troubles,
         "dead_letters": outcome.dead_letters,
         "deaths": outcome.deaths,
         "unhealed": outcome.unhealed,
