@@ -21,7 +21,7 @@ from services.collector.wanted import Reach, Universe
 from shared.bus import BusError, consumer_name
 from shared.command import run
 from shared.events import Ranking, UndecodableError
-from shared.exchange import ExchangeError, SpellingError, inst_id_of, symbol_of, tls_context
+from shared.exchange import EXCHANGE, ExchangeError, SpellingError, inst_id_of, symbol_of, tls_context
 from shared.ledger_copy import LedgerCopy
 from shared.service import Service, running, wait_for_clock
 from shared.settings import read_settings
@@ -142,7 +142,16 @@ class Collector:
                     event = None
                 if isinstance(event, Ranking):
                     await self._apply(event)
+            await self._tell_wanted()
             await bus.acknowledge("collector", entries)
+
+    async def _tell_wanted(self) -> None:
+        """Tell the ledger what is wanted now, and see it go: a ranking that is acknowledged is not read again.
+
+        Else a symbol would be forgotten that the next ranking drops while the collector is down.
+        """
+        await self.publisher.put(self.universe.untold(EXCHANGE, self.service.clock.now()))
+        await self.publisher.until_left(self.publisher.appended)
 
     async def _apply(self, ranking: Ranking) -> None:
         await self._list_instruments()

@@ -55,6 +55,12 @@ class Publisher:
         for event in events:
             self.append(event)
 
+    async def until_left(self, position: int) -> None:
+        """Wait until so many of the events that ever came in have gone out: `appended`, for all there are now."""
+        while self.left < position:
+            self._room.clear()
+            await self._room.wait()
+
     async def wait_for_stream(self, stream: str) -> None:
         """Wait until the readers of a stream have caught up enough for more history."""
         bus = self._service.bus

@@ -88,3 +88,18 @@ async def test_what_was_not_published_when_it_stops_stays_in_order(bus):
     assert await published(bus) == [minute(number) for number in range(700)]
     assert service.health.state != "degraded"
     await away.close()
+
+
+async def test_one_may_wait_until_everything_so_far_is_on_the_bus(bus):
+    publisher = Publisher(a_service(bus), 10_000)
+    for event in some(1300):
+        publisher.append(event)
+    waiting = asyncio.create_task(publisher.until_left(publisher.appended))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    await publisher.flush()
+    await asyncio.wait_for(waiting, 10)
+
+    assert len(await published(bus)) == 1300
+    await asyncio.wait_for(publisher.until_left(1300), 10)

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from shared.bus import Bus
-from shared.events import Candle, FundingRate, Ranking, decode
+from shared.events import Candle, FundingRate, Ranking, Verdict, decode
 from shared.grid import DAY, MINUTE, ceil_minute, floor_day, floor_minute, from_ms, to_ms
 from shared.okx.spelling import inst_id_of
 from tests.support.builders import a_ranking, at
@@ -189,3 +189,24 @@ async def test_on_sigterm_it_publishes_what_it_holds_and_ends_with_0(redis_url, 
             assert await asyncio.to_thread(process.wait, 20) == 0
     assert isinstance(await bus.universe(), Ranking)
     await bus.close()
+
+
+async def test_a_ranking_is_acknowledged_once_the_ledger_is_told_what_it_asks_for(redis_url, tmp_path):
+    """Invariant 7: who is dropped by the next ranking, while the collector is down, is not forgotten."""
+    bus = Bus(redis_url)
+    with Simulator.start(symbols=3, seed=2, start="2025-06-10T12:00:00", speed=1) as exchange:
+        await bus.create_groups()
+        await bus.set_ledger_ready(ready=True)
+        await bus.set_universe(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=from_ms(exchange.now())))
+        with a_collector(exchange, redis_url, tmp_path, BACKFILL_DAYS="2"):
+            await wait_until(lambda: _has_acknowledged(bus), 30)
+            told = [event for event in await Tape(bus).events("ledger") if isinstance(event, Verdict)]
+    wanted = [event for event in told if event.verdict == "wanted"]
+    assert {symbol for event in wanted for symbol in event.symbols} == {"BTC_USDT", "ETH_USDT"}
+    assert min(event.begin for event in wanted) == at("2025-06-08 00:00")
+    await bus.close()
+
+
+async def _has_acknowledged(bus):
+    groups = await bus._redis.xinfo_groups("universe")
+    return any(g["name"] == "collector" and g["pending"] == 0 and g["lag"] == 0 for g in groups)
