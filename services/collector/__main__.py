@@ -142,8 +142,9 @@ class Collector:
                     event = None
                 if isinstance(event, Ranking):
                     await self._apply(event)
-            await self._tell_wanted()
-            await bus.acknowledge("collector", entries)
+            if entries:
+                await self._tell_wanted()
+                await bus.acknowledge("collector", entries)
 
     async def _tell_wanted(self) -> None:
         """Tell the ledger what is wanted now, and see it go: a ranking that is acknowledged is not read again.
