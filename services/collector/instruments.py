@@ -10,7 +10,7 @@ from datetime import datetime
 
 from shared.coverage import Coverage
 from shared.exchange import Instrument, Maintenance
-from shared.grid import MINUTE, ceil_minute, floor_minute
+from shared.grid import DAY, MINUTE, ceil_minute, floor_minute
 
 LIVE = "live"
 _STOPPED = {"suspend", "preopen", "test", "settling"}
@@ -63,10 +63,15 @@ class Instruments:
                 yield from _differences(before, now)
 
     def stood_still(self, windows: Iterable[Maintenance], now: datetime) -> list[Maintenance]:
-        """Note the maintenance that is under way; return it."""
+        """Note the maintenance that is under way; return it.
+
+        It is believed to last until its expected end: once it is over it is not told any more, and the next look may
+        come later than that.
+        """
         under_way = [window for window in windows if window.state == "ongoing" and window.begin <= now]
         for window in under_way:
-            self._maintenance.add_span(floor_minute(window.begin), ceil_minute(now) + MINUTE)
+            expected = min(window.end or now, now + DAY)
+            self._maintenance.add_span(floor_minute(window.begin), ceil_minute(max(expected, now + MINUTE)))
         return under_way
 
     def halts(self, symbol: str) -> Coverage:

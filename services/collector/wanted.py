@@ -400,8 +400,15 @@ class Universe:
         return holes[0].begin if holes else end
 
     def drop_done(self, exchange_now: datetime) -> list[str]:
-        """Let go of the symbols that left and have nothing more to come; return them."""
-        done = [symbol for symbol, wanted in self.symbols.items() if wanted.is_done(exchange_now)]
+        """Let go of the symbols that left, have nothing more to come, and of which the ledger knows all; return them.
+
+        What is found out and not told yet would be forgotten, found missing in the ledger and asked for again.
+        """
+        done = [
+            symbol
+            for symbol, wanted in self.symbols.items()
+            if wanted.is_done(exchange_now) and not any(self._untold(wanted, exchange_now))
+        ]
         for symbol in done:
             del self.symbols[symbol]
         return done

@@ -94,7 +94,8 @@ def test_those_that_stay_are_not_touched():
 
 @pytest.mark.invariant(7)
 def test_without_a_grace_time_a_leaver_is_wanted_until_the_minute_that_was_open_when_it_left():
-    universe = a_universe("BTC_USDT", "OLD_USDT")
+    ledger = LedgerCopy()
+    universe = a_universe("BTC_USDT", "OLD_USDT", ledger=ledger)
     left = minute(722) + timedelta(seconds=30)
     universe.apply(a_ranking("BTC_USDT", ranked_time=left, removed=["OLD_USDT"]), left, {})
     leaver = universe.symbols["OLD_USDT"]
@@ -106,6 +107,7 @@ def test_without_a_grace_time_a_leaver_is_wanted_until_the_minute_that_was_open_
     assert leaver.gaps(minute(900)) == [Gap(minute(722), minute(723))]
 
     see(leaver, 722)
+    ledger.days[DAY_0] = {"OLD_USDT": DayLedger(wanted=span_mask(720, 722))}
     assert universe.drop_done(minute(723)) == []  # it has just ended
     assert universe.drop_done(minute(723) + GRACE) == ["OLD_USDT"]
     assert universe.followed(minute(724)) == ["BTC_USDT"]
@@ -184,6 +186,22 @@ def test_what_the_ledger_lacks_of_one_that_nobody_follows_is_fetched_and_then_le
     assert old.gaps(NOON) == [Gap(minute(151), minute(200))]
     assert universe.followed(NOON) == ["BTC_USDT"]
     see(old, *range(151, 200))
+    assert universe.drop_done(NOON) == ["OLD_USDT"]
+
+
+@pytest.mark.invariant(7)
+def test_one_that_left_is_not_let_go_before_the_ledger_knows_what_the_exchange_does_not_have():
+    """Invariant 7: else its last minutes would be missing for ever, and asked for again and again."""
+    ledger = a_ledger(OLD_USDT=DayLedger(wanted=span_mask(700, 702), received=span_mask(700, 701)))
+    universe = a_universe("BTC_USDT", ledger=ledger)
+    ledger.lacking = {DAY_0: frozenset({"OLD_USDT"})}
+    universe.adopt(NOON)
+    universe.symbols["OLD_USDT"].absent.add(minute(702))
+
+    assert universe.drop_done(NOON) == []
+    ledger.days[DAY_0] = {
+        "OLD_USDT": DayLedger(wanted=span_mask(700, 702), received=span_mask(700, 701), absent=1 << 702)
+    }
     assert universe.drop_done(NOON) == ["OLD_USDT"]
 
 
