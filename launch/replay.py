@@ -115,17 +115,22 @@ def follow(system: System, chosen: Plan, *, kill: bool) -> dict[str, int]:
             bars.update(stored, completed=have)
             if (victim := next(killing)) is not None and not clock["ended"]:
                 kills[victim] += _killed(system, victim)
-            over = clock["ended"] and system.missing() == 0 and system.unfinished() == 0
-            quiet = quiet + 1 if over else 0
             progress = have + int(clock["now_ms"])
             if progress > best:
                 best, since = progress, time.monotonic()
-            elif not over and time.monotonic() - since > PATIENCE_SECONDS:
+            # Where the recording of one symbol ends before the others', its last minutes stay missing: the clock stands
+            # still before the exchange could be believed that it has none. The comparison judges them.
+            done = system.missing() == 0 or time.monotonic() - since > _STILL_SECONDS
+            over = clock["ended"] and done and system.unfinished() == 0
+            quiet = quiet + 1 if over else 0
+            if not over and time.monotonic() - since > PATIENCE_SECONDS:
                 raise ReplayError(f"no progress for {PATIENCE_SECONDS:g} s: {_where(system, have)}")
     _wait_for_conversion(system, chosen)
     return kills
 
 
+_STILL_SECONDS = 45.0
+"""Longer than it takes to believe an exchange three times, so nothing that can come still comes after it."""
 _QUIET_LOOKS = 6
 """So many looks in a row with nothing left to do; a heartbeat is told every five seconds."""
 
