@@ -9,6 +9,8 @@ COMPOSE = $(or $(shell docker compose version >/dev/null 2>&1 && echo "docker co
 
 PYTHON := .venv/bin/python
 RESEARCH := .venv-research/bin/python
+# Tests that run at once: most of them wait for processes, so a little more than the cores.
+WORKERS ?= 3
 GROUPS_LOCAL := ranker collector writer converter api simulator local dev
 GROUPS_RESEARCH := research test
 # A copy where the cache is on another disk, instead of a warning about it.
@@ -77,7 +79,7 @@ ps:  ## List the containers and their health
 test: env env-research  ## Everything that this machine can run, in both environments
 	@failed=0; \
 	$(RESEARCH) -m pytest tests/qlib_format || failed=1; \
-	$(PYTHON) -m pytest --ignore=tests/qlib_format || failed=1; \
+	$(PYTHON) -m pytest --ignore=tests/qlib_format --numprocesses=$(WORKERS) --dist=loadfile || failed=1; \
 	exit $$failed
 
 test-unit: env  ## Only the tests that take seconds
