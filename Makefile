@@ -18,7 +18,7 @@ export UV_LINK_MODE ?= copy
 # What a shell happens to have active is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help env env-research run demo replay load chaos soak heal audit bench test test-unit test-qlib lint types format up down logs ps sim-up env-example clean
+.PHONY: help env env-research run demo replay load chaos soak heal faults audit bench test test-unit test-qlib lint types format up down logs ps sim-up env-example clean
 
 help:  ## List what there is
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ chaos-report: env  ## Add up what several runs of chaos wrote: FILES="a.json b.j
 
 soak: env  ## A simulated week, to see what grows: [DAYS=7] [SYMBOLS=100] [SPEED=300] [CSV=file]
 	@$(PYTHON) -m launch.soak --days $(or $(DAYS),7) --symbols $(or $(SYMBOLS),100) --speed $(or $(SPEED),300) $(if $(CSV),--csv $(CSV))
+
+faults: env  ## Strike every fault that there is, and write into docs/faults.md how long each took to heal
+	@$(PYTHON) -m launch.fault_table
 
 audit: env  ## Ask OKX again for what is stored: [SAMPLE=20] [SEED=] [BEGIN=2025-04-05] [END=] [SYMBOLS=BTC_USDT,...] [REPAIR=1] [REPORT=file.json]
 	@$(PYTHON) -m services.writer.audit $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(BEGIN),--begin $(BEGIN)) $(if $(END),--end $(END)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(filter-out 0,$(REPAIR)),--repair) $(if $(REPORT),--json $(REPORT))
