@@ -40,7 +40,8 @@ class Intake:
         """Take a candle row of the stream, forming or closed."""
         wanted = self._universe.symbols.get(symbol_of(inst_id))
         if wanted is None:
-            return  # the last pushes of a subscription that was just given up
+            self._note_stranger("collector:candles", inst_id, row)
+            return
         try:
             open_time = open_time_of(row)
             if wanted.forming is None or open_time > wanted.forming:
@@ -129,6 +130,7 @@ class Intake:
         """Take a row of the funding stream."""
         symbol = symbol_of(inst_id)
         if symbol not in self._universe.symbols:
+            self._note_stranger("collector:funding", inst_id, row)
             return
         try:
             events, missed = self._funding.hear(row, source="ws", receive_time=datetime.now(UTC))
@@ -145,6 +147,11 @@ class Intake:
         if missed is not None:
             self._note_due(symbol, missed)
             self._missed.append((symbol, missed))
+
+    def _note_stranger(self, origin: str, inst_id: str, row: Any) -> None:
+        """Set the first row of an instrument aside that nobody asked for; the last ones of a leaver are nothing new."""
+        if self._universe.is_stranger(symbol_of(inst_id)):
+            self._set_aside(origin, {"instId": inst_id, "row": row}, f"nobody asked for the instrument {inst_id}")
 
     def _note_due(self, symbol: str, at: datetime) -> None:
         """Note that funding was settled, for the ledger."""

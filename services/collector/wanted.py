@@ -194,6 +194,7 @@ class Universe:
         self._ranked_time: datetime | None = None
         self._members: frozenset[str] = frozenset()
         self.symbols: dict[str, Wanted] = {}
+        self._ever: set[str] = set()
 
     @property
     def ranked_time(self) -> datetime | None:
@@ -302,6 +303,12 @@ class Universe:
             if wanted.until is None or exchange_now < ceil_minute(wanted.until) + GRACE
         )
 
+    def is_stranger(self, symbol: str) -> bool:
+        """Return whether nobody ever asked for a symbol; True only once, so that it is told once."""
+        is_new = symbol not in self._ever and symbol not in self.symbols
+        self._ever.add(symbol)
+        return is_new
+
     def end(self, symbol: str, at: datetime) -> None:
         """Note that an instrument is no more: nothing is wanted of it after that."""
         if (wanted := self.symbols.get(symbol)) is not None:
@@ -409,6 +416,7 @@ class Universe:
             for symbol, wanted in self.symbols.items()
             if wanted.is_done(exchange_now) and not any(self._untold(wanted, exchange_now))
         ]
+        self._ever.update(done)
         for symbol in done:
             del self.symbols[symbol]
         return done

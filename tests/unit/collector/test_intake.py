@@ -102,10 +102,38 @@ def test_a_row_that_claims_to_be_from_the_future_does_not_move_time(desk):
     assert desk.btc.forming <= desk.clock.now()
 
 
+@pytest.mark.invariant(13)
+def test_what_is_the_future_at_the_exchange_is_set_aside_though_here_it_has_long_passed(desk):
+    """Invariant 13: the host's clock is ahead by as long as ago this day was."""
+    ahead = a_candle_row(minute(730))
+
+    desk.intake.live_candle(BTC, ahead)
+    found = desk.intake.history(Request("BTC_USDT", Gap(minute(720), minute(740)), recent=True), [ahead])
+
+    assert desk.events == found == []
+    assert ["from the future" in error for _, _, error in desk.asides] == [True, True]
+
+
 def test_the_last_pushes_of_one_that_left_are_ignored(desk):
-    desk.intake.live_candle("GONE-USDT-SWAP", a_candle_row(NOON))
+    left = desk.universe.symbols["ETH_USDT"]
+    left.until = left.begin = minute(700)
+    assert desk.universe.drop_done(NOON) == ["ETH_USDT"]
+
+    desk.intake.live_candle("ETH-USDT-SWAP", a_candle_row(NOON))
 
     assert desk.events == desk.asides == []
+
+
+@pytest.mark.invariant(12)
+def test_an_instrument_that_nobody_asked_for_is_set_aside_once(desk):
+    """Invariant 12."""
+    for _ in range(3):
+        desk.intake.live_candle("NOBODY-USDT-SWAP", a_candle_row(NOON))
+
+    assert desk.events == []
+    ((origin, _, error),) = desk.asides
+    assert origin == "collector:candles"
+    assert "NOBODY-USDT-SWAP" in error
 
 
 @pytest.mark.invariant(1)
