@@ -42,7 +42,8 @@ DISK_BYTES = 4 << 30
 """Sparse: only what is written takes space."""
 PICKUP_SECONDS = 60.0
 """How long a collector may be away before it takes a ranking over."""
-SETTLE_SECONDS = 180.0
+SETTLE_SECONDS = 300.0
+"""Much: at many times the pace, the history of those that are ranked anew never ends, at the exchange's limits."""
 _LOOK_SECONDS = 2.0
 _STEP_SECONDS = 0.1
 _FAULT_LOG = "faults.jsonl"
@@ -176,6 +177,8 @@ class Healing:
         self._stored = truth.StoredMinutes(system.data_dir)
         self.set_aside: dict[str, list[int]] = {}
         """Symbol → the minutes that nobody can know to be other than they were stored, until an audit."""
+        self.at_rest = False
+        """Whether there are no more rankings: then nothing becomes wanted any more, and the ledger can be complete."""
 
     def windows(self) -> dict[str, truth.Windows]:
         """Return what is wanted by the rankings on disk."""
@@ -199,8 +202,18 @@ class Healing:
             minutes += self._stored.unlike(symbol, true, expected)
             due = true.settled_times[truth.inside(true.settled_times, truth.due_in(windows))]
             settlements += sum(time not in settled.get(symbol, {}) for time in due.tolist())
-        found = {"minutes": minutes, "settlements": settlements, **self._system.unwell(SERVICES)}
+        services = [service for service in SERVICES if service != "ranker" or not self.at_rest]
+        found = {"minutes": minutes, "settlements": settlements, **self._system.unwell(services)}
+        if self.at_rest:
+            ledger = truth.read_ledger(self._system.data_dir) or {}
+            found["verdicts"] = sum(truth.open_minutes(sets, self.until_ms) for sets in ledger.values())
         return {name: what for name, what in found.items() if what}
+
+    def rest(self) -> None:
+        """Let there be no more rankings: a symbol that comes back makes old minutes wanted, for a while missing."""
+        self._system.stack.stop_program("ranker")
+        self.set_aside.clear()
+        self.at_rest = True
 
     def _truth(self, symbol: str, windows: truth.Windows) -> Recorded:
         known = self._truths.get(symbol)
@@ -246,8 +259,8 @@ def heal(system: LocalSystem, plan: Plan, healing: Healing, corrected: set[tuple
     outcome.settle_seconds = round(time.monotonic() - began, 1)
     if not outcome.unhealed:
         outcome.audited = audit_corrected(system, plan, corrected)
-    healing.set_aside.clear()
-    outcome.unhealed = outcome.unhealed or healing.wait(plan.settle_seconds)
+        healing.rest()
+        outcome.unhealed = healing.wait(plan.settle_seconds)
     return outcome
 
 

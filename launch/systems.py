@@ -140,7 +140,8 @@ class LocalSystem(System):
     def finish(self) -> None:
         """Stop and convert, with the stack's own environment."""
         for service in SERVICES_THAT_WRITE:
-            self.stack.stop_program(service)
+            if not self.stack.ended(service):
+                self.stack.stop_program(service)
         command = [sys.executable, "-m", "services.converter", "--once"]
         subprocess.run(command, cwd=self.stack.directory, env=self.stack.env, check=True)  # noqa: S603 - ours
 

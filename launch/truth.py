@@ -314,6 +314,13 @@ def read_ledger(data_dir: Path) -> dict[str, dict[str, NDArray[np.int64]]] | Non
     return found if files else None
 
 
+def open_minutes(ledger: Mapping[str, NDArray[np.int64]], end_ms: int) -> int:
+    """Count the minutes of a symbol that its ledger says to be wanted, before `end_ms`, without a verdict. Pure."""
+    told = ledger["wanted"]
+    known = np.concatenate([ledger[name] for name in _ACCOUNTED])
+    return len(np.setdiff1d(told[told < end_ms], known))
+
+
 _ACCOUNTED = ("received", "healed", "absent", "halted")
 
 

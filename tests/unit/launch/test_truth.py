@@ -155,6 +155,12 @@ def test_a_ledger_that_lies_or_is_silent_is_found_out():
     assert dict(found.wrong) == {"ledger wrong": 3, "unexplained": 4}
 
 
+def test_minutes_that_the_ledger_itself_has_no_verdict_of_are_open():
+    ledger = a_ledger(a_truth(10), wanted=[0, 1, 2, 3, 4, 5], received=[0], healed=[1], absent=[2], halted=[9])
+
+    assert truth.open_minutes(ledger, BEGIN + 5 * MINUTE) == 2
+
+
 def test_ledger_is_read_from_its_runs(tmp_path: Path):
     folder = tmp_path / "ledger" / "date=2026-03-01"
     folder.mkdir(parents=True)
