@@ -238,10 +238,10 @@ class Healing:
 
 
 def audit_corrected(system: LocalSystem, plan: Plan, minutes: set[tuple[str, int]]) -> Audited:
-    """Audit by hand what the exchange changed after it was closed."""
-    stack = system.stack
+    """Audit by hand what the exchange changed after it was closed, of the symbols that are collected."""
+    stack, collected = system.stack, truth.stored_symbols(system.data_dir)
     return audit(
-        windows_of(minutes),
+        windows_of((symbol, opened) for symbol, opened in minutes if symbol in collected),
         known=minutes,
         command=partial(by_hand, folder=stack.folder, environment=stack.env),
         now_ms=lambda: int(system.ask_simulator("/sim/clock")["now_ms"]),
