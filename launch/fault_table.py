@@ -91,14 +91,13 @@ def main(
 ) -> None:
     """Run the tests that measure, and write the fourth column anew."""
     console = Console()
-    text = TABLE.read_text()
     times = times.resolve()
     times.parent.mkdir(exist_ok=True)
     times.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", *MEASURING]
     code = subprocess.run(command, cwd=ROOT, env=os.environ | {"FAULT_TIMES": str(times)}, check=False).returncode  # noqa: S603 - our own arguments
     measured = read_times(times)
-    TABLE.write_text(with_times(text, measured))
+    TABLE.write_text(with_times(TABLE.read_text(), measured))
     console.print(f"{len(measured)} times measured, {TABLE.relative_to(ROOT)} written")
     raise SystemExit(code)
 

@@ -134,35 +134,43 @@ class Case(NamedTuple):
     """Counters of the collector: name, labels, by how much at least."""
 
 
-def _lose(count: int) -> dict[str, Any]:
-    """Return a fault that makes the collector ask over REST."""
-    return {"kind": "lost_confirm", "count": count}
+def _each(kind: str, *inst_ids: str, **more: Any) -> list[dict[str, Any]]:
+    """Return the same fault for some instruments, each of which is live."""
+    return [{"kind": kind, "instId": inst_id, "count": 1, **more} for inst_id in inst_ids]
 
 
-_RECENT = {"endpoint": "market/candles"}
+_LOSE = _each("lost_confirm", _BTC, _ETH)
+"""Makes the collector ask over REST."""
+_RECENT = {"endpoint": "market/candles", "instId": _BTC}
 _ASKED = {"endpoint": "/api/v5/market/candles"}
 _WRONG = ("high_low", "negative", "off_grid", "future")
 
 PUSHES = {
-    "nothing": Case([{"kind": "duplicate_confirm"}]),
-    "lost_confirm": Case([_lose(3)], healed=3),
-    "late_confirm": Case([{"kind": "late_confirm", "count": 3, "delay": 150}], healed=3),
-    "duplicate_confirm": Case([{"kind": "duplicate_confirm", "count": 4}]),
+    "nothing": Case([{"kind": "duplicate_confirm", "instId": _BTC}]),
+    "lost_confirm": Case(_each("lost_confirm", _BTC, _ETH, _SOL), healed=3),
+    "late_confirm": Case(_each("late_confirm", _BTC, _ETH, _SOL, delay=150), healed=3),
+    "duplicate_confirm": Case(_each("duplicate_confirm", _BTC, _ETH, _SOL)),
     "out_of_order": Case(
-        [{"kind": "out_of_order", "count": 2, "variant": variant} for variant in ("forming", "swapped")]
+        [*_each("out_of_order", _BTC, _ETH, variant="forming"), *_each("out_of_order", _BTC, _SOL, variant="swapped")]
     ),
-    "old_row": Case([{"kind": "old_row", "count": 2, "variant": variant} for variant in ("forming", "confirm")]),
+    "old_row": Case([*_each("old_row", _BTC, _ETH, variant="forming"), *_each("old_row", _BTC, variant="confirm")]),
     "garbage": Case(
         [
-            {"kind": "garbage", "variant": "text", "path": "business"},
-            {"kind": "garbage", "variant": "truncated", "path": "business"},
-            {"kind": "garbage", "variant": "empty_rate", "path": "public"},
+            *_each("garbage", _BTC, variant="text", path="business"),
+            *_each("garbage", _BTC, variant="truncated", path="business"),
+            *_each("garbage", _BTC, variant="empty_rate", path="public"),
         ],
         letters=(3,),
     ),
-    "impossible": Case([{"kind": "impossible", "variant": variant} for variant in _WRONG], letters=(3, 4)),
+    "impossible": Case(
+        [fault for variant in _WRONG for fault in _each("impossible", _BTC, variant=variant)], letters=(3, 4)
+    ),
     "unknown_fields": Case(
-        [{"kind": "unknown_fields", "count": 20}, {"kind": "unknown_fields", "where": "rest", "count": 2}, _lose(2)],
+        [
+            {"kind": "unknown_fields", "count": 20},
+            {"kind": "unknown_fields", "where": "rest", "count": 1, **_RECENT},
+            *_LOSE,
+        ],
         healed=2,
     ),
     "silence": Case([{"kind": "silence", "duration": 4, **_SECOND}], healed=2 * len(SYMBOLS)),
@@ -170,13 +178,13 @@ PUSHES = {
 
 ANSWERS = {
     "impossible rest": Case(
-        [_lose(2), *({"kind": "impossible", "variant": variant, "where": "rest"} for variant in _WRONG)],
+        [*_LOSE, *({"kind": "impossible", "variant": variant, "where": "rest", **_RECENT} for variant in _WRONG)],
         healed=2,
         letters=(4,),
     ),
     "http_error": Case(
         [
-            _lose(2),
+            *_LOSE,
             {"kind": "http_error", "status": 503, "count": 2, **_RECENT},
             {"kind": "http_error", "status": 502, "html": True, "count": 2, **_RECENT},
         ],
@@ -184,19 +192,19 @@ ANSWERS = {
         grows=(("rest_requests_total", _ASKED | {"outcome": "50001"}, 4),),
     ),
     "rate_limit": Case(
-        [_lose(2), {"kind": "rate_limit", "count": 2, **_RECENT}],
+        [*_LOSE, {"kind": "rate_limit", "count": 2, **_RECENT}],
         healed=2,
         grows=(("rest_requests_total", _ASKED | {"outcome": "50011"}, 2),),
     ),
-    "slow": Case([_lose(2), {"kind": "slow", "delay": 3, "count": 2, **_SECOND, **_RECENT}], healed=2),
+    "slow": Case([*_LOSE, {"kind": "slow", "delay": 3, "count": 1, **_SECOND, **_RECENT}], healed=2),
     "timeout": Case(
-        [_lose(2), {"kind": "timeout", "count": 1, **_RECENT}],
+        [*_LOSE, {"kind": "timeout", "count": 1, **_RECENT}],
         healed=2,
         grows=(("rest_requests_total", _ASKED | {"outcome": "unreachable"}, 1),),
     ),
     "empty": Case(
         [
-            _lose(2),
+            *_LOSE,
             {"kind": "empty", "variant": "page", "count": 2, **_RECENT},
             {"kind": "empty", "variant": "holes", "count": 2, **_RECENT},
         ],
@@ -204,7 +212,7 @@ ANSWERS = {
         grows=(("collector_pages_total", {"endpoint": "recent"}, 4),),
     ),
     "unknown": Case(
-        [_lose(2), {"kind": "unknown", "count": 3, **_RECENT}],
+        [*_LOSE, {"kind": "unknown", "count": 3, **_RECENT}],
         healed=2,
         grows=(("rest_requests_total", _ASKED | {"outcome": "51001"}, 3),),
     ),
@@ -279,13 +287,13 @@ def test_funding_rows_that_are_nearly_empty_are_read_all_the_same(scene):
 
     assert ranked.returncode == 0, ranked.stderr
     assert len([one for one in scene.happened() if one["kind"] == "empty_fields"]) == 4
-    assert sorted(_members(scene.stack)) == sorted(scene.symbols)
+    assert sorted(_members(scene.stack)) == sorted([*scene.symbols, _DEAF])
     assert scene.letters() == letters
 
 
 def test_an_exchange_that_does_not_tell_its_time_is_said_and_the_clock_goes_on(scene):
     pids = scene.pids()
-    scene.stack.tell_simulator("/sim/faults", [{"kind": "time_error", "duration": 9, **_SECOND}])
+    scene.stack.tell_simulator("/sim/faults", [{"kind": "time_error", "duration": 10, **_SECOND}])
     wait_for(lambda: scene.says("collector", "the exchange does not tell its time"), 15)
     wait_for(lambda: not scene.says("collector", "the exchange does not tell its time"), 20)
     scene.until_healed("time_error")

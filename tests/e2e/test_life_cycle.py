@@ -30,11 +30,11 @@ def _at(hour: int, minute: int = 0) -> datetime:
 START, BEGIN = _at(7, 20), datetime(2026, 2, 28, tzinfo=UTC)
 ANNOUNCED, LISTED = _at(7, 42), _at(7, 50)
 SUSPENDED, RESUMED = _at(7, 50), _at(8, 10)
-TICK, DELISTED = _at(7, 55), _at(8, 10)
+TICK, DELISTED = _at(7, 55), _at(7, 52)
 HALTED, TRADED = _at(8, 20), _at(8, 48)
 RANKED, RANKED_AGAIN = _at(8), _at(9)
 LOOKED = 2 * MINUTE
-"""How long after a change the list is looked at: at real speed that is done every minute."""
+"""How long after a change the list has been looked at: at real speed that is done every minute."""
 
 CHANGES = [
     {"kind": "list", "instId": "NEW-USDT-SWAP", "at": to_ms(LISTED), "announce": to_ms(ANNOUNCED)},
@@ -94,7 +94,7 @@ def _outcomes(morning):
     return {
         "list": (RANKED, lambda now: now > RANKED and morning.stored_between("NEW_USDT", LISTED, RANKED) == 10),
         "suspend": (RESUMED, lambda now: now > RESUMED and morning.halted("SOL_USDT", SUSPENDED, RESUMED)),
-        "delist": (DELISTED, lambda now: now > DELISTED + LOOKED and morning.missing("XRP_USDT", now) == 0),
+        "delist": (DELISTED, lambda now: now > RANKED + LOOKED and morning.missing("XRP_USDT", now) == 0),
         "tick": (TICK, lambda _: morning.changes("tick size") >= 1),
         "interval": (RANKED_AGAIN, lambda now: now > RANKED_AGAIN and morning.is_settled("BTC_USDT", RANKED_AGAIN)),
         "maintenance halt": (

@@ -1,6 +1,7 @@
 """docs/faults.md and the tests agree: no fault without a row, no row without a test, no figure that nobody measured."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -40,6 +41,13 @@ def test_every_fault_has_one_row_with_every_cell_filled():
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_that_the_simulator_knows_has_a_row(kind):
     assert [row for row in ROWS if row.fault == kind or row.fault.startswith(f"{kind} ")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_how_long_each_of_them_takes_to_heal_is_measured(kind):
+    for row in ROWS:
+        if row.fault.split()[0] == kind:
+            assert re.fullmatch(r"\d+\.\d s", row.cells[3]), row.fault
 
 
 def test_every_row_names_tests_that_exist(collected):
