@@ -6,16 +6,22 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 import redis as plain_redis
 
+from services.writer.__main__ import Writer
+from services.writer.settings import WriterSettings
 from shared.bus import Bus
+from shared.clock import ExchangeClock, Sample
 from shared.dataset import Partition
 from shared.events import Candle, FundingRate, Rank, encode
 from shared.ledger import from_text
 from shared.parquet import read_rows
+from shared.service import Health, Service
 from tests.support.builders import (
     DAY_0,
     MIDNIGHT,
@@ -23,6 +29,7 @@ from tests.support.builders import (
     a_funding_rate,
     a_ranking,
     a_verdict,
+    an_entry,
     minute,
     store,
     wait_for,
@@ -169,6 +176,23 @@ async def test_an_entry_that_is_no_event_goes_to_the_dead_letters_and_blocks_nob
     assert "open" in letters[0]["error"]
     assert '"much"' in letters[0]["payload"]
     assert set(writer.candles()) == {("ETH_USDT", MIDNIGHT, 100.0)}
+
+
+@pytest.mark.invariant(13)
+async def test_how_old_a_row_is_the_exchanges_clock_says(bus, tmp_path):
+    """Invariant 13: at the exchange it is the noon of DAY_0, here that is far beyond the retention."""
+    clock, here = ExchangeClock(), time.monotonic()
+    for ago in (1.0, 0.0):
+        clock.add(Sample(here - ago, here - ago, minute(720).timestamp() - ago))
+    service = Service("writer", bus, None, clock, Health(), asyncio.Event())
+    writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path, retention_days=90))
+    kept, retired = (a_candle(open_time=MIDNIGHT - timedelta(days=days)) for days in (90, 91))
+
+    assert await writer._decode(an_entry(kept, 1)) == kept
+    assert await writer._decode(an_entry(retired, 2)) is None
+
+    _, letters = await bus.dead_letters()
+    assert [letter["origin"] for letter in letters] == ["writer:candles:2-0"]
 
 
 @pytest.mark.invariant(3)

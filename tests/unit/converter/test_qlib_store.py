@@ -47,6 +47,22 @@ def test_a_late_value_is_patched_in_place(store):
     assert store.bin_path("BTC_USDT", "close", DAILY).stat().st_ino == inode
 
 
+@pytest.mark.invariant(8)
+def test_values_are_durable_before_the_calendar_shows_them_and_the_instruments_come_last(store, disk):
+    """Invariant 8: also where the power goes, and the bin is patched in place."""
+    store.write("BTC_USDT", "close", DAILY, [part(0, 1)])
+    store.commit(MIDNIGHT, minute(1440), {})
+    disk.calls.clear()
+
+    store.write("BTC_USDT", "close", DAILY, [part(1, 2)])
+    store.commit(MIDNIGHT, minute(2 * 1440), {"all": "BTC_USDT"})
+
+    shown = disk.named(store.root / "calendars" / "day.txt")
+    assert disk.synced(store.bin_path("BTC_USDT", "close", DAILY)) < shown
+    assert disk.named(store.root / "calendars" / "day_future.txt") < shown
+    assert shown < disk.named(store.root / "instruments" / "all.txt")
+
+
 @pytest.mark.invariant(4)
 def test_a_hole_is_nan_and_shifts_nothing(store):
     """Invariant 4."""

@@ -44,6 +44,16 @@ def test_a_reader_sees_the_old_file_or_the_new_one_never_half(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
+@pytest.mark.invariant(3)
+def test_a_file_is_durable_before_it_has_its_name_and_the_name_before_anybody_goes_on(tmp_path, disk):
+    """Invariant 3: also where the power goes."""
+    path = tmp_path / "folder" / "file.txt"
+
+    replace_text(path, "new")
+
+    assert disk.synced(path) < disk.named(path) < disk.synced(path.parent)
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     replace_text(path, "old")

@@ -273,7 +273,9 @@ def test_an_interval_that_okx_does_not_use_is_unknown():
     assert predicted_of(odd, source="ws", receive_time=RECEIVED).interval_hours is None
 
 
+@pytest.mark.invariant(5)
 def test_the_settled_rate_belongs_to_the_previous_settlement():
+    """Invariant 5: it is not the prediction beside it, and it is known since it was told."""
     settled = settled_of(FUNDING, period_hours=8, source="ws", receive_time=RECEIVED)
 
     assert settled.funding_time == from_ms(1789804800000)

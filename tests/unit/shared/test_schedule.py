@@ -1,10 +1,14 @@
+import asyncio
+import time
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.schedule import daily_at, every, every_hours, next_due
+from shared.clock import ClockLine, ExchangeClock
+from shared.schedule import daily_at, every, every_hours, firings, next_due
+from shared.service import Health, Service
 from tests.support.builders import at
 
 
@@ -60,3 +64,18 @@ def test_a_clock_measured_anew_does_not_fire_the_same_instant_twice(behind):
     fired = at("2025-04-05 08:00:00")
 
     assert next_due(every_hours(8), fired, fired - behind) == at("2025-04-05 16:00:00")
+
+
+@pytest.mark.invariant(13)
+async def test_a_schedule_follows_the_exchanges_clock_whatever_the_hosts_says():
+    """Invariant 13: it is another year there, and eight hours pass within a second."""
+    begin = at("2025-04-05 07:59:59")
+    there = ClockLine(time.monotonic(), begin.timestamp(), rate=36_000.0)
+    service = Service("ranker", None, None, ExchangeClock(line=there), Health(), asyncio.Event())
+    firing = firings(every_hours(8), service)
+
+    async with asyncio.timeout(20):
+        first, second = await anext(firing), await anext(firing)
+
+    assert begin < first < second <= service.clock.now()
+    assert {instant.timestamp() % (8 * 3600) for instant in (first, second)} == {0}

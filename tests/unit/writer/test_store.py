@@ -97,6 +97,19 @@ def test_candles_settlements_and_verdicts_share_one_ledger(tmp_path):
     }
 
 
+@pytest.mark.invariant(3)
+def test_rows_and_their_names_are_durable_before_the_ledger_tells_of_them(tmp_path, disk):
+    """Invariant 3: also where the power goes, and the folders are new."""
+    write_batch(tmp_path, by_file([a_candle()]), [a_verdict("wanted", 0, 1)])
+
+    candles, ledger = (partition.path(tmp_path) for partition in (partition_of(a_candle()), Partition("ledger", DAY_0)))
+    assert disk.synced(candles) < disk.named(candles)
+    told = disk.named(ledger)
+    for folder in (candles.parent, candles.parent.parent):
+        assert disk.named(candles) < disk.synced(folder) < told
+    assert disk.synced(ledger) < told < disk.synced(ledger.parent)
+
+
 @pytest.mark.invariant(7)
 def test_verdicts_alone_are_durable_too_and_reach_over_midnight(tmp_path):
     """Invariant 7."""
