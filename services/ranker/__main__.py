@@ -9,6 +9,7 @@ import structlog
 import typer
 
 from services.ranker.exchange import fetch
+from services.ranker.keeping import keep, kept
 from services.ranker.metrics import CHANGES, RANKED, RANKED_TIME, RANKINGS
 from services.ranker.ranking import rank, ranking_of
 from services.ranker.settings import RankerSettings
@@ -34,14 +35,15 @@ class NothingToRankError(ExchangeError):
 
 
 async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
-    """Fetch, rank and publish. Raises `ExchangeError` or `BusError`; then the last universe stays as it is."""
+    """Fetch, rank, keep and publish. Raises `ExchangeError`, `BusError` or `OSError`; then the last universe stays."""
     instruments, rates = await fetch(service.exchange)
     now = service.clock.now()
     ranks = rank(rates, instruments, ranked_time=now, rank_by=settings.rank_by, top_n=settings.top_n)
     if not ranks:
         raise NothingToRankError(f"none of {len(rates)} funding rows belongs to a live crypto swap")
-    ranking = ranking_of(ranks, await service.bus.universe(), top_n=settings.top_n)
     await service.bus.create_groups()
+    ranking = ranking_of(ranks, await _universe_before(service, settings), top_n=settings.top_n)
+    await asyncio.to_thread(keep, settings.data_dir, ranking)
     await service.bus.set_universe(ranking)
     symbols = msgspec.json.format(msgspec.json.encode(ranking.members), indent=2).decode()
     await asyncio.to_thread(replace_text, settings.data_dir / UNIVERSE_FILE, symbols + "\n")
@@ -55,6 +57,15 @@ async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
         removed=ranking.removed,
     )
     return ranking
+
+
+async def _universe_before(service: Service, settings: RankerSettings) -> Ranking | None:
+    """Return the ranking in force; where Redis has forgotten it, it is published again first, for those who store."""
+    before = await service.bus.universe()
+    if before is None and (before := await asyncio.to_thread(kept, settings.data_dir)) is not None:
+        await service.bus.set_universe(before)
+        log.warning("Redis had forgotten the universe, published again")
+    return before
 
 
 def _count(ranking: Ranking) -> None:

@@ -13,7 +13,8 @@ from services.ranker.__main__ import Ranker, rank_once
 from services.ranker.settings import RankerSettings
 from shared.bus import Bus
 from shared.clock import ExchangeClock
-from shared.events import Ranking
+from shared.dataset import RANKING_FILE
+from shared.events import Ranking, decode
 from shared.exchange import ExchangeClient
 from shared.grid import from_ms
 from shared.service import Health, Service
@@ -148,6 +149,28 @@ async def test_a_redis_that_forgot_the_universe_is_told_again(service, settings,
     finally:
         service.stop.set()
         await running
+
+
+@pytest.mark.invariant(6)
+async def test_a_new_ranker_on_an_empty_redis_publishes_the_last_ranking_and_who_left_since(service, settings, bus):
+    """Invariant 6: who was a member until when is not lost with Redis and the process that knew it."""
+    last = await rank_once(service, settings)
+    await bus._redis.flushall()
+
+    ranking = await rank_once(service, settings.model_copy(update={"top_n": 3}))
+
+    published = [decode(fields) for _, fields in await bus._redis.xrange(Ranking.stream)]
+    assert published == [last, ranking]
+    assert ranking.added == ()
+    assert ranking.removed == last.members[3:]
+
+
+async def test_a_last_ranking_that_cannot_be_read_stops_nobody(service, settings, bus, tmp_path):
+    (tmp_path / RANKING_FILE).write_text("{")
+
+    ranking = await rank_once(service, settings)
+
+    assert (await bus.universe()).members == ranking.added
 
 
 async def test_once_ranks_publishes_and_ends(exchange, redis_url, tmp_path):
