@@ -202,7 +202,8 @@ class Healing:
             minutes += self._stored.unlike(symbol, true, expected)
             due = true.settled_times[truth.inside(true.settled_times, truth.due_in(windows))]
             settlements += sum(time not in settled.get(symbol, {}) for time in due.tolist())
-        services = [service for service in SERVICES if service != "ranker" or not self.at_rest]
+        # The converter waits for a history that is complete: never, while every minute of ours has its re-ranking.
+        services = [service for service in SERVICES if service != ("ranker" if self.at_rest else "converter")]
         found = {"minutes": minutes, "settlements": settlements, **self._system.unwell(services)}
         if self.at_rest:
             ledger = truth.read_ledger(self._system.data_dir) or {}
