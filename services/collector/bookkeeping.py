@@ -56,6 +56,8 @@ class Bookkeeping:
             self._universe.slide(self._service.clock.now())
             if adopted := self._universe.adopt(self._service.clock.now()):
                 log.info("holes of symbols that nobody follows, fetching", symbols=adopted)
+            if reached := self._universe.reach_back(self._service.clock.now()):
+                log.info("older holes of symbols that are followed, fetching", symbols=reached)
             self._round += 1
             if self._round % _TELL_EVERY == 0:
                 await self._publisher.put(self._universe.untold(EXCHANGE, self._service.clock.now()))

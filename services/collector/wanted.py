@@ -14,7 +14,7 @@ from typing import NamedTuple
 from shared.coverage import FULL_DAY, Coverage, Gap, day_mask, gaps_of, gaps_of_mask, split_gap
 from shared.events import Finding, Ranking, Verdict
 from shared.exchange import PAGE_CANDLES, RECENT_MINUTES
-from shared.grid import DAY, MINUTE, ceil_minute, days_between, floor_day, floor_minute
+from shared.grid import DAY, MINUTE, ceil_minute, day_start, days_between, floor_day, floor_minute
 from shared.ledger_copy import LedgerCopy
 
 GRACE = timedelta(seconds=5)
@@ -294,6 +294,32 @@ class Universe:
                 self._leave_out(wanted, wanted.until)
                 adopted.append(symbol)
         return adopted
+
+    def reach_back(self, exchange_now: datetime) -> list[str]:
+        """Want what the ledger lacks of symbols that are followed, from before their begin on, too; return them.
+
+        One told the ledger what it wants and died; it was taken in only after its successor had read the ledger.
+        """
+        kept_from = history_begin(exchange_now, self._reach.retention_days).date()
+        reached = []
+        for day, symbols in sorted(self._ledger.lacking.items()):
+            for symbol in sorted(symbols & self.symbols.keys()) if day >= kept_from else ():
+                wanted, missing = self.symbols[symbol], self._ledger.of(symbol, day).missing(FULL_DAY)
+                first = day_start(day) + ((missing & -missing).bit_length() - 1) * MINUTE
+                if first < wanted.begin:
+                    self._begin_earlier(wanted, first)
+                    reached.append(symbol)
+                if unwanted := wanted.unwanted.days.get(day, 0):
+                    wanted.unwanted.days[day] = unwanted & ~missing
+        return reached
+
+    def _begin_earlier(self, wanted: Wanted, begin: datetime) -> None:
+        earlier = self._known(wanted.symbol, begin)
+        self._leave_out(earlier, wanted.begin)
+        wanted.begin = begin
+        for name in ("seen", "absent", "halted", "due", "unwanted"):
+            for day, mask in getattr(earlier, name).days.items():
+                getattr(wanted, name).add_mask(day, mask)
 
     def followed(self, exchange_now: datetime) -> list[str]:
         """Return the symbols whose live data is wanted: members, and leavers in their grace time."""

@@ -205,6 +205,30 @@ def test_one_that_left_is_not_let_go_before_the_ledger_knows_what_the_exchange_d
     assert universe.drop_done(NOON) == ["OLD_USDT"]
 
 
+@pytest.mark.invariant(7)
+def test_what_the_ledger_learns_late_to_be_wanted_of_one_that_is_followed_is_fetched():
+    """Invariant 7: told by a collector that died, and taken in only after the next one had begun."""
+    ledger = a_ledger(BTC_USDT=DayLedger(wanted=1 << 500, received=1 << 500))
+    universe = a_universe("BTC_USDT", ledger=ledger)
+    old = universe.symbols["BTC_USDT"]
+    assert old.gaps(NOON + GRACE) == [Gap(minute(501), NOON)]
+    before = ledger.days[DAY_0 - DAY] = {
+        "BTC_USDT": DayLedger(wanted=span_mask(100, 199), healed=span_mask(110, 199), absent=1 << 100)
+    }
+    ledger.lacking = {DAY_0 - DAY: frozenset({"BTC_USDT", "OTHER_USDT"})}
+
+    assert universe.reach_back(NOON) == ["BTC_USDT"]
+    assert universe.reach_back(NOON) == []
+
+    assert old.gaps(NOON + GRACE) == [
+        Gap(minute(101 - 1440), minute(110 - 1440)),
+        Gap(minute(501), NOON),
+    ]
+    before["BTC_USDT"] = DayLedger(wanted=span_mask(100, 300), healed=span_mask(110, 199), absent=1 << 100)
+    universe.reach_back(NOON)
+    assert Gap(minute(200 - 1440), minute(301 - 1440)) in old.gaps(NOON + GRACE)
+
+
 def test_one_that_is_only_being_healed_and_returns_begins_anew():
     universe = a_universe("BTC_USDT", ledger=a_ledger_with_an_old_hole())
     universe.adopt(NOON)
