@@ -137,8 +137,9 @@ def test_an_instrument_that_nobody_asked_for_is_set_aside_once(desk):
 
 
 @pytest.mark.invariant(1)
+@pytest.mark.invariant(12)
 def test_history_gives_the_closed_rows_of_the_gap_that_are_missing(desk):
-    """Invariant 1, over REST: same rows, same rule."""
+    """Invariants 1 and 12, over REST: same rows, same rules; a bad one does not cost the others of its page."""
     desk.intake.live_candle(BTC, a_candle_row(minute(719)))
     rows = [
         a_candle_row(minute(720), confirm="0"),
