@@ -19,8 +19,8 @@ from pathlib import Path
 from shared.events import BY_DATASET, Row
 
 UNIVERSE_FILE = "top50_symbols.json"
-RANKING_FILE = "ranking.json"
-"""The last ranking, whole."""
+RANKINGS_FILE = "rankings.json"
+"""The last rankings, whole."""
 _DAY_FOLDER = re.compile(r"date=(\d{4}-\d{2}-\d{2})$")
 
 

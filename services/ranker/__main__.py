@@ -9,7 +9,7 @@ import structlog
 import typer
 
 from services.ranker.exchange import fetch
-from services.ranker.keeping import keep, kept
+from services.ranker.keeping import keep, kept, publish_again
 from services.ranker.metrics import CHANGES, RANKED, RANKED_TIME, RANKINGS
 from services.ranker.ranking import rank, ranking_of
 from services.ranker.settings import RankerSettings
@@ -60,11 +60,11 @@ async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
 
 
 async def _universe_before(service: Service, settings: RankerSettings) -> Ranking | None:
-    """Return the ranking in force; where Redis has forgotten it, it is published again first, for those who store."""
+    """Return the ranking in force; where Redis has forgotten it, the last ones are published again first."""
     before = await service.bus.universe()
-    if before is None and (before := await asyncio.to_thread(kept, settings.data_dir)) is not None:
-        await service.bus.set_universe(before)
-        log.warning("Redis had forgotten the universe, published again")
+    if before is None:
+        await publish_again(service.bus, await asyncio.to_thread(kept, settings.data_dir))
+        before = await service.bus.universe()
     return before
 
 
@@ -119,15 +119,14 @@ class Ranker:
                 return
 
     async def _keep_universe(self) -> None:
-        """Publish the ranking in force again where Redis came back without it; copies have the same identity."""
+        """Publish the last rankings again where Redis came back without them."""
         while await self.service.pause(_LOOK_SECONDS):
             if self.ranking is None:
                 continue
             try:
                 if await self.service.bus.universe() is None:
-                    await self.service.bus.create_groups()
-                    await self.service.bus.set_universe(self.ranking)
-                    log.warning("Redis had forgotten the universe, published again")
+                    known = await asyncio.to_thread(kept, self.settings.data_dir)
+                    await publish_again(self.service.bus, known or [self.ranking])
             except BusError as error:
                 log.info("universe not looked after", error=type(error).__name__)
 

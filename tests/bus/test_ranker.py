@@ -10,16 +10,17 @@ import pytest
 import redis.asyncio as redis
 
 from services.ranker.__main__ import Ranker, rank_once
+from services.ranker.keeping import KEPT, keep, kept
 from services.ranker.settings import RankerSettings
 from shared.bus import Bus
 from shared.clock import ExchangeClock
-from shared.dataset import RANKING_FILE
+from shared.dataset import RANKINGS_FILE
 from shared.events import Ranking, decode
 from shared.exchange import ExchangeClient
 from shared.grid import from_ms
 from shared.service import Health, Service
 from shared.settings import read_settings
-from tests.support.builders import until
+from tests.support.builders import a_ranking, minute, until
 from tests.support.simulator import ROOT, Simulator
 
 
@@ -152,21 +153,30 @@ async def test_a_redis_that_forgot_the_universe_is_told_again(service, settings,
 
 
 @pytest.mark.invariant(6)
-async def test_a_new_ranker_on_an_empty_redis_publishes_the_last_ranking_and_who_left_since(service, settings, bus):
+async def test_a_new_ranker_on_an_empty_redis_publishes_the_last_rankings_and_who_left_since(service, settings, bus):
     """Invariant 6: who was a member until when is not lost with Redis and the process that knew it."""
-    last = await rank_once(service, settings)
+    last = [await rank_once(service, settings.model_copy(update={"top_n": top_n})) for top_n in (5, 6, 5)]
     await bus._redis.flushall()
 
     ranking = await rank_once(service, settings.model_copy(update={"top_n": 3}))
 
     published = [decode(fields) for _, fields in await bus._redis.xrange(Ranking.stream)]
-    assert published == [last, ranking]
+    assert published == [*last, ranking]
     assert ranking.added == ()
-    assert ranking.removed == last.members[3:]
+    assert ranking.removed == last[-1].members[3:]
+
+
+def test_rankings_are_kept_so_many_and_no_more(tmp_path):
+    rankings = [a_ranking("BTC_USDT", ranked_time=minute(number)) for number in range(KEPT + 2)]
+
+    for ranking in rankings:
+        keep(tmp_path, ranking)
+
+    assert kept(tmp_path) == rankings[2:]
 
 
 async def test_a_last_ranking_that_cannot_be_read_stops_nobody(service, settings, bus, tmp_path):
-    (tmp_path / RANKING_FILE).write_text("{")
+    (tmp_path / RANKINGS_FILE).write_text("{")
 
     ranking = await rank_once(service, settings)
 
