@@ -42,8 +42,9 @@ DISK_BYTES = 4 << 30
 """Sparse: only what is written takes space."""
 PICKUP_SECONDS = 60.0
 """How long a collector may be away before it takes a ranking over."""
-SETTLE_SECONDS = 300.0
-"""Much: at many times the pace, the history of those that are ranked anew never ends, at the exchange's limits."""
+SETTLE_SECONDS = 600.0
+"""Much: the history that a Redis forgot, and of those ranked anew at many times the pace, comes at the exchange's
+limits."""
 _LOOK_SECONDS = 2.0
 _STEP_SECONDS = 0.1
 _FAULT_LOG = "faults.jsonl"
