@@ -54,7 +54,7 @@ class Collector:
         self.publisher.forget = self.intake.forget
         self.backfill = Backfill(service, self.universe, self.instruments, self.intake, self.publisher)
         self.settlements = Settlements(service, self.universe, self.intake, self.publisher)
-        self.bookkeeping = Bookkeeping(service, self.universe, self.ledger, self.publisher)
+        self.bookkeeping = Bookkeeping(service, self.universe, self.ledger, self.publisher, self.settlements)
         endpoint = Endpoint(
             settings.okx_ws_url,
             tls=lambda: tls_context(settings.okx_ca_file),
@@ -159,7 +159,6 @@ class Collector:
         now = self.service.clock.now()
         joined = self.universe.apply(ranking, now, self.instruments.listing_times())
         self._end_what_is_gone()
-        self.settlements.ask(joined)
         self.service.health.started = True
         self.service.health.details["members"] = len(ranking.members)
         log.info("universe", ranked=ranking.ranked_time.isoformat(), members=len(ranking.members), joined=joined)

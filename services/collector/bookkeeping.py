@@ -12,6 +12,7 @@ import structlog
 
 from services.collector.metrics import LOST
 from services.collector.publisher import Publisher
+from services.collector.settlements import Settlements
 from services.collector.wanted import Universe
 from shared.events import Candle
 from shared.exchange import EXCHANGE
@@ -37,8 +38,16 @@ class _Handed:
 class Bookkeeping:
     """Keeps the copy of the ledger fresh, and draws the conclusions."""
 
-    def __init__(self, service: Service, universe: Universe, ledger: LedgerCopy, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        service: Service,
+        universe: Universe,
+        ledger: LedgerCopy,
+        publisher: Publisher,
+        settlements: Settlements,
+    ) -> None:
         self._service = service
+        self._settlements = settlements
         self._universe = universe
         self._ledger = ledger
         self._publisher = publisher
@@ -58,6 +67,9 @@ class Bookkeeping:
                 log.info("holes of symbols that nobody follows, fetching", symbols=adopted)
             if reached := self._universe.reach_back(self._service.clock.now()):
                 log.info("older holes of symbols that are followed, fetching", symbols=reached)
+            for symbol in [*adopted, *reached]:  # whoever left candles behind may have left settlements, too
+                if (since := self._ledger.first_wanted(symbol)) is not None:
+                    self._settlements.ask_since(symbol, since)
             self._round += 1
             if self._round % _TELL_EVERY == 0:
                 await self._publisher.put(self._universe.untold(EXCHANGE, self._service.clock.now()))

@@ -45,9 +45,10 @@ class Settlements:
         """Ask for the whole history of some symbols, as far as they are wanted."""
         for symbol in symbols:
             if (wanted := self._universe.symbols.get(symbol)) is not None:
-                self._ask_since(symbol, wanted.begin)
+                self.ask_since(symbol, wanted.begin)
 
-    def _ask_since(self, symbol: str, begin: datetime) -> None:
+    def ask_since(self, symbol: str, begin: datetime) -> None:
+        """Ask for the history of a symbol from an instant on."""
         self._asked[symbol] = min(begin, self._asked.get(symbol, begin))
 
     async def run(self) -> None:
@@ -59,21 +60,21 @@ class Settlements:
             if loop.time() >= look_for_missing:
                 look_for_missing = loop.time() + _MISSING_EVERY_SECONDS
                 self.ask(self._universe.missing_settlements())
+            self.ask(symbol for symbol, wanted in self._universe.symbols.items() if not wanted.funding_known)
             self._note_rolls(loop.time())
-            for symbol in sorted(self._asked.keys() & self._universe.symbols.keys()):
+            for symbol in sorted(self._asked):  # also one that was let go meanwhile: its candles were few
                 if self._not_before.get(symbol, 0.0) <= loop.time():
                     await self._fetch(symbol, self._asked.pop(symbol))
-            self._asked = {symbol: since for symbol, since in self._asked.items() if symbol in self._universe.symbols}
 
     def _note_rolls(self, now: float) -> None:
         """Plan the check of what was settled, and ask at once for what was missed."""
         for symbol, at in self._intake.take_missed():
-            self._ask_since(symbol, at)
+            self.ask_since(symbol, at)
         for settled in self._intake.take_settled():
             self._checks[settled.symbol, settled.funding_time] = (now + CHECK_AFTER_SECONDS, 0)
         for (symbol, at), (due, _) in self._checks.items():
             if due <= now and symbol not in self._asked:
-                self._ask_since(symbol, at)
+                self.ask_since(symbol, at)
 
     async def _fetch(self, symbol: str, begin: datetime) -> None:
         """Fetch the settlements since a day before `begin`: the day before serves the first bars of a feature."""
@@ -85,15 +86,23 @@ class Settlements:
         except UnknownInstrument as error:
             log.warning("no funding history", symbol=symbol, error=str(error))
             self._forget_checks(symbol)
+            self._note_known(symbol, begin)
             return
         except (ExchangeError, SpellingError) as error:
             self._service.health.problem("settlements", f"the exchange does not give the funding history: {error}")
-            self._ask_since(symbol, begin)
+            self.ask_since(symbol, begin)
             self._not_before[symbol] = loop_now + _RETRY_SECONDS
             return
         self._service.health.solved("settlements")
         self._checked(symbol, {settled.funding_time for settled in found}, loop_now)
         await self._publisher.put(self._intake.settled_by_history(found))
+        self._note_known(symbol, begin)
+
+    def _note_known(self, symbol: str, begin: datetime) -> None:
+        """Note that the history was asked for, as far as the symbol is wanted."""
+        wanted = self._universe.symbols.get(symbol)
+        if wanted is not None and begin <= wanted.begin:
+            wanted.funding_known = True
 
     def _checked(self, symbol: str, there: set[datetime], now: float) -> None:
         for (checked, at), (due, times) in list(self._checks.items()):

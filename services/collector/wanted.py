@@ -58,6 +58,8 @@ class Wanted:
     """Minutes that the endpoint of the last day did not give: ask the one of history."""
     denied: dict[datetime, Denial] = field(default_factory=dict)
     """Minutes that the endpoint of history did not give, though not often enough to believe it."""
+    funding_known: bool = True
+    """Whether its funding history was asked for; a fresh one's was not."""
     only_healed: bool = False
     """Whether nobody follows it: what the ledger lacks of it is fetched, no more."""
     forming: datetime | None = None
@@ -106,7 +108,7 @@ class Wanted:
         """Return whether a symbol that left has nothing more to come."""
         if self.until is None or exchange_now < ceil_minute(self.until) + GRACE:
             return False
-        return not self.gaps(exchange_now)
+        return self.funding_known and not self.gaps(exchange_now)
 
     def is_warm(self, exchange_now: datetime) -> bool:
         """Return whether its history is there, but for minutes that may be on their way."""
@@ -263,7 +265,7 @@ class Universe:
 
     def _known(self, symbol: str, begin: datetime) -> Wanted:
         """Return a symbol with what the ledger knows about it."""
-        wanted = Wanted(symbol, begin)
+        wanted = Wanted(symbol, begin, funding_known=False)
         for day, symbols in self._ledger.days.items():
             if symbol in symbols and day >= begin.date():
                 wanted.seen.add_mask(day, symbols[symbol].stored)
@@ -316,7 +318,7 @@ class Universe:
     def _begin_earlier(self, wanted: Wanted, begin: datetime) -> None:
         earlier = self._known(wanted.symbol, begin)
         self._leave_out(earlier, wanted.begin)
-        wanted.begin = begin
+        wanted.begin, wanted.funding_known = begin, False
         for name in ("seen", "absent", "halted", "due", "unwanted"):
             for day, mask in getattr(earlier, name).days.items():
                 getattr(wanted, name).add_mask(day, mask)

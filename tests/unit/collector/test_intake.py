@@ -117,6 +117,7 @@ def test_what_is_the_future_at_the_exchange_is_set_aside_though_here_it_has_long
 def test_the_last_pushes_of_one_that_left_are_ignored(desk):
     left = desk.universe.symbols["ETH_USDT"]
     left.until = left.begin = minute(700)
+    left.funding_known = True
     assert desk.universe.drop_done(NOON) == ["ETH_USDT"]
 
     desk.intake.live_candle("ETH-USDT-SWAP", a_candle_row(NOON))

@@ -37,7 +37,13 @@ def a_ledger(**symbols):
 def a_universe(*members, now=NOON, ledger=None, **reach):
     universe = Universe(Reach(**{"backfill_days": 0, "leaver_grace": timedelta(0)} | reach), ledger or LedgerCopy())
     universe.apply(a_ranking(*members, ranked_time=now), now, {})
+    know_funding(universe)
     return universe
+
+
+def know_funding(universe):
+    for wanted in universe.symbols.values():
+        wanted.funding_known = True
 
 
 def see(wanted, *numbers):
@@ -186,6 +192,8 @@ def test_what_the_ledger_lacks_of_one_that_nobody_follows_is_fetched_and_then_le
     assert old.gaps(NOON) == [Gap(minute(151), minute(200))]
     assert universe.followed(NOON) == ["BTC_USDT"]
     see(old, *range(151, 200))
+    assert universe.drop_done(NOON) == []  # its funding history was not asked for yet
+    know_funding(universe)
     assert universe.drop_done(NOON) == ["OLD_USDT"]
 
 
@@ -196,6 +204,7 @@ def test_one_that_left_is_not_let_go_before_the_ledger_knows_what_the_exchange_d
     universe = a_universe("BTC_USDT", ledger=ledger)
     ledger.lacking = {DAY_0: frozenset({"OLD_USDT"})}
     universe.adopt(NOON)
+    know_funding(universe)
     universe.symbols["OLD_USDT"].absent.add(minute(702))
 
     assert universe.drop_done(NOON) == []
@@ -227,6 +236,28 @@ def test_what_the_ledger_learns_late_to_be_wanted_of_one_that_is_followed_is_fet
     before["BTC_USDT"] = DayLedger(wanted=span_mask(100, 300), healed=span_mask(110, 199), absent=1 << 100)
     universe.reach_back(NOON)
     assert Gap(minute(200 - 1440), minute(301 - 1440)) in old.gaps(NOON + GRACE)
+
+
+def test_the_first_and_the_last_wanted_minute_are_those_of_all_days():
+    ledger = a_ledger(BTC_USDT=DayLedger(wanted=span_mask(3, 9)))
+    ledger.days[DAY_0 - DAY] = {"BTC_USDT": DayLedger(wanted=span_mask(100, 199))}
+
+    assert ledger.first_wanted("BTC_USDT") == minute(100 - 1440)
+    assert ledger.last_wanted("BTC_USDT") == minute(9)
+    assert ledger.first_wanted("ETH_USDT") is None
+
+
+@pytest.mark.invariant(7)
+def test_the_funding_history_is_to_be_asked_for_of_everybody_that_is_new_also_of_one_that_left():
+    """Invariant 7: a short membership while the collector was away has settlements, too."""
+    universe = a_universe("BTC_USDT", ledger=a_ledger_with_an_old_hole())
+    universe.apply(
+        a_ranking("BTC_USDT", "NEW_USDT", ranked_time=NOON + MINUTE, removed=["LEFT_USDT"]), NOON + MINUTE, {}
+    )
+    universe.adopt(NOON + MINUTE)
+
+    unknown = {symbol for symbol, wanted in universe.symbols.items() if not wanted.funding_known}
+    assert unknown == {"NEW_USDT", "LEFT_USDT", "OLD_USDT"}
 
 
 def test_one_that_is_only_being_healed_and_returns_begins_anew():
