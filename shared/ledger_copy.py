@@ -48,6 +48,13 @@ class LedgerCopy:
                 return day_start(day) + (wanted.bit_length() - 1) * MINUTE
         return None
 
+    def first_wanted(self, symbol: str) -> datetime | None:
+        """Return the open of the first minute that was to be collected of a symbol; None where none ever was."""
+        for day in sorted(self.days):
+            if wanted := self.of(symbol, day).wanted:
+                return day_start(day) + ((wanted & -wanted).bit_length() - 1) * MINUTE
+        return None
+
     def first_missing(self, symbol: str, begin: datetime) -> datetime | None:
         """Return the first minute from `begin` on that was wanted and has no verdict; None where there is none."""
         for day in sorted(day for day in self.days if day >= begin.date()):
