@@ -96,7 +96,7 @@ def test_started_in_any_order_they_find_each_other(tmp_path):
             stack.stop_program(name)
         for name in ("writer", "converter", "collector", "api", "ranker", "valkey"):
             stack.start_program(name)
-        running.until_whole(begin)
+        running.until_whole(begin, 150)
 
 
 def test_a_damaged_file_is_put_aside_and_healed_from_the_exchange(running):
