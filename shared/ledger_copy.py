@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from shared.bus import Bus
-from shared.coverage import FULL_DAY
+from shared.coverage import FULL_DAY, gaps_of_mask
 from shared.grid import MINUTE, day_start
 from shared.ledger import NOTHING, DayLedger, from_text
 
@@ -52,14 +52,14 @@ class LedgerCopy:
         """Return the open of the first minute that was to be collected of a symbol; None where none ever was."""
         for day in sorted(self.days):
             if wanted := self.of(symbol, day).wanted:
-                return day_start(day) + ((wanted & -wanted).bit_length() - 1) * MINUTE
+                return next(gaps_of_mask(day, wanted)).begin
         return None
 
     def first_missing(self, symbol: str, begin: datetime) -> datetime | None:
         """Return the first minute from `begin` on that was wanted and has no verdict; None where there is none."""
         for day in sorted(day for day in self.days if day >= begin.date()):
             if missing := self.of(symbol, day).missing(FULL_DAY):
-                return day_start(day) + ((missing & -missing).bit_length() - 1) * MINUTE
+                return next(gaps_of_mask(day, missing)).begin
         return None
 
     def of(self, symbol: str, day: date) -> DayLedger:

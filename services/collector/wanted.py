@@ -14,7 +14,7 @@ from typing import NamedTuple
 from shared.coverage import FULL_DAY, Coverage, Gap, day_mask, gaps_of, gaps_of_mask, split_gap
 from shared.events import Finding, Ranking, Verdict
 from shared.exchange import PAGE_CANDLES, RECENT_MINUTES
-from shared.grid import DAY, MINUTE, ceil_minute, day_start, days_between, floor_day, floor_minute
+from shared.grid import DAY, MINUTE, ceil_minute, days_between, floor_day, floor_minute
 from shared.ledger_copy import LedgerCopy
 
 GRACE = timedelta(seconds=5)
@@ -99,10 +99,6 @@ class Wanted:
         if known == FULL_DAY:  # nearly every day of history, at every sweep
             return known
         return known | self.absent.days.get(day, 0) | self.halted.days.get(day, 0) | self.unwanted.days.get(day, 0)
-
-    def wanted_mask(self, day: date, exchange_now: datetime) -> int:
-        """Return the minutes of a day that were to be collected and are over."""
-        return day_mask(day, self.begin, self.over_until(exchange_now)) & ~self.unwanted.days.get(day, 0)
 
     def is_done(self, exchange_now: datetime) -> bool:
         """Return whether a symbol that left has nothing more to come."""
@@ -246,14 +242,14 @@ class Universe:
         self, symbol: str, ranking: Ranking, exchange_now: datetime, listed: Mapping[str, datetime | None]
     ) -> Wanted:
         begin = history_begin(exchange_now, self._reach.backfill_days)
+        kept_from = history_begin(exchange_now, self._reach.retention_days)
         last = self._ledger.last_wanted(symbol)
         away = timedelta(0) if last is None else ranking.ranked_time - last
         returned = symbol in ranking.added and away > self._reach.leaver_grace
         if last is not None and (self._reach.fill_absence or not returned):
             # Collected before: what lies between is wanted, as far back as raw data is kept.
-            kept_from = history_begin(exchange_now, self._reach.retention_days)
             begin = min(begin, max(last + MINUTE, kept_from))
-        hole = self._ledger.first_missing(symbol, history_begin(exchange_now, self._reach.retention_days))
+        hole = self._ledger.first_missing(symbol, kept_from)
         begin_anew, begin = begin, min(begin, hole or begin)
         if (list_time := listed.get(symbol)) is not None:
             begin = max(begin, floor_minute(list_time))
@@ -307,7 +303,7 @@ class Universe:
         for day, symbols in sorted(self._ledger.lacking.items()):
             for symbol in sorted(symbols & self.symbols.keys()) if day >= kept_from else ():
                 wanted, missing = self.symbols[symbol], self._ledger.of(symbol, day).missing(FULL_DAY)
-                first = day_start(day) + ((missing & -missing).bit_length() - 1) * MINUTE
+                first = next(gaps_of_mask(day, missing)).begin
                 if first < wanted.begin:
                     self._begin_earlier(wanted, first)
                     reached.append(symbol)
