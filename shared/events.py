@@ -1,8 +1,8 @@
 """What travels on the bus and rests on disk: every event declared once.
 
-A declaration carries its stream, its dataset, what makes two copies the same, and which of its fields become Qlib
-features. The codec below, the Arrow schema (`shared.parquet`), the folder (`shared.dataset`) and the bins of the
-converter are derived from it.
+A declaration carries its stream, its dataset, what makes two copies the same, and whether it is converted for Qlib.
+The codec below, the Arrow schema (`shared.parquet`) and the folder (`shared.dataset`) are derived from it; what Qlib gets
+is declared in `services.converter.fields`.
 
 Evolution rule: a new field gets a default; the type and the meaning of a field never change.
 """
@@ -18,9 +18,6 @@ Source = Literal["ws", "rest"]
 RankBy = Literal["raw", "per_8h"]
 Finding = Literal["wanted", "absent", "halted", "due"]
 
-#: How the minutes of a bar become the bar. `as_of`: the last value known when the bar closed.
-Aggregation = Literal["first", "max", "min", "last", "sum", "as_of"]
-
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One row of a dataset: facts about one symbol, with an identity.
@@ -35,7 +32,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     key: ClassVar[tuple[str, ...]]
     time: ClassVar[str]
     newest: ClassVar[str]
-    features: ClassVar[dict[str, Aggregation]] = {}
+    converted: ClassVar[bool] = False
+    """Whether the converter reads it: then no day is retired before it is in Qlib."""
     retired: ClassVar[bool] = False
     """Whether RETENTION_DAYS applies. What is small and cannot be fetched again is kept for ever."""
 
@@ -59,14 +57,7 @@ class Candle(Event, frozen=True, kw_only=True):
     key = ("exchange", "symbol", "interval", "open_time")
     time = "open_time"
     newest = "receive_time"
-    features: ClassVar[dict[str, Aggregation]] = {
-        "open": "first",
-        "high": "max",
-        "low": "min",
-        "close": "last",
-        "volume": "sum",
-        "amount": "sum",
-    }
+    converted = True
     retired = True
 
     interval: str
@@ -95,7 +86,7 @@ class FundingRate(Event, frozen=True, kw_only=True):
     key = ("exchange", "symbol", "funding_time")
     time = "funding_time"
     newest = "known_time"
-    features: ClassVar[dict[str, Aggregation]] = {"funding_rate": "as_of"}
+    converted = True
 
     funding_time: datetime
     funding_rate: float
@@ -117,6 +108,7 @@ class PredictedFundingRate(Event, frozen=True, kw_only=True):
     key = ("exchange", "symbol", "known_time")
     time = "known_time"
     newest = "receive_time"
+    converted = True
     retired = True
 
     known_time: datetime

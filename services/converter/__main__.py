@@ -97,7 +97,9 @@ class Converter:
         """Bring rows that came late into Qlib soon, not only with the next day."""
         while await self.service.pause(self.settings.patch_every):
             async with self._one_at_a_time:
-                found = await asyncio.to_thread(late_days, self.settings.data_dir, self.settings.qlib_dir)
+                found = await asyncio.to_thread(
+                    late_days, self.settings.data_dir, self.settings.qlib_dir, self.settings.recipe
+                )
             if found is not None and found[1]:
                 log.info("late rows", symbol_days=found[1])
                 metrics.LATE.inc(found[1])
@@ -142,7 +144,7 @@ class Converter:
         folders = self.settings.data_dir, self.settings.qlib_dir
         try:
             async with self._one_at_a_time:
-                report = await asyncio.to_thread(convert, *folders, until=until)
+                report = await asyncio.to_thread(convert, *folders, until=until, recipe=self.settings.recipe)
         except NothingToConvertError as error:
             log.info("nothing to convert", reason=str(error))
             return
@@ -210,7 +212,14 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
     began = time.monotonic()
     try:
         with _progress_bar() as progress:
-            report = convert(settings.data_dir, settings.qlib_dir, until=None, rebuild=rebuild, progress=progress)
+            report = convert(
+                settings.data_dir,
+                settings.qlib_dir,
+                until=None,
+                recipe=settings.recipe,
+                rebuild=rebuild,
+                progress=progress,
+            )
     except (NothingToConvertError, BusyError, OSError, ValueError) as error:
         log.error("not converted", reason=str(error))  # noqa: TRY400 - the reason says it all
         return 1

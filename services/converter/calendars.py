@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from shared.grid import MINUTES_PER_DAY, floor_day
+from shared.grid import MINUTES_PER_DAY
 
 FUTURE_BARS = 30
 """Bars of a `_future` calendar beyond the data: Qlib's backtest looks one bar past its last."""
@@ -45,6 +45,11 @@ class Frequency:
 #: Every frequency that is written. Qlib resamples 24/7 markets wrongly, so all are native; one row each.
 FREQUENCIES = (
     Frequency("1min", 1, future=False),
+    Frequency("5min", 5, future=True),
+    Frequency("15min", 15, future=True),
+    Frequency("30min", 30, future=True),
+    Frequency("60min", 60, future=True),
+    Frequency("240min", 240, future=True),
     Frequency("day", MINUTES_PER_DAY, future=True),
 )
 
@@ -58,11 +63,6 @@ def calendar_lines(frequency: Frequency, origin: datetime, first: int, count: in
     else:
         labels = np.char.replace(np.datetime_as_string(opens, unit="s"), "T", " ")
     return "".join(f"{label}\n" for label in labels)
-
-
-def origin_of(first_raw_day: datetime) -> datetime:
-    """Return the origin of the grid: midnight UTC of the first raw day."""
-    return floor_day(first_raw_day)
 
 
 def future_bars(bars: int) -> int:

@@ -1,39 +1,51 @@
 """Which raw days differ from what is in Qlib? The manifest remembers; the decision is pure, the scan is I/O."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
-from services.converter.features import FUNDING_VALID
+from services.converter.known import PREDICTION_VALID, SETTLEMENT_VALID
+from shared.coverage import mask_to_text
 from shared.dataset import Partition, days, partitions, signature
 from shared.durable import replace_file
-from shared.events import Candle, FundingRate, Rank
+from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank
 from shared.grid import DAY, day_start
 
-SOURCES = (Candle, FundingRate, Rank)
-"""Datasets that end up in Qlib."""
+Versions = dict[Partition, str]
+Holes = dict[str, int]
+"""Name of a candle file → the minutes of its day that the exchange has no candle of, as a mask."""
 
 
 class Manifest(msgspec.Struct, kw_only=True):
     """Which version of which raw file is in Qlib, whole: "kline_1m/2025-04-05/BTC_USDT" → its signature."""
 
+    recipe: str = ""
     files: dict[str, str] = {}
+    holes: dict[str, str] = {}
+    """Name of a candle file → the minutes that the exchange had no candle of when it was converted, as runs."""
 
 
 @dataclass(frozen=True)
 class Listing:
     """The raw files as they were when the run began, with their signatures."""
 
-    candles: dict[Partition, str]
-    funding: dict[Partition, str]
-    rankings: dict[Partition, str]
+    candles: Versions
+    funding: Versions
+    predictions: Versions
+    rankings: Versions
+    ledger: Versions
 
-    def all(self) -> dict[Partition, str]:
+    def all(self) -> Versions:
         """Return all files."""
-        return self.candles | self.funding | self.rankings
+        return {file: version for one in fields(self) for file, version in getattr(self, one.name).items()}
+
+
+SOURCES = (Candle, FundingRate, PredictedFundingRate, Rank, LedgerRow)
+"""Datasets that end up in Qlib, in the order of the listing."""
 
 
 def manifest_path(root: Path) -> Path:
@@ -73,26 +85,53 @@ def name_of(partition: Partition) -> str:
     return f"{partition.dataset}/{partition.day}" + (f"/{partition.symbol}" if partition.symbol else "")
 
 
-def dirty_days(listing: Listing, manifest: Manifest, until: datetime) -> dict[str, list[date]]:
+def changed_days(files: Mapping[Partition, str], manifest: Manifest) -> set[date]:
+    """Return the days of the files that are not those of the manifest. Pure."""
+    return {file.day for file, version in files.items() if manifest.files.get(name_of(file)) != version}
+
+
+def concerned_days(listing: Listing, manifest: Manifest, end: date) -> set[date]:
+    """Return the days of which something has changed that concerns every symbol. Pure.
+
+    A settlement is the last one known for as long as `SETTLEMENT_VALID`, a prediction for `PREDICTION_VALID`, a ranking
+    until the first one of another day.
+    """
+    settled, predicted = SETTLEMENT_VALID // DAY, -(-PREDICTION_VALID // DAY)
+    found = _reaching(changed_days(listing.funding, manifest), settled)
+    found |= _reaching(changed_days(listing.predictions, manifest), predicted)
+    ranked = sorted(file.day for file in listing.rankings)
+    for day in changed_days(listing.rankings, manifest):
+        last = min((later for later in ranked if later > day), default=end)
+        found |= {day + timedelta(days=ahead) for ahead in range((last - day).days + 1)}
+    return found
+
+
+def _reaching(changed: Iterable[date], reach: int) -> set[date]:
+    return {day + timedelta(days=ahead) for day in changed for ahead in range(reach + 1)}
+
+
+def dirty_days(
+    listing: Listing, manifest: Manifest, until: datetime, holes: Holes, *, looks_back: bool = False
+) -> dict[str, list[date]]:
     """Return symbol → the days to compute again, in order. Pure.
 
-    A candle file concerns its own day. A settlement is the last one known for as long as `FUNDING_VALID`, so a changed
-    funding file concerns the days after it, too, of every symbol.
+    A candle file concerns its own day, and the next one where fields look back on the bar before. `holes` tells of the
+    days whose ledger has changed: another word on a day's missing minutes changes which of its bars are whole.
     """
-    funded: set[date] = set()
-    for partition, version in listing.funding.items():
-        if manifest.files.get(name_of(partition)) != version:
-            reach = FUNDING_VALID // timedelta(days=1)
-            funded |= {partition.day + timedelta(days=ahead) for ahead in range(reach + 1)}
-    dirty: dict[str, list[date]] = defaultdict(list)
-    for partition, version in sorted(listing.candles.items()):
-        changed = manifest.files.get(name_of(partition)) != version
-        if day_start(partition.day) < until and (changed or partition.day in funded):
-            dirty[partition.symbol or ""].append(partition.day)
-    return dirty
+    everywhere = concerned_days(listing, manifest, until.date())
+    dirty: dict[str, set[date]] = defaultdict(set)
+    for file, version in listing.candles.items():
+        name = name_of(file)
+        known = manifest.holes.get(name, "")
+        changed = manifest.files.get(name) != version or (name in holes and mask_to_text(holes[name]) != known)
+        if day_start(file.day) < until and (changed or file.day in everywhere):
+            dirty[file.symbol or ""].add(file.day)
+            if changed and looks_back and Partition(file.dataset, file.day + DAY, file.symbol) in listing.candles:
+                dirty[file.symbol or ""].add(file.day + DAY)
+    return {symbol: sorted(day for day in found if day_start(day) < until) for symbol, found in sorted(dirty.items())}
 
 
-def after(listing: Listing, until: datetime) -> Manifest:
+def after(listing: Listing, until: datetime, recipe: str, holes: Mapping[str, str]) -> Manifest:
     """Return the manifest of a run that converted everything before `until`. Pure.
 
     A day that was not over at `until` is not whole in Qlib, so it is not remembered; days whose files were retired are
@@ -103,7 +142,7 @@ def after(listing: Listing, until: datetime) -> Manifest:
         for partition, version in listing.all().items()
         if day_start(partition.day) + DAY <= until
     }
-    return Manifest(files=done)
+    return Manifest(recipe=recipe, files=done, holes={name: text for name, text in holes.items() if name in done})
 
 
 def runs_of_days(dirty: list[date]) -> list[tuple[date, int]]:

@@ -47,6 +47,8 @@ class QlibStore:
 
     root: Path
     _touched: set[Path] = field(default_factory=set)
+    _distrusts: bool = False
+    """Whether the last run died before its commit: then what is equal on disk may not be durable yet."""
 
     # --- what is there
 
@@ -81,50 +83,90 @@ class QlibStore:
         first = int(np.frombuffer(header, "<f4")[0])
         return first, first + size // _WIDTH - 1
 
+    def extents(self, symbol: str, frequency: Frequency) -> dict[str, tuple[int, int]]:
+        """Return the extent of every field of a symbol."""
+        suffix = f".{frequency.name}.bin"
+        names = [path.name.removesuffix(suffix) for path in self._folder(symbol).glob(f"*{suffix}")]
+        return {name: extent for name in names if (extent := self.extent(symbol, name, frequency)) is not None}
+
+    def value(self, symbol: str, name: str, frequency: Frequency, position: int) -> np.float32:
+        """Return the value at a position, NaN where the bin does not reach."""
+        extent = self.extent(symbol, name, frequency)
+        if extent is None or not extent[0] <= position < extent[1]:
+            return np.float32("nan")
+        offset = _WIDTH * (1 + position - extent[0])
+        found: np.float32 = np.fromfile(self.bin_path(symbol, name, frequency), "<f4", count=1, offset=offset)[0]
+        return found
+
+    def last_label(self, frequency: Frequency) -> str:
+        """Return the last label of a calendar that is there."""
+        with self._calendar_path(frequency).open("rb") as handle:
+            handle.seek(-_label_bytes(frequency), os.SEEK_END)
+            return handle.read().decode("ascii").strip()
+
+    def _folder(self, symbol: str) -> Path:
+        return self.root / "features" / symbol.lower()
+
     def bin_path(self, symbol: str, name: str, frequency: Frequency) -> Path:
         """Return where a field of a symbol lies."""
-        return self.root / "features" / symbol.lower() / f"{name}.{frequency.name}.bin"
+        return self._folder(symbol) / f"{name}.{frequency.name}.bin"
 
     def _calendar_path(self, frequency: Frequency, suffix: str = "") -> Path:
         return self.root / "calendars" / f"{frequency.name}{suffix}.txt"
 
     # --- features
 
-    def write(self, symbol: str, name: str, frequency: Frequency, slices: list[Slice]) -> None:
-        """Put values at their positions: in place inside the bin, behind its end, or before its start.
+    def begin(self) -> None:
+        """Say that bins are being written. Whoever finds that somebody died since syncs also what it need not write."""
+        self._distrusts = self._marker.exists()
+        self._marker.parent.mkdir(parents=True, exist_ok=True)
+        self._marker.touch()
 
-        slices: sorted and disjoint; the first begins and the last ends with a bar that exists.
+    @property
+    def _marker(self) -> Path:
+        return self.root / ".converter" / "writing"
+
+    def write(self, symbol: str, name: str, frequency: Frequency, slices: list[Slice], span: tuple[int, int]) -> None:
+        """Put values at their positions, and let the bin hold all of `span`, NaN where nobody gave a value.
+
+        slices: sorted, disjoint, inside of span. span: [first, end) of the bars that the symbol has; it never shrinks.
         """
         path = self.bin_path(symbol, name, frequency)
         extent = self.extent(symbol, name, frequency)
-        if extent is None or slices[0].position < extent[0]:
-            self._rewrite(path, extent, slices)
-        else:
-            self._patch(path, extent, slices)
-        self._touched.add(path)
+        if extent is None or span[0] < extent[0]:
+            self._rewrite(path, extent, slices, span)
+            self._touched.add(path)
+        elif self._patch(path, extent, slices, span) or self._distrusts:
+            self._touched.add(path)
 
-    def _rewrite(self, path: Path, extent: tuple[int, int] | None, slices: list[Slice]) -> None:
+    def _rewrite(self, path: Path, extent: tuple[int, int] | None, slices: list[Slice], span: tuple[int, int]) -> None:
         """Write a bin anew, with a new first position. A new file comes by rename, so that no reader sees half."""
         parts = slices
         if extent is not None:
             old = np.fromfile(path, "<f4", offset=_WIDTH, count=extent[1] - extent[0])
             parts = [Slice(extent[0], old), *slices]
-        first, end = slices[0].position, max(part.end for part in parts)
+        first, end = span[0], max(span[1], *(part.end for part in parts))
         values = np.full(end - first, np.nan, "<f4")
         for part in parts:
             values[part.position - first : part.end - first] = part.values
         content = np.concatenate([np.array([first], "<f4"), values]).tobytes()
         replace_file(path, lambda temporary: temporary.write_bytes(content), sync_folder=False)
 
-    def _patch(self, path: Path, extent: tuple[int, int], slices: list[Slice]) -> None:
+    def _patch(self, path: Path, extent: tuple[int, int], slices: list[Slice], span: tuple[int, int]) -> bool:
+        """Write what is not there yet; return whether that was anything."""
         first, end = extent
+        changed = False
         with path.open("r+b") as handle:
-            for part in slices:
+            for part in [*slices, Slice(span[1], np.array([], "<f4"))]:
                 if part.position > end:  # a hole between the bin's end and the slice: bars that do not exist
                     hole = np.full(part.position - end, np.nan, "<f4")
                     part = Slice(end, np.concatenate([hole, part.values]))  # noqa: PLW2901
-                os.pwrite(handle.fileno(), part.values.astype("<f4").tobytes(), _WIDTH * (1 + part.position - first))
+                content, at = part.values.astype("<f4").tobytes(), _WIDTH * (1 + part.position - first)
+                if os.pread(handle.fileno(), len(content), at) != content:
+                    os.pwrite(handle.fileno(), content, at)
+                    changed = True
                 end = max(end, part.end)
+        return changed
 
     # --- commit
 
@@ -139,6 +181,7 @@ class QlibStore:
         for market, text in market_texts.items():
             path = self.root / "instruments" / f"{market}.txt"
             replace_file(path, lambda temporary, text=text: temporary.write_text(text, encoding="ascii"))  # type: ignore[misc]
+        self._marker.unlink(missing_ok=True)
 
     def _sync_bins(self) -> None:
         with ThreadPoolExecutor(max_workers=8) as pool:
@@ -176,12 +219,6 @@ class QlibStore:
                 last = min(extent[1], bars) - 1
                 found[symbol] = (origin + extent[0] * frequency.step, origin + last * frequency.step)
         return found
-
-
-def trimmed(close: Values) -> tuple[int, int] | None:
-    """Return the [first, end) of the bars that exist, or None where none does. Pure."""
-    present = np.flatnonzero(~np.isnan(close))
-    return (int(present[0]), int(present[-1]) + 1) if len(present) else None
 
 
 def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:

@@ -1,17 +1,19 @@
-"""Reading the raw days: candles of one symbol, settlements, rankings. polars lives here. I/O."""
+"""Reading the raw days: candles of one symbol, settlements, predictions, rankings, ledger. polars lives here. I/O."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from services.converter.features import Floats, Ints, Settlements
+from services.converter.fields import COLUMNS
+from services.converter.known import Floats, Ints, Predictions, Rankings, Settlements
+from shared.coverage import mask_from_text
 from shared.dataset import Partition
-from shared.events import BY_DATASET, Candle, columns_of
+from shared.events import BY_DATASET, LedgerRow, columns_of
 
 
 class UnreadableError(ValueError):
@@ -26,40 +28,84 @@ class Candles:
     columns: dict[str, Floats]
 
 
+@dataclass(frozen=True)
+class LedgerDay:
+    """What the ledger says of one symbol's day, as masks of minutes.
+
+    without: the exchange has no candle. stored: a candle was stored when the candle file had the signature `version`.
+    """
+
+    without: int = 0
+    stored: int = 0
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class AllRankings:
+    """Every ranking of some days, ascending by time, with the places of all symbols."""
+
+    times: Ints
+    places: dict[str, tuple[Ints, Floats, Floats]]
+    """Symbol → positions in `times`, ranks, membership (1 or 0)."""
+
+    def of(self, symbol: str) -> Rankings:
+        """Return a symbol's place in each ranking: none and no member in one that does not name it."""
+        ranks, members = np.full(len(self.times), np.nan), np.zeros(len(self.times))
+        if symbol in self.places:
+            at, rank, member = self.places[symbol]
+            ranks[at], members[at] = rank, member
+        return Rankings(self.times, ranks, members)
+
+
 def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles:
     """Read the candles of some day files, as far as they open before `until`."""
     frame = _read(
         root,
         files,
         lambda rows: rows.filter(pl.col("open_time") < until).select(
-            pl.col("open_time").dt.epoch("ms"), *(pl.col(name) for name in Candle.features)
+            pl.col("open_time").dt.epoch("ms"), *(pl.col(name) for name in COLUMNS)
         ),
     )
-    columns = {name: frame[name].to_numpy().astype(np.float64) for name in Candle.features}
-    return Candles(frame["open_time"].to_numpy().astype(np.int64), columns)
+    columns = {name: _floats(frame, name) for name in COLUMNS}
+    return Candles(_ints(frame, "open_time"), columns)
 
 
 def read_settlements(root: Path, files: Iterable[Partition]) -> dict[str, Settlements]:
     """Read the settled funding rates by symbol, each in order of time."""
-    chosen = list(files)
-    if not chosen:
-        return {}
-    frame = _read(
-        root,
-        chosen,
-        lambda rows: rows.select("symbol", pl.col("funding_time").dt.epoch("ms"), "funding_rate").sort(
-            "symbol", "funding_time"
-        ),
-    )
+    by_symbol = _by_symbol(root, files, ["funding_time"], ["funding_rate", "interval_hours"])
     return {
-        str(symbol): Settlements(
-            part["funding_time"].to_numpy().astype(np.int64), part["funding_rate"].to_numpy().astype(np.float64)
-        )
-        for (symbol,), part in frame.group_by("symbol", maintain_order=True)
+        symbol: Settlements(_ints(part, "funding_time"), _floats(part, "funding_rate"), _floats(part, "interval_hours"))
+        for symbol, part in by_symbol.items()
     }
 
 
-def read_rankings(root: Path, files: Iterable[Partition]) -> list[tuple[datetime, frozenset[str]]]:
+def read_predictions(root: Path, files: Iterable[Partition]) -> dict[str, Predictions]:
+    """Read the predicted funding rates by symbol, each in the order in which they became known."""
+    by_symbol = _by_symbol(root, files, ["known_time", "funding_time"], ["funding_rate", "interval_hours"])
+    return {
+        symbol: Predictions(
+            _ints(part, "known_time"),
+            _ints(part, "funding_time"),
+            _floats(part, "funding_rate"),
+            _floats(part, "interval_hours"),
+        )
+        for symbol, part in by_symbol.items()
+    }
+
+
+def read_rankings(root: Path, files: Iterable[Partition]) -> AllRankings:
+    """Read where every symbol stood in each ranking."""
+    by_symbol = _by_symbol(root, files, ["ranked_time"], ["rank", "member"])
+    read = {
+        symbol: (_ints(part, "ranked_time"), _floats(part, "rank"), _floats(part, "member"))
+        for symbol, part in by_symbol.items()
+    }
+    times = np.unique(np.concatenate([times for times, _, _ in read.values()])) if read else np.array([], np.int64)
+    places = {symbol: (np.searchsorted(times, ranked), rank, member) for symbol, (ranked, rank, member) in read.items()}
+    return AllRankings(times, places)
+
+
+def read_members(root: Path, files: Iterable[Partition]) -> list[tuple[datetime, frozenset[str]]]:
     """Read who was a member after each ranking, in order of time; a ranking that nobody won is an empty set."""
     chosen = list(files)
     if not chosen:
@@ -70,6 +116,43 @@ def read_rankings(root: Path, files: Iterable[Partition]) -> list[tuple[datetime
         lambda rows: rows.group_by("ranked_time").agg(pl.col("symbol").filter(pl.col("member"))).sort("ranked_time"),
     )
     return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
+
+
+def read_ledger(root: Path, day: date) -> dict[str, LedgerDay]:
+    """Read what the ledger says of a day, by symbol; nothing where there is no ledger of that day."""
+    file = Partition(LedgerRow.dataset, day)
+    if not file.path(root).exists():
+        return {}
+    names = ("absent", "halted", "received", "healed", "version")
+    found = {}
+    for symbol, *texts, version in _read(root, [file], lambda rows: rows.select("symbol", *names)).iter_rows():
+        absent, halted, received, healed = (mask_from_text(text or "") for text in texts)
+        found[symbol] = LedgerDay((absent | halted) & ~(received | healed), received | healed, version or "")
+    return found
+
+
+def _by_symbol(root: Path, files: Iterable[Partition], times: list[str], values: list[str]) -> dict[str, pl.DataFrame]:
+    """Read some columns of a dataset by symbol, in the order of the first time; times become Unix ms."""
+    chosen = list(files)
+    if not chosen:
+        return {}
+    frame = _read(
+        root,
+        chosen,
+        lambda rows: rows.select("symbol", *(pl.col(name).dt.epoch("ms") for name in times), *values).sort(
+            "symbol", times[0]
+        ),
+    )
+    return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}
+
+
+def _ints(frame: pl.DataFrame, name: str) -> Ints:
+    return frame[name].to_numpy().astype(np.int64)
+
+
+def _floats(frame: pl.DataFrame, name: str) -> Floats:
+    """Return a column, NaN where it is empty."""
+    return frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
 
 
 _POLARS: dict[type, pl.DataType | type[pl.DataType]] = {

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from services.converter.bars import PartialBars
+from services.converter.fields import Recipe
 from shared.settings import CommonSettings
 
 
@@ -25,7 +27,21 @@ class ConverterSettings(CommonSettings):
             ge=0, description="Seconds between looks for late rows of days that are in Qlib; 0: the daily conversion"
         ),
     ] = 60
+    partial_bars: Annotated[
+        PartialBars,
+        Field(
+            description="Bars that lack minutes which the exchange may have: nan, or keep what their other minutes say"
+        ),
+    ] = "nan"
+    stock_fields: Annotated[
+        bool, Field(description="Write factor and change, too; they make Qlib's stock rules apply under region cn")
+    ] = False
     converter_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9104
+
+    @property
+    def recipe(self) -> Recipe:
+        """What decides how bars are computed."""
+        return Recipe(self.partial_bars, self.stock_fields)
 
     @field_validator("convert_at", mode="before")
     @classmethod

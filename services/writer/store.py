@@ -65,16 +65,11 @@ def retire(root: Path, today: date, retention_days: int, digests: Mapping[str, s
             continue
 
         def is_converted(day: date, dataset: str = dataset, kind: type[Row] = kind) -> bool:
-            # Only what has features is converted; the rest is bounded by its age alone.
-            return not needs_conversion(kind) or digests.get(f"{dataset}/{day}") == day_digest(root, dataset, day)
+            # What the converter does not read is bounded by its age alone.
+            return not kind.converted or digests.get(f"{dataset}/{day}") == day_digest(root, dataset, day)
 
         for day in retirable(days(root, dataset), today, retention_days, is_converted):
             shutil.rmtree(day_folder(root, dataset, day))
             retired.append(day)
             log.info("retired", dataset=dataset, day=str(day))
     return retired
-
-
-def needs_conversion(kind: type[Row]) -> bool:
-    """Return whether rows of this kind become Qlib features."""
-    return bool(kind.features)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars, origin_of
+from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
 from tests.support.builders import MIDNIGHT, at, minute
 
 MINUTELY, DAILY = (next(f for f in FREQUENCIES if f.name == name) for name in ("1min", "day"))
@@ -41,10 +41,6 @@ def test_an_instant_lies_in_the_bar_of_its_position(frequency, number):
 def test_every_frequency_divides_the_day():
     assert all(frequency.bars_per_day * frequency.minutes == 1440 for frequency in FREQUENCIES)
     assert [frequency.name for frequency in FREQUENCIES if not frequency.future] == ["1min"]
-
-
-def test_the_origin_is_midnight_of_the_first_raw_day():
-    assert origin_of(minute(700)) == MIDNIGHT
 
 
 def test_a_future_calendar_reaches_beyond_the_data():

@@ -10,16 +10,31 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from fcntl import LOCK_EX, flock
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.converter.calendars import FREQUENCIES
 from services.converter.convert import NothingToConvertError, convert, late_days
-from shared.dataset import Partition, day_digest, day_folder
+from services.converter.fields import FIELDS, Recipe
+from services.converter.validation import ValidationError
+from shared.dataset import Partition, day_digest, day_folder, signature
 from shared.durable import BusyError
+from shared.events import LedgerRow
 from shared.grid import DAY, day_start
-from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_ranking, minute, store, wait_for
+from tests.support.builders import (
+    DAY_0,
+    MIDNIGHT,
+    a_candle,
+    a_funding_rate,
+    a_prediction,
+    a_ranking,
+    minute,
+    store,
+    wait_for,
+)
 from tests.support.provider import labels, tree, values
 from tests.support.simulator import ROOT
 
@@ -32,6 +47,11 @@ def raw(tmp_path):
 @pytest.fixture
 def qlib(tmp_path):
     return tmp_path / "qlib_data"
+
+
+def a_ledger_row(symbol, day=0, **sets):
+    """Return what the ledger says of a day, counted from DAY_0."""
+    return LedgerRow(exchange="okx", symbol=symbol, day=minute(day * 1440), **sets)
 
 
 def some_minutes(symbol, numbers, price=100.0):
@@ -79,7 +99,9 @@ def test_a_symbol_listed_in_the_middle_of_a_day_begins_at_its_first_minute(raw, 
     convert(raw, qlib, until=None)
 
     assert min(values(qlib, "NEW_USDT", "close")) == minute(723)
-    assert list(values(qlib, "NEW_USDT", "close", "day")) == [MIDNIGHT]
+    assert min(values(qlib, "NEW_USDT", "close", "60min")) == minute(13 * 60)
+    assert not values(qlib, "NEW_USDT", "close", "day")
+    assert values(qlib, "NEW_USDT", "coverage", "day") == {MIDNIGHT: np.float32(717 / 1440)}
     assert "NEW_USDT\t2025-04-05 00:00:00\t2025-04-05 23:59:59\n" in (qlib / "instruments" / "all.txt").read_text()
 
 
@@ -120,6 +142,149 @@ def test_the_funding_rate_is_the_last_settled_before_the_close(raw, qlib):
     assert values(qlib, "BTC_USDT", "funding_rate", "day") == {MIDNIGHT: 0.5}
 
 
+# --- bars that lack minutes
+
+
+HOUR = [number for number in range(60) if number not in (7, 31)]
+
+
+def hourly(qlib, field="close"):
+    return values(qlib, "BTC_USDT", field, "60min")
+
+
+@pytest.mark.invariant(7)
+def test_a_bar_that_lacks_minutes_is_nan_and_says_how_many(raw, qlib):
+    """Invariant 7: nobody knows whether the exchange had them."""
+    store(raw, [*some_minutes("BTC_USDT", HOUR), a_ledger_row("BTC_USDT", wanted="0-1439", absent="7-7")])
+
+    convert(raw, qlib, until=minute(60))
+
+    assert not hourly(qlib)
+    assert hourly(qlib, "coverage") == {MIDNIGHT: np.float32(58 / 60)}
+    assert len(values(qlib, "BTC_USDT", "close")) == 58
+
+
+@pytest.mark.invariant(7)
+@pytest.mark.parametrize("sets", [{"absent": "7-7,31-31"}, {"absent": "7-7", "halted": "31-40"}])
+def test_a_bar_is_made_of_the_minutes_that_the_exchange_has(raw, qlib, sets):
+    """Invariant 7: it has said that there were no others, or stood still."""
+    store(raw, [*some_minutes("BTC_USDT", HOUR), a_ledger_row("BTC_USDT", wanted="0-1439", **sets)])
+
+    convert(raw, qlib, until=minute(60))
+
+    assert hourly(qlib, "volume") == {MIDNIGHT: 58 * 2.0}
+    assert hourly(qlib, "coverage") == {MIDNIGHT: np.float32(58 / 60)}
+
+
+@pytest.mark.invariant(7)
+def test_a_minute_that_is_found_to_be_absent_later_makes_its_bars_whole(raw, qlib, tmp_path):
+    """Invariant 7: the candle file has not changed, what is known of it has."""
+    store(raw, [*some_minutes("BTC_USDT", HOUR), *some_minutes("BTC_USDT", range(1440, 2880))])
+    convert(raw, qlib, until=None)
+    assert MIDNIGHT not in hourly(qlib)
+
+    store(raw, [a_ledger_row("BTC_USDT", absent="7-7,31-31,60-1439")])
+
+    assert late_days(raw, qlib) == (minute(2880), 1)
+    assert convert(raw, qlib, until=None).days == 1
+    assert hourly(qlib)[MIDNIGHT] == values(qlib, "BTC_USDT", "close")[minute(59)]
+    assert late_days(raw, qlib) == (minute(2880), 0)
+    assert tree(qlib) == rebuilt(raw, tmp_path / "fresh")
+
+
+def test_a_setting_makes_bars_of_the_minutes_that_there_are(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", HOUR))
+
+    convert(raw, qlib, until=minute(60), recipe=Recipe(partial_bars="keep"))
+
+    assert hourly(qlib, "volume") == {MIDNIGHT: 58 * 2.0}
+
+
+def test_another_recipe_computes_everything_anew(raw, qlib, tmp_path):
+    """Fields that were not written yet, and bars that were made by another rule."""
+    store(raw, [*some_minutes("BTC_USDT", range(0, 3000, 3)), *some_minutes("ETH_USDT", range(2000))])
+    convert(raw, qlib, until=None)
+    stocks = Recipe(partial_bars="keep", stock_fields=True)
+
+    convert(raw, qlib, until=None, recipe=stocks)
+
+    convert(raw, tmp_path / "fresh", until=None, recipe=stocks)
+    assert tree(qlib) == tree(tmp_path / "fresh")
+    assert set(values(qlib, "BTC_USDT", "factor").values()) == {1.0}
+
+
+def test_change_looks_back_over_midnight_also_where_the_day_before_comes_late(raw, qlib, tmp_path):
+    stocks = Recipe(stock_fields=True)
+    store(raw, some_minutes("BTC_USDT", range(10, 2 * 1440)))
+    convert(raw, qlib, until=None, recipe=stocks)
+    closes = values(qlib, "BTC_USDT", "close")
+    changes = values(qlib, "BTC_USDT", "change")
+    assert min(changes) == minute(11)
+    assert changes[minute(1440)] == pytest.approx(closes[minute(1440)] / closes[minute(1439)] - 1, abs=1e-6)
+
+    store(raw, [a_candle("BTC_USDT", minute(1439), 7.0, receive_time=minute(9999))])
+    convert(raw, qlib, until=None, recipe=stocks)
+
+    assert values(qlib, "BTC_USDT", "change")[minute(1440)] == pytest.approx(closes[minute(1440)] / 7.875 - 1, rel=1e-5)
+    convert(raw, tmp_path / "fresh", until=None, recipe=stocks)
+    assert tree(qlib) == tree(tmp_path / "fresh")
+
+
+# --- what is refused to be published
+
+
+@pytest.mark.invariant(8)
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"high": 1.0}, "high is below low"),
+        ({"close": 1000.0}, "close is above high"),
+        ({"open": 1.0}, "open is below low"),
+        ({"volume": -1.0}, "volume is negative"),
+        ({"amount": float("inf")}, "amount is infinite"),
+    ],
+)
+def test_bars_that_cannot_be_are_not_published_and_named(raw, qlib, changes, what):
+    """Invariant 8: it fails closed."""
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    convert(raw, qlib, until=None)
+    store(raw, [*some_minutes("BTC_USDT", range(1440, 1500)), a_candle("BTC_USDT", minute(1500), **changes)])
+
+    with pytest.raises(ValidationError, match=rf"BTC_USDT, 1min bar 2025-04-06 01:00:00.*: {what}"):
+        convert(raw, qlib, until=None)
+
+    assert len(labels(qlib, "1min")) == 1440
+
+
+@pytest.mark.invariant(7)
+def test_a_candle_file_that_lacks_what_the_ledger_says_it_holds_is_not_published(raw, qlib):
+    """Invariant 7."""
+    store(raw, some_minutes("BTC_USDT", range(10)))
+    file = Partition("kline_1m", DAY_0, "BTC_USDT").path(raw)
+    store(raw, [a_ledger_row("BTC_USDT", received="0-9,12-13", version=signature(file.stat()))])
+
+    with pytest.raises(ValidationError, match=r"BTC_USDT 2025-04-05: .*: minutes 12-13 lack in the file, none in the"):
+        convert(raw, qlib, until=minute(1440))
+
+    store(raw, [a_ledger_row("BTC_USDT", received="0-9,12-13", version="of another version")])
+    convert(raw, qlib, until=minute(1440))
+
+
+@pytest.mark.invariant(8)
+def test_a_bin_that_is_not_what_was_written_is_not_published(raw, qlib, monkeypatch):
+    """Invariant 8: read back before it is shown."""
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    convert(raw, qlib, until=None)
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, content, at: pwrite(handle, content, at + 4))
+
+    with pytest.raises(ValidationError, match="BTC_USDT"):
+        convert(raw, qlib, until=None)
+
+    assert len(labels(qlib, "1min")) == 1440
+
+
 @pytest.mark.invariant(6)
 def test_membership_reaches_qlib_as_spans_and_a_delisted_symbol_stays(raw, qlib):
     """Invariant 6."""
@@ -151,6 +316,10 @@ STEPS = st.one_of(
     ),
     st.tuples(st.just("funding"), st.sampled_from(SYMBOLS), st.integers(-48, 119), st.integers(1, 9)),
     st.tuples(st.just("ranking"), st.sampled_from(SYMBOLS), st.integers(0, 119)),
+    st.tuples(st.just("prediction"), st.sampled_from(SYMBOLS), st.integers(0, 5 * 1440), st.integers(0, 9)),
+    st.tuples(
+        st.just("ledger"), st.sampled_from(SYMBOLS), st.integers(0, 4), st.integers(0, 1439), st.integers(0, 1439)
+    ),
     st.tuples(st.just("convert"), st.integers(1, 6 * 1440)),
     st.just(("convert", None)),
     st.just(("rebuild",)),
@@ -169,6 +338,13 @@ def _rows_of(step, known):
     if step[0] == "funding":
         _, symbol, hour, rate = step
         return [a_funding_rate(symbol, minute(hour * 60), rate / 1000, known_time=minute(known))]
+    if step[0] == "prediction":
+        _, symbol, number, hours = step
+        due = minute(number) + timedelta(hours=hours)
+        return [a_prediction(symbol, hours / 1000, minute(number), funding_time=due, receive_time=minute(known))]
+    if step[0] == "ledger":
+        _, symbol, day, first, last = step
+        return [a_ledger_row(symbol, day, absent=f"{min(first, last)}-{max(first, last)}")]
     if step[0] == "ranking":
         return a_ranking(step[1], ranked_time=minute(step[2] * 60) + timedelta(milliseconds=known)).ranks
     return []
@@ -368,7 +544,8 @@ def test_one_more_day_costs_the_same_on_any_history(tmp_path, monkeypatch):
         assert report.days <= 2  # the new one, and the one before where it was not whole
         assert {path: path.stat().st_ino for path in inodes} == inodes
         written[days] = len(calls)
-        assert sum(calls) <= 2 * 8 * (1440 + 1) * 4 * 2
+        bars = sum(frequency.bars_per_day for frequency in FREQUENCIES)
+        assert sum(calls) <= 2 * len(FIELDS) * bars * 4
 
     assert written[2] == written[25]
 
@@ -542,7 +719,8 @@ def test_killed_at_any_instant_and_run_again_it_is_a_rebuild(tmp_path, monkeypat
     shutil.copytree(base, tmp_path / "counted")
     instants = _instants(raw, tmp_path / "counted", monkeypatch)
     assert instants > 50
-    chosen = {*range(0, instants, 6), *range(instants - 14, instants)}
+    # All bins are written alike, so some of them will do; of calendars, instruments and manifest all.
+    chosen = {*range(0, instants, max(1, instants // 12)), *range(instants - 40, instants)}
 
     for instant in sorted(chosen):
         qlib = tmp_path / f"killed{instant}"

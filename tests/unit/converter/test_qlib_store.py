@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.converter.calendars import FREQUENCIES, Frequency
-from services.converter.qlib_store import QlibStore, Slice, trimmed
+from services.converter.qlib_store import QlibStore, Slice
 from tests.support.builders import MIDNIGHT, minute
 
 DAILY = next(frequency for frequency in FREQUENCIES if frequency.name == "day")
@@ -16,6 +16,11 @@ VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=6)
 
 def part(position, *values):
     return Slice(position, np.array(values, np.float32))
+
+
+def write(store, *parts, name="close"):
+    """Write values; the symbol's bars are theirs."""
+    store.write("BTC_USDT", name, DAILY, list(parts), (parts[0].position, parts[-1].end))
 
 
 def read(store, symbol="BTC_USDT", name="close", frequency=DAILY):
@@ -30,7 +35,7 @@ def store(tmp_path):
 
 
 def test_a_bin_is_its_first_position_and_then_the_values(store):
-    store.write("BTC_USDT", "close", DAILY, [part(3, 1.5, 2.5)])
+    write(store, part(3, 1.5, 2.5))
 
     path = store.root / "features" / "btc_usdt" / "close.day.bin"
     assert path.read_bytes() == np.array([3, 1.5, 2.5], "<f4").tobytes()
@@ -38,10 +43,10 @@ def test_a_bin_is_its_first_position_and_then_the_values(store):
 
 
 def test_a_late_value_is_patched_in_place(store):
-    store.write("BTC_USDT", "close", DAILY, [part(0, 1, 2, 3)])
+    write(store, part(0, 1, 2, 3))
     inode = store.bin_path("BTC_USDT", "close", DAILY).stat().st_ino
 
-    store.write("BTC_USDT", "close", DAILY, [part(1, 9)])
+    write(store, part(1, 9))
 
     assert read(store) == {0: 1, 1: 9, 2: 3}
     assert store.bin_path("BTC_USDT", "close", DAILY).stat().st_ino == inode
@@ -50,11 +55,11 @@ def test_a_late_value_is_patched_in_place(store):
 @pytest.mark.invariant(8)
 def test_values_are_durable_before_the_calendar_shows_them_and_the_instruments_come_last(store, disk):
     """Invariant 8: also where the power goes, and the bin is patched in place."""
-    store.write("BTC_USDT", "close", DAILY, [part(0, 1)])
+    write(store, part(0, 1))
     store.commit(MIDNIGHT, minute(1440), {})
     disk.calls.clear()
 
-    store.write("BTC_USDT", "close", DAILY, [part(1, 2)])
+    write(store, part(1, 2))
     store.commit(MIDNIGHT, minute(2 * 1440), {"all": "BTC_USDT"})
 
     shown = disk.named(store.root / "calendars" / "day.txt")
@@ -66,18 +71,18 @@ def test_values_are_durable_before_the_calendar_shows_them_and_the_instruments_c
 @pytest.mark.invariant(4)
 def test_a_hole_is_nan_and_shifts_nothing(store):
     """Invariant 4."""
-    store.write("BTC_USDT", "close", DAILY, [part(0, 1)])
+    write(store, part(0, 1))
 
-    store.write("BTC_USDT", "close", DAILY, [part(3, 4)])
+    write(store, part(3, 4))
 
     assert read(store) == {0: 1, 3: 4}
     assert store.extent("BTC_USDT", "close", DAILY) == (0, 4)
 
 
 def test_values_before_the_start_move_the_start_and_nothing_else(store):
-    store.write("BTC_USDT", "close", DAILY, [part(5, 6, 7)])
+    write(store, part(5, 6, 7))
 
-    store.write("BTC_USDT", "close", DAILY, [part(2, 3)])
+    write(store, part(2, 3))
 
     assert read(store) == {2: 3, 5: 6, 6: 7}
     assert store.extent("BTC_USDT", "close", DAILY) == (2, 7)
@@ -88,7 +93,7 @@ def test_values_before_the_start_move_the_start_and_nothing_else(store):
 def test_any_sequence_of_writes_leaves_each_position_with_what_was_written_last(tmp_path_factory, writes):
     store, model = QlibStore(tmp_path_factory.mktemp("store")), {}
     for position, values in writes:
-        store.write("BTC_USDT", "close", DAILY, [part(position, *values)])
+        write(store, part(position, *values))
         model |= {position + index: float(np.float32(value)) for index, value in enumerate(values)}
 
         assert read(store) == model
@@ -96,12 +101,12 @@ def test_any_sequence_of_writes_leaves_each_position_with_what_was_written_last(
 
 
 def test_a_bin_that_was_torn_in_the_middle_of_a_number_is_made_whole_again(store):
-    store.write("BTC_USDT", "close", DAILY, [part(0, 1, 2)])
+    write(store, part(0, 1, 2))
     path = store.bin_path("BTC_USDT", "close", DAILY)
     with path.open("ab") as handle:
         handle.write(b"\x00\x01")  # killed in the middle of a write
 
-    store.write("BTC_USDT", "close", DAILY, [part(2, 3)])
+    write(store, part(2, 3))
 
     assert read(store) == {0: 1, 1: 2, 2: 3}
     assert path.stat().st_size == 16
@@ -140,8 +145,36 @@ def test_a_calendar_of_somebody_else_is_refused_by_name(store):
         store.calendar(Frequency("1min", 1, future=False))
 
 
-def test_bars_that_exist_are_from_the_first_to_the_last_value():
-    nan = np.nan
+def test_a_bin_holds_all_of_the_symbols_bars_nan_where_nothing_was_given(store):
+    store.write("BTC_USDT", "close", DAILY, [part(3, 1, 2)], (1, 7))
 
-    assert trimmed(np.array([nan, 1, nan, 2, nan], np.float32)) == (1, 4)
-    assert trimmed(np.array([nan, nan], np.float32)) is None
+    assert read(store) == {3: 1, 4: 2}
+    assert store.extent("BTC_USDT", "close", DAILY) == (1, 7)
+
+
+def test_what_is_there_already_is_not_written_again(store, disk):
+    store.begin()
+    write(store, part(0, 1, 2))
+    store.commit(MIDNIGHT, minute(2880), {})
+    disk.calls.clear()
+
+    store.begin()
+    write(store, part(0, 1, 2))
+    store.commit(MIDNIGHT, minute(2880), {})
+
+    assert not disk.calls
+
+
+@pytest.mark.invariant(8)
+def test_what_a_run_that_died_has_written_is_synced_before_it_is_shown(store, disk):
+    """Invariant 8: equal to what was read back does not mean durable."""
+    store.begin()
+    write(store, part(0, 1))
+    after = QlibStore(store.root)
+
+    after.begin()
+    write(after, part(0, 1))
+    after.commit(MIDNIGHT, minute(1440), {})
+
+    shown = disk.named(store.root / "calendars" / "day.txt")
+    assert disk.synced(store.bin_path("BTC_USDT", "close", DAILY)) < shown

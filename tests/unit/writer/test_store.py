@@ -267,7 +267,8 @@ def _three_days(root):
 
 
 def _digests(root, *chosen):
-    return {f"kline_1m/{day}": day_digest(root, "kline_1m", day) for day in chosen}
+    converted = ("kline_1m", "funding_predicted")
+    return {f"{dataset}/{day}": day_digest(root, dataset, day) for dataset in converted for day in chosen}
 
 
 @pytest.mark.invariant(11)
@@ -295,7 +296,7 @@ def test_a_day_that_changed_since_its_conversion_is_kept(tmp_path):
 
 @pytest.mark.invariant(11)
 def test_what_is_small_and_cannot_be_fetched_again_is_kept_for_ever(tmp_path):
-    """Invariant 11: settlements and rankings stay, predictions are bounded by their age."""
+    """Invariant 11: settlements and rankings stay; candles and predictions go once they are in Qlib."""
     raw_days = _three_days(tmp_path)
 
     retire(tmp_path, DAY_0 + timedelta(days=500), 90, _digests(tmp_path, *raw_days))

@@ -1,0 +1,37 @@
+"""`python -m launch.field_table`: prints docs/fields.md, what every field of the dataset means."""
+
+from launch.stack import ROOT
+from services.converter.calendars import FREQUENCIES
+from services.converter.fields import as_markdown
+
+TABLE = ROOT / "docs" / "fields.md"
+
+_TEXT = """# Fields
+
+What Qlib finds under `features/<symbol>/<field>.<frequency>.bin`, for every field and each of the frequencies
+{frequencies}. `make fields` writes this page from [services/converter/fields.py](../services/converter/fields.py),
+where a new field is one row.
+
+{table}
+- A bar is labelled by its **open, UTC**; it closes when the next one opens. A day is a UTC day.
+  Everything is derived from closed 1-minute candles.
+- **Prices and amounts** exist where the bar is whole: for each of its minutes there is a candle, or the ledger says
+  that the exchange has none (absent or halted). Else they are NaN: nobody knows what the missing ones would change.
+  `PARTIAL_BARS=keep` computes them from the minutes that there are.
+- **The other fields** exist in every bar with at least one candle, whole or not. `$funding_paid` exists also in a bar
+  without one, if funding was settled inside it: who holds a position through a halt pays all the same.
+- Nothing is known too early: a rate settled, or a prediction told, at the very instant of a close belongs to the next
+  bar. A prediction counts until its settlement, and only until a newer one replaces it. A ranking counts from the first
+  bar that opens after it.
+- A bin begins and ends with a bar of which something is known. Nothing is shifted, filled or interpolated.
+"""
+
+
+def page() -> str:
+    """Return the text of docs/fields.md."""
+    names = ", ".join(f"`{frequency.name}`" for frequency in FREQUENCIES)
+    return _TEXT.format(frequencies=names, table=as_markdown())
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201 - what the command is for

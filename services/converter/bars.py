@@ -1,0 +1,127 @@
+"""Minutes of a symbol → the bars of a frequency. Pure.
+
+Nothing is shifted, filled or interpolated. A bar's prices exist where the bar is whole: each of its minutes has a
+candle, or none at the exchange.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.converter.calendars import Frequency
+from services.converter.known import Floats, Ints, Known
+from shared.coverage import runs
+from shared.grid import MINUTE_MS, MINUTES_PER_DAY
+
+Bools = NDArray[np.bool_]
+Aggregation = Literal["first", "max", "min", "last", "sum"]
+
+PartialBars = Literal["nan", "keep"]
+"""What becomes of a bar that lacks minutes which the exchange may have: nothing, or what its other minutes make it."""
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """Some whole days of a symbol on the minute grid.
+
+    begin_ms: the first midnight. columns: a value per minute, NaN where there is no candle. without: the minutes of
+    which the exchange has no candle.
+    """
+
+    begin_ms: int
+    columns: Mapping[str, Floats]
+    present: Bools
+    without: Bools
+    known: Known
+
+    @property
+    def count(self) -> int:
+        """Number of minutes."""
+        return len(self.present)
+
+
+def on_grid(
+    opens: Ints, columns: Mapping[str, Floats], begin_ms: int, absent: list[int], known: Known | None = None
+) -> Minutes:
+    """Lay candles on the minute grid of some days.
+
+    opens: Unix ms, one per candle, those outside are left out. absent: for each day the mask of the minutes that the
+    exchange has no candle of.
+    """
+    minutes = len(absent) * MINUTES_PER_DAY
+    positions = (opens - begin_ms) // MINUTE_MS
+    inside = (positions >= 0) & (positions < minutes)
+    present = np.zeros(minutes, bool)
+    present[positions[inside]] = True
+    grid = {}
+    for name, values in columns.items():
+        grid[name] = np.full(minutes, np.nan)
+        grid[name][positions[inside]] = values[inside]
+    return Minutes(begin_ms, grid, present, _spread(absent) & ~present, known or Known())
+
+
+def _spread(masks: list[int]) -> Bools:
+    found = np.zeros(len(masks) * MINUTES_PER_DAY, bool)
+    for day, mask in enumerate(masks):
+        for first, last in runs(mask):
+            found[day * MINUTES_PER_DAY + first : day * MINUTES_PER_DAY + last + 1] = True
+    return found
+
+
+@dataclass(frozen=True)
+class Bars:
+    """The same days as the bars of one frequency, which divides the day."""
+
+    minutes: Minutes
+    frequency: Frequency
+    partial: PartialBars = "nan"
+
+    def _rows[T: np.generic](self, values: NDArray[T]) -> NDArray[T]:
+        return values.reshape(-1, self.frequency.minutes)
+
+    @cached_property
+    def open_ms(self) -> Ints:
+        """Unix ms of each bar's open."""
+        step = self.frequency.minutes * MINUTE_MS
+        return self.minutes.begin_ms + step * np.arange(self.minutes.count // self.frequency.minutes, dtype=np.int64)
+
+    @cached_property
+    def close_ms(self) -> Ints:
+        """Unix ms of each bar's close: the open of the next."""
+        return self.open_ms + self.frequency.minutes * MINUTE_MS
+
+    @cached_property
+    def candles(self) -> Ints:
+        """Number of candles in each bar."""
+        return self._rows(self.minutes.present).sum(axis=1, dtype=np.int64)
+
+    @cached_property
+    def whole(self) -> Bools:
+        """Whether nothing lacks in a bar that has a candle; under `partial="keep"`, whether it has one."""
+        some = self.candles > 0
+        if self.partial == "keep":
+            return some
+        return some & self._rows(self.minutes.present | self.minutes.without).all(axis=1)
+
+    def aggregate(self, column: str, how: Aggregation) -> Floats:
+        """Return what the minutes of each bar make of a column, NaN where the bar is not whole."""
+        if self.frequency.minutes == 1:
+            return self.minutes.columns[column]
+        rows, present = self._rows(self.minutes.columns[column]), self._rows(self.minutes.present)
+        return np.where(self.whole, _aggregate(rows, present, how), np.nan)
+
+
+def _aggregate(rows: Floats, present: Bools, how: Aggregation) -> Floats:
+    if how in {"first", "last"}:
+        at = present.argmax(axis=1) if how == "first" else rows.shape[1] - 1 - present[:, ::-1].argmax(axis=1)
+        chosen: Floats = rows[np.arange(len(rows)), at]
+        return chosen
+    if how == "sum":
+        added: Floats = np.where(present, rows, 0.0).sum(axis=1)
+        return added
+    extreme = np.where(present, rows, -np.inf if how == "max" else np.inf)
+    return extreme.max(axis=1) if how == "max" else extreme.min(axis=1)

@@ -1,0 +1,135 @@
+"""What was known of a symbol when: settlements, predictions and rankings, looked up as of the instants of bars. Pure.
+
+An instant is Unix ms. Nothing here looks ahead: what is told at the very instant of a close belongs to the next bar.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Positions = NDArray[np.intp]
+
+SETTLEMENT_VALID = timedelta(days=7)
+"""A settled rate that is older than this when a bar closes says nothing about the bar. Settlements are at most 8 hours
+apart, so this is reached only where the exchange or we lost a week of them; and it bounds what one settlement can
+change."""
+PREDICTION_VALID = timedelta(hours=8)
+"""The longest funding interval of OKX: an older prediction is for a settlement that is over."""
+
+_MS = timedelta(milliseconds=1)
+_MINUTE_MS, _HOUR_MS = 60_000, 3_600_000
+
+
+def _no_ints() -> Ints:
+    return np.array([], np.int64)
+
+
+def _no_floats() -> Floats:
+    return np.array([], np.float64)
+
+
+@dataclass(frozen=True)
+class Settlements:
+    """The settled funding rates of one symbol, ascending by time. hours: length of the period that ended, or NaN."""
+
+    times: Ints = field(default_factory=_no_ints)
+    rates: Floats = field(default_factory=_no_floats)
+    hours: Floats = field(default_factory=_no_floats)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the exchange expected, ascending by when it was known: the rate of the settlement at `due`."""
+
+    known: Ints = field(default_factory=_no_ints)
+    due: Ints = field(default_factory=_no_ints)
+    rates: Floats = field(default_factory=_no_floats)
+    hours: Floats = field(default_factory=_no_floats)
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """A symbol's place in each ranking, ascending by time. ranks: NaN where it was not ranked; members: 1 or 0."""
+
+    times: Ints = field(default_factory=_no_ints)
+    ranks: Floats = field(default_factory=_no_floats)
+    members: Floats = field(default_factory=_no_floats)
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that is known of one symbol beside its candles."""
+
+    settlements: Settlements = field(default_factory=Settlements)
+    predictions: Predictions = field(default_factory=Predictions)
+    rankings: Rankings = field(default_factory=Rankings)
+
+
+def settled_before(close_ms: Ints, settlements: Settlements) -> Positions:
+    """Return the position of the last settlement before each close, -1 where there is none that is young enough.
+
+    A settlement at the very instant of the close belongs to the next bar: the exchange tells it just after.
+    """
+    index = np.searchsorted(settlements.times, close_ms, side="left") - 1
+    return _young(index, close_ms, settlements.times, SETTLEMENT_VALID // _MS)
+
+
+def predicted_at(close_ms: Ints, predictions: Predictions) -> Positions:
+    """Return the position of the prediction in force at each close, -1 where there is none.
+
+    It is the last one known before the close, if its settlement is still to come. An older one is never fallen back
+    on: a newer one has replaced it, whatever became of that.
+    """
+    index = np.searchsorted(predictions.known, close_ms, side="left") - 1
+    index = _young(index, close_ms, predictions.known, PREDICTION_VALID // _MS)
+    if not len(predictions.known):
+        return index
+    return np.where(predictions.due[np.maximum(index, 0)] >= close_ms, index, -1)
+
+
+def _young(index: Positions, at_ms: Ints, times: Ints, most_ms: int) -> Positions:
+    if not len(times):
+        return np.full(len(at_ms), -1, np.intp)
+    return np.where((index >= 0) & (at_ms - times[np.maximum(index, 0)] <= most_ms), index, -1)
+
+
+def ranked_at(open_ms: Ints, rankings: Rankings) -> Positions:
+    """Return the position of the last ranking at or before each open, -1 where there is none.
+
+    A bar is a member's if the symbol was a member when the bar opened, as in the instruments file.
+    """
+    return np.searchsorted(rankings.times, open_ms, side="right") - 1
+
+
+def taken(values: Floats, index: Positions) -> Floats:
+    """Return the values at some positions, NaN at -1."""
+    if not len(values):
+        return np.full(len(index), np.nan)
+    return np.where(index >= 0, values[np.maximum(index, 0)], np.nan)
+
+
+def paid_inside(open_ms: Ints, close_ms: Ints, settlements: Settlements) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the sum of the rates settled in [open, close) of each bar, 0 where there was none; and where there was."""
+    first = np.searchsorted(settlements.times, open_ms, side="left")
+    last = np.searchsorted(settlements.times, close_ms, side="left")
+    paid = np.zeros(len(open_ms))
+    for bar in np.flatnonzero(last > first):  # settlements are rare: added up in order, as anybody would by hand
+        paid[bar] = settlements.rates[first[bar] : last[bar]].sum()
+    return paid, last > first
+
+
+def minutes_to_funding(close_ms: Ints, known: Known) -> Floats:
+    """Return how long after each close funding is settled next, as far as it was known then.
+
+    As the prediction in force has it; without one, an interval after the last settlement, unless that is over.
+    """
+    settled = settled_before(close_ms, known.settlements)
+    predicted = predicted_at(close_ms, known.predictions)
+    expected = taken(known.settlements.times + _HOUR_MS * known.settlements.hours, settled)
+    guessed = np.where(expected >= close_ms, (expected - close_ms) / _MINUTE_MS, np.nan)
+    told = (taken(known.predictions.due.astype(np.float64), predicted) - close_ms) / _MINUTE_MS
+    return np.where(predicted >= 0, told, guessed)
