@@ -1,8 +1,8 @@
 """What travels on the bus and rests on disk: every event declared once.
 
 A declaration carries its stream, its dataset, what makes two copies the same, and whether it is converted for Qlib.
-The codec below, the Arrow schema (`shared.parquet`) and the folder (`shared.dataset`) are derived from it; what Qlib gets
-is declared in `services.converter.fields`.
+The codec below, the Arrow schema (`shared.parquet`) and the folder (`shared.dataset`) are derived from it; what Qlib
+gets is declared in `services.converter.fields`.
 
 Evolution rule: a new field gets a default; the type and the meaning of a field never change.
 """

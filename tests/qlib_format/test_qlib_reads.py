@@ -9,6 +9,7 @@ pd = pytest.importorskip("pandas")
 qlib = pytest.importorskip("qlib", reason="pyqlib lives in the research environment: make test-qlib")
 
 FIELDS = ["$open", "$high", "$low", "$close", "$volume", "$amount", "$vwap", "$funding_rate"]
+MINUTES = {"1min": 1, "5min": 5, "15min": 15, "30min": 30, "60min": 60, "240min": 240, "day": 1440}
 PEPE = "1000PEPE_USDT"
 MINUTE = timedelta(minutes=1)
 
@@ -75,11 +76,68 @@ def test_a_day_is_the_aggregate_of_its_minutes(data, provider):
         assert row["$amount"] == pytest.approx(2 * sum(prices), rel=1e-6)
 
 
-def test_days_of_a_symbol_are_those_on_which_it_traded(data, provider):
+@pytest.mark.invariant(4)
+@pytest.mark.parametrize("freq", MINUTES)
+def test_every_frequency_has_the_whole_grid_and_a_future_except_minutes(data, provider, freq):
+    """Invariant 4: Qlib would resample to a stock market's hours where a calendar is missing."""
+    expected = pd.date_range(stamp(provider.begin), stamp(provider.end - MINUTE), freq=f"{MINUTES[freq]}min")
+
+    assert list(data.calendar(freq=freq)) == list(expected)
+    assert (len(data.calendar(freq=freq, future=True)) > len(expected)) == (freq != "1min")
+
+
+@pytest.mark.invariant(4)
+@pytest.mark.parametrize("freq", list(MINUTES)[1:])
+@pytest.mark.parametrize("symbol", ["BTC_USDT", PEPE, "NEW_USDT", "GONE_USDT", "BTC_USD_UM"])
+def test_bars_are_those_that_pandas_makes_of_whole_minutes(data, provider, freq, symbol):
+    """Invariant 4: also where a bar of minutes lacks one: then it is not there."""
+    minutes = pd.Series({stamp(time): price for time, price in provider.candles[symbol].items()})
+    groups = minutes.resample(f"{MINUTES[freq]}min", origin=stamp(provider.begin))
+    whole = groups.count() == MINUTES[freq]
+
+    frame = read(data, [symbol], ["$open", "$close", "$volume", "$coverage"], freq)
+    frame = frame.droplevel("instrument").reindex(whole.index)
+
+    expected = pd.DataFrame({"$open": groups.first(), "$close": groups.last() * 1.125, "$volume": groups.count() * 2.0})
+    expected = expected.where(whole, axis=0).astype("float32")
+    pd.testing.assert_frame_equal(frame[list(expected)], expected, check_freq=False, check_names=False)
+    seen = frame["$coverage"].fillna(0)
+    assert np.array_equal(seen, (groups.count() / MINUTES[freq]).astype("float32"))
+
+
+@pytest.mark.invariant(6)
+@pytest.mark.parametrize("freq", ["5min", "60min", "240min", "day"])
+def test_members_have_bars_that_opened_while_they_were_members_at_every_frequency(data, provider, freq):
+    """Invariant 6: the file of the universe and the field of it agree."""
+    listed = read(data, data.instruments("top50"), ["$in_universe"], freq)["$in_universe"].dropna()
+    told = read(data, data.instruments("all"), ["$in_universe", "$funding_rank"], freq).dropna()
+
+    assert len(listed)
+    assert set(listed) == {1.0}
+    members = told[told["$in_universe"] == 1.0]
+    assert set(listed.index) == set(members.index)
+    assert (members["$funding_rank"] <= 2).all()
+
+
+@pytest.mark.invariant(5)
+@pytest.mark.parametrize("freq", ["1min", "15min", "60min", "day"])
+def test_what_is_paid_in_all_bars_is_what_was_settled(data, provider, freq):
+    """Invariant 5: each rate once, in the bar that it was settled in."""
+    paid = present(read(data, ["BTC_USDT"], ["$funding_paid"], freq)["$funding_paid"])
+
+    step = timedelta(minutes=MINUTES[freq])
+    expected = dict.fromkeys(paid, 0.0)
+    for number in (0, 480, 960, 1440, 2400, 3000):
+        expected[provider.begin + number * MINUTE // step * step] += number / 1e6
+    assert paid == pytest.approx(expected, rel=1e-6)
+
+
+def test_days_of_a_symbol_are_those_on_which_it_traded_from_midnight_to_midnight(data, provider):
+    """Nobody has said that the exchange has no candle of the rest."""
     frame = read(data, ["NEW_USDT", "GONE_USDT"], ["$close"], "day")["$close"].dropna()
 
     days = {symbol: [time.day for time in part.index.get_level_values(1)] for symbol, part in frame.groupby(level=0)}
-    assert days == {"NEW_USDT": [6, 7], "GONE_USDT": [5, 6]}
+    assert days == {"NEW_USDT": [7], "GONE_USDT": [5]}
 
 
 @pytest.mark.invariant(5)
