@@ -1,0 +1,407 @@
+"""An exchange of linear perpetual futures for Qlib's backtest."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from qlib.backtest.account import Account
+from qlib.backtest.decision import Order
+from qlib.backtest.exchange import Exchange
+from qlib.data import D
+
+from perps.margin import Ask, opening_share
+from perps.panel import Floats, PanelQuote
+from perps.position import PerpPosition
+
+FUNDING = "$funding_paid"
+_HOUR = "60min"
+_MARKET = ("$open", "$high", "$low", "$close", "$volume")
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Funding settled at one instant."""
+
+    opening: bool
+    """At the instant at which the bar opens (or somewhere in the bar, where no more is known)."""
+    rates: dict[str, float]
+    """Symbol → rate, a share of the notional; positive: longs pay shorts."""
+    prices: dict[str, float]
+    """Symbol → last close known at the instant, of those that traded within the bar before it."""
+
+
+class PerpExchange(Exchange):
+    """Long and short, fractional contracts, fees, slippage, funding, a leverage cap and liquidation.
+
+    Plug it in with `exchange_kwargs: {exchange: {class: PerpExchange, module_path: perps.exchange, kwargs: {freq: 60min}}}`
+    together with `PerpExecutor` and `pos_type: perps.position.PerpPosition`; `perps.backtest` does all three.
+
+    Within a bar, in this order:
+
+    1. positions in symbols that have no more bars are closed at their last price, with the taker fee (delisting);
+    2. funding settled at the bar's open instant is paid by what was held before, as the trades below come after it;
+    3. the margin is checked; a liquidated account has its orders of the bar cancelled;
+    4. orders are done at `deal_price` with slippage;
+    5. funding settled later within the bar is paid (only where `funding_freq` is finer than the bars);
+    6. the margin is checked again.
+
+    With a `deal_price` other than open, trades happen at or towards the end of the bar: 5 comes before 3.
+
+    Funding. Payment = amount x price x rate, charged for every settlement in the bar; positive rates are paid by longs
+    and received by shorts. The price is the last close known at the settlement: for one at the bar's open instant the
+    close of the bar before. An exchange takes its mark price of that instant, which the dataset does not have; of the two
+    prices around the instant, the close before is known (also where the bar itself has no price: then the last one
+    there was), while the open may come from a trade seconds later. On OKX funding settles on whole hours, that is at the
+    open of a bar at 60min and below. Bars of several hours contain several settlements: `funding_freq` is the frequency
+    whose bars tell their instants and prices apart.
+
+    Margin. Equity = cash + sum of amount x price; an account is liquidated where equity < maintenance_margin x gross
+    notional on the way from the open to the worst of the bar: its low for longs, its high for shorts, all in step. That
+    is the cautious end: highs and lows of different symbols rarely coincide, but a backtest that judges by closes
+    survives drawdowns that no exchange would have let it survive. All positions are closed at the point where
+    the margin is breached, with `liquidation_fee` and slippage; where the open is beyond it already, at the open. So an
+    account ends below zero only by what a gap between two bars takes (and the fee), never by what happens within one.
+    `liquidation_at="close"` checks the way from open to close instead.
+
+    Parameters
+    ----------
+    freq: of the bars; must be the executor's
+    start_time, end_time: first and last bar. Where left out, those of the backtest (then it cannot be a nested one)
+    codes: a list of symbols, or the name of an instruments file; prices are loaded for all who were ever in it, so that
+        what has left a universe still has a price
+    deal_price: a field or expression, or two of them (for buying, for selling)
+    taker_fee, maker_fee: share of the notional; `fee` says which of the two orders pay. Forced trades pay the taker's
+    slippage: share of the price by which orders are done worse than `deal_price`
+    leverage: cap of gross notional / equity for orders that open; reducing is always possible
+    maintenance_margin: share of the gross notional; 0 liquidates at equity 0
+    liquidation_fee: share of the notional; the taker fee where left out
+    funding: False leaves funding out, for a dataset without the field `$funding_paid`
+    funding_freq: finer frequency to take settlements from; where left out, 60min for longer bars if the dataset has it
+    subscribe_fields, volume_threshold: see Qlib's Exchange
+
+    No lots, no price limits and no minimal cost, whatever Qlib's configuration says.
+    """
+
+    def __init__(
+        self,
+        freq: str = "day",
+        start_time: pd.Timestamp | str | None = None,
+        end_time: pd.Timestamp | str | None = None,
+        codes: list[str] | str = "all",
+        deal_price: str | tuple[str, str] | list[str] = "open",
+        subscribe_fields: Sequence[str] = (),
+        *,
+        taker_fee: float = 0.0005,
+        maker_fee: float = 0.0002,
+        fee: Literal["taker", "maker"] = "taker",
+        slippage: float = 0.0,
+        leverage: float = 3.0,
+        maintenance_margin: float = 0.01,
+        liquidation_fee: float | None = None,
+        liquidation_at: Literal["range", "close"] = "range",
+        funding: bool = True,
+        funding_freq: str | None = None,
+        volume_threshold: tuple[str, str] | dict[str, tuple[str, str]] | None = None,
+    ) -> None:
+        self.fee_rate = {"taker": taker_fee, "maker": maker_fee}[fee]
+        self.taker_fee = taker_fee
+        self.slippage = slippage
+        self.leverage = leverage
+        self.maintenance_margin = maintenance_margin
+        self.liquidation_fee = taker_fee if liquidation_fee is None else liquidation_fee
+        self.liquidation_at = {"range": ("$low", "$high"), "close": ("$close", "$close")}[liquidation_at]
+        self.funding = funding
+        self.funding_freq = funding_freq
+        self._subscribed = tuple(subscribe_fields)
+        self._share: float | None = None
+        super().__init__(
+            freq=freq,
+            start_time=start_time,
+            end_time=end_time,
+            codes=codes,
+            deal_price=deal_price,
+            subscribe_fields=list(subscribe_fields),
+            limit_threshold=0.1,  # None means Qlib's configuration; there is no limit, see check_stock_limit
+            volume_threshold=volume_threshold,
+            open_cost=self.fee_rate,
+            close_cost=self.fee_rate,
+            min_cost=0.0,
+            trade_unit=None,
+            quote_cls=self._panel,
+        )
+
+    # --- data
+
+    def get_quote_from_qlib(self) -> None:
+        """Load the bars; an exchange without a range waits for the backtest to tell one, see `cover`."""
+        own = {*_MARKET, self.buy_price, self.sell_price, *self._subscribed, *([FUNDING] if self.funding else [])}
+        limits = {expression for _, expression in [*(self.buy_vol_limit or []), *(self.sell_vol_limit or [])]}
+        self.all_fields = sorted(own | limits)
+        self.trade_w_adj_price = True  # the name for: amounts are not rounded to lots
+        if self.start_time is None or self.end_time is None:
+            index = pd.MultiIndex.from_arrays([[], pd.DatetimeIndex([])], names=["instrument", "datetime"])
+            self.quote_df = pd.DataFrame(columns=self.all_fields, index=index, dtype="float64")
+            self._bars: Sequence[pd.Timestamp] = []
+            return
+        if not isinstance(self.codes, list):
+            self.codes = sorted(D.list_instruments(self.codes, self.start_time, self.end_time, self.freq, as_list=True))
+        if not self.codes:
+            raise ValueError(f"no symbols between {self.start_time} and {self.end_time}")
+        self._bars = D.calendar(self._before_start(), self.end_time, freq=self.freq)
+        self.quote_df = D.features(self.codes, self.all_fields, self._bars[0], self._bars[-1], freq=self.freq)
+        self.quote_df.columns = self.all_fields
+        if self.quote_df.empty:
+            raise ValueError(f"no {self.freq} bars between {self.start_time} and {self.end_time}")
+
+    def _panel(self, quote_df: pd.DataFrame, freq: str) -> PanelQuote:
+        return PanelQuote(quote_df, freq, self._bars)
+
+    def _before_start(self) -> pd.Timestamp:
+        """Return the bar before the first: its close is what is known when the first one opens."""
+        calendar = D.calendar(freq=self.freq)
+        return calendar[max(int(np.searchsorted(calendar, pd.Timestamp(self.start_time))) - 1, 0)]
+
+    def cover(self, first: pd.Timestamp, last: pd.Timestamp, freq: str) -> None:
+        """Make sure that the bars of a backtest, from the first to the last, are loaded.
+
+        Raises ValueError where the exchange has other bars than the backtest goes through: Qlib would take every symbol
+        for suspended, or trade at the prices of another frequency, and say nothing.
+        """
+        if freq != self.freq:
+            raise ValueError(f"the executor goes through {freq} bars, the exchange has {self.freq}: give both the same")
+        if self.start_time is None or self.end_time is None:
+            self.start_time, self.end_time = first, last
+            self.get_quote_from_qlib()
+            self.quote = self._panel(self.quote_df, self.freq)
+        if not hasattr(self, "_settlements"):
+            self._prepare()
+        times = self.quote.times
+        if first < times[0] or last > times[-1]:
+            raise ValueError(
+                f"the backtest goes from {first} to {last}, but the exchange has {self.freq} bars from {times[0]} to "
+                f"{times[-1]} only: give the exchange the range of the backtest (or none), and end at the last bar"
+            )
+
+    def _prepare(self) -> None:
+        quote: PanelQuote = self.quote
+        close = quote.fields["$close"]
+        known = pd.DataFrame(close).ffill().to_numpy()
+        self._known_before = np.vstack([np.full((1, close.shape[1]), np.nan), known[:-1]])
+        self._last_row = self._last_rows(close)
+        self._unknown_funding = np.zeros(close.shape, dtype=bool)
+        self._settlements: dict[int, list[Settlement]] = self._load_settlements() if self.funding else {}
+
+    def _last_rows(self, close: Floats) -> dict[str, int]:
+        """Return the row of the last bar of each symbol that has none afterwards, not even beyond the backtest."""
+        quote: PanelQuote = self.quote
+        size = len(quote.times)
+        seen = ~np.isnan(close)
+        last = np.where(seen.any(axis=0), size - 1 - np.argmax(seen[::-1], axis=0), -1)
+        ended = {symbol: int(last[column]) for symbol, column in quote.columns.items() if last[column] < size - 1}
+        beyond = D.calendar(start_time=quote.times[-1], freq=self.freq)[1:]
+        if ended and len(beyond):
+            later = D.features(list(ended), ["$close"], beyond[0], beyond[-1], freq=self.freq)["$close"].dropna()
+            for symbol in set(later.index.get_level_values("instrument")):
+                del ended[symbol]
+        return ended
+
+    # --- funding
+
+    def _load_settlements(self) -> dict[int, list[Settlement]]:
+        quote: PanelQuote = self.quote
+        if np.isnan(quote.fields[FUNDING]).all():
+            raise ValueError(
+                f"the dataset has no {FUNDING} at {self.freq}: convert it anew, or leave funding out with funding=False"
+            )
+        fine = self._finer_quote()
+        if fine is None:
+            self._unknown_funding = np.isnan(quote.fields[FUNDING])
+            return {
+                row: [Settlement(True, self._named(quote, rates), {})]
+                for row, rates in enumerate(quote.fields[FUNDING])
+                if np.nansum(np.abs(rates)) > 0
+            }
+        return self._settlements_of(fine)
+
+    def _finer_quote(self) -> PanelQuote | None:
+        freq = self.funding_freq or (_HOUR if _longer_than_an_hour(self.freq) and _has(_HOUR) else self.freq)
+        if freq == self.freq:
+            return None
+        quote: PanelQuote = self.quote
+        end = quote.times[-1] + _length(self.freq) - pd.Timedelta(seconds=1)
+        frame = D.features(self.codes, [FUNDING, "$close"], quote.times[0], end, freq=freq)
+        return PanelQuote(frame, freq, D.calendar(quote.times[0], end, freq=freq))
+
+    def _settlements_of(self, fine: PanelQuote) -> dict[int, list[Settlement]]:
+        quote: PanelQuote = self.quote
+        bar_of = np.searchsorted(quote.times.asi8, fine.times.asi8, side="right") - 1
+        closes = pd.DataFrame(fine.fields["$close"])
+        before = closes.groupby(bar_of).ffill().groupby(bar_of).shift(1).to_numpy()
+        here = [quote.columns[symbol] for symbol in fine.columns]
+        settlements: defaultdict[int, list[Settlement]] = defaultdict(list)
+        for row, rates in enumerate(fine.fields[FUNDING]):
+            bar = int(bar_of[row])
+            self._unknown_funding[bar, here] |= np.isnan(rates)
+            if np.nansum(np.abs(rates)) > 0:
+                opening = bool(fine.times[row] == quote.times[bar])
+                named = self._named(fine, rates), self._named(fine, before[row])
+                settlements[bar].append(Settlement(opening, *named))
+        return dict(settlements)
+
+    @staticmethod
+    def _named(quote: PanelQuote, values: Floats) -> dict[str, float]:
+        return {
+            symbol: float(values[column])
+            for symbol, column in quote.columns.items()
+            if values[column] != 0 and not np.isnan(values[column])
+        }
+
+    # --- a bar
+
+    @property
+    def trades_at_open(self) -> bool:
+        """Whether orders are done at the very beginning of a bar."""
+        return bool(self.buy_price == self.sell_price == "$open")
+
+    def row(self, bar: pd.Timestamp) -> int:
+        """Return the place of a bar in the arrays."""
+        return self.quote.span(bar, bar).start
+
+    def settlements(self, row: int) -> list[Settlement]:
+        """Return the settlements of a bar, in order."""
+        return self._settlements.get(row, [])
+
+    def funding_unknown(self, row: int, symbol: str) -> bool:
+        """Return whether the dataset does not know what was settled of a symbol in a bar."""
+        return bool(self._unknown_funding[row, self.quote.columns[symbol]])
+
+    def is_delisted(self, row: int, symbol: str) -> bool:
+        """Return whether a symbol has no more bars, from this one on."""
+        return row > self._last_row.get(symbol, row)
+
+    def price(self, field: str, row: int, symbol: str) -> float | None:
+        """Return a price of a bar, None where it has none."""
+        value = float(self.quote.fields[field][row, self.quote.columns[symbol]])
+        return None if np.isnan(value) else value
+
+    def last_close(self, bar: pd.Timestamp, symbol: str) -> float | None:
+        """Return the last close known when a bar opens, None where there is none within the loaded bars."""
+        if symbol not in self.quote.columns:
+            return None
+        value = float(self._known_before[self.row(bar), self.quote.columns[symbol]])
+        return None if np.isnan(value) else value
+
+    # --- orders
+
+    def check_stock_limit(self, stock_id: str, start_time: Any, end_time: Any, direction: int | None = None) -> bool:
+        """Return whether there is no price to trade at: that is the only limit."""
+        fields = {Order.BUY: [self.buy_price], Order.SELL: [self.sell_price]}.get(
+            direction, [self.buy_price, self.sell_price]
+        )
+        prices = [self.quote.get_data(stock_id, start_time, end_time, field, method="ts_data_last") for field in fields]
+        return not all(price is not None and price > 0 for price in prices)
+
+    def get_factor(self, stock_id: str, start_time: Any, end_time: Any) -> float | None:  # noqa: ARG002 - Qlib's signature
+        """Return 1: a contract is never adjusted."""
+        return 1.0 if stock_id in self.quote.columns else None
+
+    def deal_order(
+        self,
+        order: Order,
+        trade_account: Account | None = None,
+        position: PerpPosition | None = None,
+        dealt_order_amount: dict[str, float] | None = None,
+    ) -> tuple[float, float, float]:
+        """Do an order, and note what slippage cost. Returns value, fee and price of the trade."""
+        dealt = defaultdict(float) if dealt_order_amount is None else dealt_order_amount
+        value, cost, price = super().deal_order(order, trade_account, position, dealt)
+        book = position if trade_account is None else trade_account.current_position
+        if value > 0 and book is not None:
+            reference = price / (1 + order.sign * self.slippage)
+            book.flows.slippage[order.stock_id] += order.sign * order.deal_amount * (price - reference)
+        return value, cost, price
+
+    def _calc_trade_info_by_order(
+        self, order: Order, position: PerpPosition | None, dealt_order_amount: dict[str, float]
+    ) -> tuple[float, float, float]:
+        reference = self.get_deal_price(order.stock_id, order.start_time, order.end_time, direction=order.direction)
+        price = float(reference) * (1 + order.sign * self.slippage)
+        order.factor = 1.0
+        order.deal_amount = order.amount
+        self._clip_amount_by_volume(order, dealt_order_amount)
+        if position is not None:
+            self._clip_by_margin(order, position)
+            position.note_trade(order.stock_id, price)
+        value = order.deal_amount * price
+        return price, value, value * self.fee_rate
+
+    # --- margin
+
+    @contextmanager
+    def sharing_margin(self, orders: Sequence[Order], position: PerpPosition) -> Iterator[None]:
+        """Cut what the orders of a bar open by one common share, instead of whoever comes last."""
+        if self.volume_threshold is None:  # else nobody knows yet how much of which order will be done
+            self._share = self._opening_share([(order, order.amount) for order in orders], position)
+        try:
+            yield
+        finally:
+            self._share = None
+
+    def _clip_by_margin(self, order: Order, position: PerpPosition) -> None:
+        share = self._opening_share([(order, order.deal_amount)], position) if self._share is None else self._share
+        if share < 1:
+            reducing = _reducing(order, order.deal_amount, position.get_stock_amount(order.stock_id))
+            order.deal_amount = reducing + share * (order.deal_amount - reducing)
+
+    def _opening_share(self, orders: Sequence[tuple[Order, float]], position: PerpPosition) -> float:
+        doable = [(order, amount) for order, amount in orders if self.check_order(order)]
+        if not doable:
+            return 1.0
+        row = self.row(doable[0][0].start_time)
+        held = position.get_stock_amount_dict()
+        notionals = [held[symbol] * self.mark(row, symbol, position) for symbol in position.held()]
+        equity = position.get_cash() + sum(notionals)
+        asks = []
+        for order, amount in doable:
+            before = held.get(order.stock_id, 0.0)
+            asks.append(self._ask(row, order, amount, before))
+            held[order.stock_id] = before + order.sign * amount
+        return opening_share(equity, sum(map(abs, notionals)), asks, self.leverage)
+
+    def _ask(self, row: int, order: Order, amount: float, held: float) -> Ask:
+        """Return what an order for an amount needs, given what is held."""
+        price = (
+            self.price(self.buy_price if order.direction == Order.BUY else self.sell_price, row, order.stock_id) or 0.0
+        )
+        reducing = _reducing(order, amount, held)
+        cost = self.slippage + (1 + order.sign * self.slippage) * self.fee_rate
+        return Ask(reducing * price, (amount - reducing) * price, cost)
+
+    def mark(self, row: int, symbol: str, position: PerpPosition) -> float:
+        """Return the price of a symbol when orders are done: the bar's, or the last known one."""
+        price = self.price(self.buy_price, row, symbol)
+        return position.get_stock_price(symbol) if price is None else price
+
+
+def _reducing(order: Order, amount: float, held: float) -> float:
+    """Return how much of an order's amount reduces what is held; the rest opens."""
+    return min(amount, max(-order.sign * held, 0.0))
+
+
+def _length(freq: str) -> pd.Timedelta:
+    return pd.Timedelta(freq if freq[0].isdigit() else f"1{freq}")
+
+
+def _longer_than_an_hour(freq: str) -> bool:
+    return _length(freq) > pd.Timedelta(hours=1)
+
+
+def _has(freq: str) -> bool:
+    """Return whether the dataset has bars of a frequency of its own; Qlib would make up a calendar otherwise."""
+    from qlib.data.storage.file_storage import FileCalendarStorage
+
+    return freq in {str(kind) for kind in FileCalendarStorage(freq=freq, future=False).support_freq}

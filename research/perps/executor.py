@@ -1,0 +1,177 @@
+"""Goes through the bars of a backtest with perpetual futures."""
+
+import warnings
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from qlib.backtest.decision import BaseTradeDecision, Order
+from qlib.backtest.executor import SimulatorExecutor
+
+from perps.exchange import PerpExchange, Settlement
+from perps.ledger import ledger, ledger_by_symbol
+from perps.margin import breach
+from perps.position import PerpPosition
+
+
+class PerpExecutor(SimulatorExecutor):
+    """Does what happens to perpetuals within a bar, in the order that `PerpExchange` describes.
+
+    Plug it in with `executor: {class: PerpExecutor, module_path: perps.executor, kwargs: {time_per_step: 60min}}`.
+    An instance may be given to `qlib.backtest.backtest` as well, and asked for its `ledger` afterwards.
+    """
+
+    def __init__(self, time_per_step: str = "day", *, generate_portfolio_metrics: bool = True, **kwargs: Any) -> None:
+        super().__init__(time_per_step=time_per_step, generate_portfolio_metrics=generate_portfolio_metrics, **kwargs)
+
+    @property
+    def ledger(self) -> pd.DataFrame:
+        """Return the profit and loss of each bar so far; see `perps.ledger`."""
+        return ledger(self.trade_account.get_hist_positions())
+
+    @property
+    def ledger_by_symbol(self) -> pd.DataFrame:
+        """Return the profit and loss of each bar and symbol so far; see `perps.ledger_by_symbol`."""
+        return ledger_by_symbol(self.trade_account.get_hist_positions())
+
+    @property
+    def position(self) -> PerpPosition:
+        """Return what is held. Raises TypeError where the backtest was given another kind of position."""
+        position = self.trade_account.current_position
+        if not isinstance(position, PerpPosition):
+            raise TypeError(
+                "PerpExecutor needs `pos_type: perps.position.PerpPosition` in the settings of the backtest"
+            )
+        return position
+
+    @property
+    def exchange(self) -> PerpExchange:
+        """Return the exchange. Raises TypeError where the backtest was given another kind."""
+        exchange = self.trade_exchange
+        if not isinstance(exchange, PerpExchange):
+            raise TypeError(
+                "PerpExecutor needs a PerpExchange: `exchange_kwargs: {exchange: {class: PerpExchange, …}}`"
+            )
+        return exchange
+
+    def reset(self, common_infra: Any = None, **kwargs: Any) -> None:
+        """Begin: Qlib tells here from when to when."""
+        super().reset(common_infra=common_infra, **kwargs)
+        if kwargs.get("start_time") is not None and kwargs.get("end_time") is not None:
+            self._begin()
+
+    def _begin(self) -> None:
+        calendar = self.trade_calendar
+        try:
+            first, last = calendar.get_step_time(0)[0], calendar.get_step_time(calendar.get_trade_len() - 1)[0]
+        except IndexError as error:
+            raise ValueError(
+                f"the backtest ends at the last bar of the {self.time_per_step} calendar, and Qlib needs the time of the "
+                f"one after it: end one bar earlier (calendars/{self.time_per_step}_future.txt would tell that time)"
+            ) from error
+        self.exchange.cover(first, last, self.time_per_step)
+        self._price_what_is_held(first)
+
+    def _price_what_is_held(self, bar: pd.Timestamp) -> None:
+        """Give positions that the account began with, and no price, the last close known."""
+        for symbol in self.position.held():
+            held = self.position.position[symbol]
+            if held.get("price") is None:
+                held["price"] = self.exchange.last_close(bar, symbol)
+            if held["price"] is None:
+                raise ValueError(f"the account begins with {symbol}, of which no price is known at {bar}")
+
+    def collect_data(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, list[Any]]:
+        """Go one bar on; see Qlib's BaseExecutor."""
+        with warnings.catch_warnings():
+            # Qlib takes the mean of a bar's trades; a bar without any is nothing to warn of.
+            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+            done: list[Any] = yield from super().collect_data(*args, **kwargs)
+        return done
+
+    def _collect_data(self, trade_decision: BaseTradeDecision, level: int = 0) -> tuple[list[Any], dict[str, Any]]:
+        bar, _ = self.trade_calendar.get_step_time()
+        exchange, position = self.exchange, self.position
+        row, at_open = exchange.row(bar), exchange.trades_at_open
+        settlements = exchange.settlements(row)
+        position.begin_bar()
+        self._close_delisted(row)
+        self._note_unknown_funding(row)
+        for settlement in settlements:
+            if settlement.opening or not at_open:
+                self._settle(settlement)
+        if self._liquidate(row, on_the_way=not at_open):
+            return [], {"trade_info": []}
+        with exchange.sharing_margin(self._get_order_iterator(trade_decision), position):
+            done: tuple[list[Any], dict[str, Any]] = super()._collect_data(trade_decision, level)
+        for settlement in settlements:
+            if at_open and not settlement.opening:
+                self._settle(settlement)
+        self._liquidate(row, on_the_way=at_open)
+        return done
+
+    def _get_order_iterator(self, trade_decision: BaseTradeDecision) -> list[Order]:
+        """Return the orders, those first that make the account smaller: they free the margin that the others need."""
+        held = self.position.get_stock_amount_dict()
+
+        def growth(order: Order) -> float:
+            before = held.get(order.stock_id, 0.0)
+            return abs(before + order.amount_delta) - abs(before)
+
+        return sorted(super()._get_order_iterator(trade_decision), key=lambda order: growth(order) > 0)
+
+    # --- what nobody ordered
+
+    def _close_delisted(self, row: int) -> None:
+        """Close what has no more bars at its last price; the exchange settles, so there is no slippage."""
+        for symbol in self.position.held():
+            if self.exchange.is_delisted(row, symbol):
+                self._close(symbol, self.position.get_stock_price(symbol), self.exchange.taker_fee)
+                self.position.flows.delisted.append(symbol)
+
+    def _note_unknown_funding(self, row: int) -> None:
+        unknown = [symbol for symbol in self.position.held() if self.exchange.funding_unknown(row, symbol)]
+        self.position.flows.funding_unknown.extend(unknown)
+
+    def _settle(self, settlement: Settlement) -> None:
+        position = self.position
+        for symbol in position.held():
+            if symbol in settlement.rates:
+                price = settlement.prices.get(symbol, position.get_stock_price(symbol))
+                position.pay_funding(symbol, position.get_stock_amount(symbol) * price * settlement.rates[symbol])
+
+    def _liquidate(self, row: int, *, on_the_way: bool) -> bool:
+        """Close everything where the margin is breached when the bar's orders are done, or on the way from its open on."""
+        position, exchange = self.position, self.exchange
+        symbols = position.held()
+        amounts = np.array([position.get_stock_amount(symbol) for symbol in symbols])
+        begin = np.array([self._price(exchange.buy_price, row, symbol) for symbol in symbols])
+        end = begin
+        if on_the_way:
+            fields = [exchange.liquidation_at[int(amount < 0)] for amount in amounts]
+            begin = np.array([self._price("$open", row, symbol) for symbol in symbols])
+            end = np.array([self._price(field, row, symbol) for field, symbol in zip(fields, symbols, strict=True)])
+        way = breach(position.get_cash(), amounts, begin, end, exchange.maintenance_margin)
+        if way is None:
+            return False
+        for symbol, amount, price in zip(symbols, amounts, begin + way * (end - begin), strict=True):
+            slipped = float(price) * (1 - np.sign(amount) * exchange.slippage)
+            self._close(symbol, slipped, exchange.liquidation_fee)
+            position.flows.slippage[symbol] += abs(amount) * abs(slipped - price)
+        position.flows.liquidated.extend(symbols)
+        return bool(symbols)
+
+    def _price(self, field: str, row: int, symbol: str) -> float:
+        """Return a price of the bar; where it has none, the last known one."""
+        price = self.exchange.price(field, row, symbol)
+        return self.position.get_stock_price(symbol) if price is None else price
+
+    def _close(self, symbol: str, price: float, fee: float) -> None:
+        amount = self.position.get_stock_amount(symbol)
+        start, end = self.trade_calendar.get_step_time()
+        order = Order(symbol, abs(amount), Order.SELL if amount > 0 else Order.BUY, start, end)
+        order.deal_amount = order.amount
+        value = order.amount * price
+        self.position.note_trade(symbol, price)
+        self.trade_account.update_order(order, value, value * fee, price)

@@ -1,0 +1,58 @@
+"""Risk of a market that trades every day of the year."""
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+
+DAYS_A_YEAR = 365
+_MINUTES_A_DAY = 1440
+_FREQ = re.compile(r"^(\d*)(min|minute|day|d)$")
+
+
+def bars_per_year(freq: str) -> float:
+    """Return how many bars of a frequency ("day", "60min", "5min") a year of 365 days has.
+
+    Raises ValueError for a frequency that is neither minutes nor days.
+    """
+    match = _FREQ.match(freq.lower())
+    if match is None:
+        raise ValueError(f"frequency {freq!r}: expected minutes or days, such as '60min' or 'day'")
+    count = int(match[1] or 1)
+    bars_a_day = _MINUTES_A_DAY / count if match[2].startswith("min") else 1 / count
+    return DAYS_A_YEAR * bars_a_day
+
+
+def risk(returns: pd.Series, freq: str) -> pd.DataFrame:
+    """Measure a series of returns, one a bar: compounded, annualised at 365 days.
+
+    The frame has the shape of Qlib's `risk_analysis`, a column "risk" with the rows
+
+    - mean, std: of the returns of a bar (std with ddof 1)
+    - total_return: product of (1 + return), less 1
+    - annualized_return: (1 + total_return) ^ (bars a year / bars) - 1
+    - annualized_volatility: std x sqrt(bars a year)
+    - information_ratio: mean / std x sqrt(bars a year); the Sharpe ratio where the returns are not relative to a benchmark
+    - max_drawdown: the lowest of equity / highest equity so far - 1; the capital at the start counts as equity
+
+    An account that lost everything stays at 0: what follows a return of -100 % or less is not compounded any more.
+    Bars without a return (NaN) are left out. Raises ValueError where none is left.
+    """
+    values = returns.dropna().to_numpy(dtype="float64")
+    if len(values) == 0:
+        raise ValueError("no returns to measure")
+    a_year = bars_per_year(freq)
+    growth = np.cumprod(np.maximum(1 + values, 0.0))
+    std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    peak = np.maximum.accumulate(np.maximum(growth, 1.0))
+    measures = {
+        "mean": values.mean(),
+        "std": std,
+        "total_return": growth[-1] - 1,
+        "annualized_return": growth[-1] ** (a_year / len(values)) - 1,
+        "annualized_volatility": std * math.sqrt(a_year),
+        "information_ratio": values.mean() / std * math.sqrt(a_year) if std else math.nan,
+        "max_drawdown": (growth / peak - 1).min(),
+    }
+    return pd.Series(measures, dtype="float64").to_frame("risk")

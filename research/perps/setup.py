@@ -1,0 +1,108 @@
+"""Set Qlib up for a dataset of perpetual futures."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import qlib
+from qlib.config import C
+from qlib.constant import REG_CN
+from qlib.data.cache import H
+from qlib.data.data import register_all_wrappers
+from qlib.workflow.expm import ExpAlreadyExistError, MLflowExperiment, MLflowExpManager
+
+DEFAULT_EXPERIMENTS = "experiments"
+
+#: The path that was asked for, before symlinks were resolved: what `refresh` looks at again.
+_asked: dict[str, Path] = {}
+
+
+class DatasetError(Exception):
+    """A path that is no dataset of Qlib's; the message says what to do."""
+
+
+class Experiments(MLflowExpManager):
+    """Qlib's experiments with everything in one folder: `mlflow.db` in it, artifacts below it.
+
+    Qlib and mlflow alone put artifacts into `./mlruns` of whatever folder a process is started in.
+    Look at them with `mlflow ui --backend-store-uri sqlite:////absolute/path/experiments/mlflow.db`.
+    """
+
+    def __init__(self, folder: str, default_exp_name: str = "perps") -> None:
+        self.folder = Path(folder).expanduser().resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(uri=f"sqlite:///{self.folder / 'mlflow.db'}", default_exp_name=default_exp_name)
+
+    def create_exp(self, experiment_name: str | None = None) -> MLflowExperiment:
+        """Create an experiment. Raises ExpAlreadyExistError, as Qlib's does."""
+        name = experiment_name or self._default_exp_name
+        if self.client.get_experiment_by_name(name) is not None:
+            raise ExpAlreadyExistError(f"experiment {name!r} exists already")
+        artifacts = (self.folder / "artifacts" / name).as_uri()
+        return MLflowExperiment(self.client.create_experiment(name, artifact_location=artifacts), name, self.uri)
+
+
+def init(
+    path: str | Path = "qlib_data",
+    *,
+    kernels: int = 1,
+    experiments: str | Path | None = None,
+    **qlib_init: Any,
+) -> Path:
+    """Set Qlib up for the dataset in a folder; return the folder that is read, symlinks resolved.
+
+    No lots of 100, no price limits, no chatter; experiments are kept in a folder, by default `experiments` beside the
+    notebook (the current folder). `kernels`: processes that compute features; more than 1 pays on Linux only, for many
+    symbols. Everything else goes to `qlib.init`.
+
+    Raises DatasetError where there is no dataset, and says what to do.
+    """
+    asked = Path(path).expanduser().absolute()
+    check_dataset(asked)
+    folder = Path(DEFAULT_EXPERIMENTS if experiments is None else experiments).expanduser().absolute()
+    settings: dict[str, Any] = {
+        "region": REG_CN,
+        "trade_unit": None,
+        "limit_threshold": None,
+        "logging_level": logging.ERROR,
+        "exp_manager": {"class": "Experiments", "module_path": "perps.setup", "kwargs": {"folder": str(folder)}},
+    }
+    qlib.init(provider_uri=str(asked), kernels=kernels, **(settings | qlib_init))
+    _asked["path"] = asked
+    return _read_folder()
+
+
+def refresh() -> Path:
+    """Make data visible that was written since `init`, without a new kernel; return the folder that is read now.
+
+    Qlib keeps calendars, instruments and values in memory, and resolves a symlink when it is initialised: a reader stays
+    on its version of the dataset until it asks for the current one, here. A running experiment goes on.
+    After a plain `qlib.init`, which forgets the symlink, only the memory is cleared.
+    """
+    if _asked:
+        check_dataset(_asked["path"])
+        C["provider_uri"] = str(_asked["path"])
+        C.resolve_path()
+        register_all_wrappers(C)
+    H.clear()
+    return _read_folder()
+
+
+def _read_folder() -> Path:
+    return Path(next(iter(C.provider_uri.values())))
+
+
+def check_dataset(path: Path) -> None:
+    """Raise DatasetError where a path is no dataset of Qlib's."""
+    advice = (
+        "give the folder that QLIB_DIR names (a running system fills it: `make run`, or `make demo` without internet)"
+    )
+    if path.is_symlink() and not path.exists():
+        raise DatasetError(f"{path} points to {path.readlink()}, which does not exist: {advice}")
+    if not path.is_dir():
+        raise DatasetError(f"{path} does not exist or is no folder: {advice}")
+    missing = [name for name in ("calendars", "instruments", "features") if not (path / name).is_dir()]
+    if missing:
+        raise DatasetError(f"{path} is no Qlib dataset, it has no {' and no '.join(missing)}: {advice}")
+    if not any(file.stat().st_size for file in (path / "calendars").glob("*.txt")):
+        raise DatasetError(f"{path} is empty: nothing has been converted yet; wait for the first closed bars")

@@ -1,0 +1,73 @@
+"""A backtest with perpetual futures in one call."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+from qlib.backtest import backtest as qlib_backtest
+from qlib.data import D
+
+from perps.executor import PerpExecutor
+from perps.position import PerpPosition
+
+
+class Backtest(NamedTuple):
+    """What a backtest returns."""
+
+    report: pd.DataFrame
+    """Qlib's report, one row a bar: return (without fees), cost, bench, account, turnover, …"""
+    positions: dict[pd.Timestamp, PerpPosition]
+    """Bar → what was held at its end."""
+    ledger: pd.DataFrame
+    """Price, funding, fees, … of each bar; see `perps.ledger`."""
+    by_symbol: pd.DataFrame
+    """The same per symbol; see `perps.ledger_by_symbol`."""
+
+    @property
+    def returns(self) -> pd.Series:
+        """Return of each bar with everything in it: what `perps.risk` measures."""
+        returns: pd.Series = self.report["return"] - self.report["cost"]
+        return returns
+
+
+def backtest(
+    strategy: Any,
+    start_time: pd.Timestamp | str,
+    end_time: pd.Timestamp | str | None = None,
+    *,
+    freq: str = "day",
+    account: float | dict[str, Any] = 100_000.0,
+    benchmark: Any = None,
+    exchange: dict[str, Any] | None = None,
+    **executor: Any,
+) -> Backtest:
+    """Run a strategy (an instance, or Qlib's config of one) from a first to a last bar.
+
+    end_time: the last bar of data where left out
+    account: quote currency at the start, or {"cash": …, symbol: signed amount, …}
+    benchmark: a symbol, a list of symbols (their mean), a Series of returns; None compares with nothing (0)
+    exchange: settings of `PerpExchange`, such as {"slippage": 0.0002, "leverage": 5}
+    executor: settings of `PerpExecutor`
+
+    Raises ValueError where the dataset does not have the bars.
+    """
+    last = D.calendar(freq=freq)[-1]
+    end = last if end_time is None else min(pd.Timestamp(end_time), last)
+    runner = PerpExecutor(time_per_step=freq, **executor)
+    settings = {"class": "PerpExchange", "module_path": "perps.exchange", "kwargs": {"freq": freq, **(exchange or {})}}
+    metrics, _ = qlib_backtest(
+        start_time=pd.Timestamp(start_time),
+        end_time=end,
+        strategy=strategy,
+        executor=runner,
+        benchmark=_nothing(start_time) if benchmark is None else benchmark,
+        account=dict(account) if isinstance(account, dict) else account,
+        exchange_kwargs={"exchange": settings},
+        pos_type="perps.position.PerpPosition",
+    )
+    ((report, positions),) = metrics.values()
+    return Backtest(report, positions, runner.ledger, runner.ledger_by_symbol)
+
+
+def _nothing(start_time: pd.Timestamp | str) -> pd.Series:
+    """Return a benchmark that earns nothing: without one, Qlib asks for a Chinese index."""
+    return pd.Series([0.0], index=pd.DatetimeIndex([pd.Timestamp(start_time)], name="datetime"))

@@ -1,0 +1,175 @@
+"""Strategies that go long and short."""
+
+from typing import Any
+
+import pandas as pd
+from qlib.backtest.decision import Order, TradeDecisionWO
+from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
+from qlib.data import D
+
+#: Hours between two settlements where the dataset does not know; what most instruments have.
+_USUAL_INTERVAL = 8.0
+
+
+class LongShortTopK(BaseSignalStrategy):
+    """Long the k symbols with the highest signal, short the k with the lowest, in equal weights.
+
+    What is decided when a bar opens depends on nothing that happened after: the signal of the bar before, the equity at
+    its close, and amounts by the last known prices. Half of the gross notional is long and half short.
+    A symbol without a signal is not held. With fewer than 2 k symbols, both sides have half of them.
+
+    Parameters
+    ----------
+    topk: symbols a side
+    signal: a Series or frame (datetime, instrument), a model with its dataset, or "<PRED>" in a workflow
+    leverage: gross notional / equity. The exchange's cap comes on top of it
+    n_drop: symbols a side that may be replaced a bar, the worst by the best; None: as many as the signal says
+    tolerance: a position that stays is left alone while its notional is within this share of its target
+    """
+
+    def __init__(
+        self,
+        *,
+        topk: int,
+        signal: Any = None,
+        leverage: float = 1.0,
+        n_drop: int | None = None,
+        tolerance: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        if topk < 1 or leverage <= 0 or tolerance < 0 or (n_drop is not None and n_drop < 1):
+            raise ValueError(
+                f"topk {topk} >= 1, leverage {leverage} > 0, tolerance {tolerance} >= 0, n_drop {n_drop} >= 1"
+            )
+        no_signal = pd.Series(
+            dtype="float64", index=pd.MultiIndex.from_arrays([[], []], names=["datetime", "instrument"])
+        )
+        super().__init__(signal=no_signal if signal is None else signal, risk_degree=leverage, **kwargs)
+        self.topk = topk
+        self.leverage = leverage
+        self.n_drop = n_drop
+        self.tolerance = tolerance
+
+    def generate_trade_decision(self, execute_result: list[Any] | None = None) -> TradeDecisionWO:  # noqa: ARG002 - Qlib's
+        """Decide on the orders of a bar."""
+        scores = self._scores()
+        if scores is None:
+            return TradeDecisionWO([], self)
+        held = self.trade_position.get_stock_amount_dict()
+        longs, shorts = self.choose(scores, held)
+        return TradeDecisionWO(self._orders(self._targets(longs, shorts), held), self)
+
+    def choose(self, scores: pd.Series, held: dict[str, float]) -> tuple[list[str], list[str]]:
+        """Return the symbols to be long and to be short.
+
+        `scores`: symbol → signal; `held`: symbol → signed amount. Equal signals are in the order of the symbols' names.
+        """
+        ranked = scores.dropna().sort_index().sort_values(ascending=False, kind="stable").index.tolist()
+        size = min(self.topk, len(ranked) // 2)
+        if self.n_drop is None:
+            return ranked[:size], ranked[len(ranked) - size :]
+        kept = [[s for s in ranked if held.get(s, 0.0) * side > 0] for side in (1, -1)]
+        free = [s for s in ranked if not held.get(s, 0.0)]
+        longs = _replace(kept[0], free, size, self.n_drop, ranked)
+        remaining = [s for s in free if s not in longs]
+        return longs, _replace(kept[1][::-1], remaining[::-1], size, self.n_drop, ranked[::-1])
+
+    def _scores(self) -> pd.Series | None:
+        calendar = self.trade_calendar
+        if calendar.start_index + calendar.get_trade_step() == 0:
+            return None  # no bar before; Qlib would take the calendar's last one
+        signal = self.signal.get_signal(*calendar.get_step_time(shift=1))
+        return signal.iloc[:, 0] if isinstance(signal, pd.DataFrame) else signal
+
+    def _targets(self, longs: list[str], shorts: list[str]) -> dict[str, float]:
+        """Return symbol → signed notional."""
+        equity = max(self.trade_position.calculate_value(), 0.0)
+        sides = ((longs, 1.0), (shorts, -1.0))
+        return {s: sign * equity * self.leverage / 2 / len(side) for side, sign in sides for s in side}
+
+    def _orders(self, targets: dict[str, float], held: dict[str, float]) -> list[Order]:
+        bar, end = self.trade_calendar.get_step_time()
+        orders = []
+        for symbol in sorted(targets.keys() | held.keys()):
+            change = self._change(symbol, targets.get(symbol, 0.0), held.get(symbol, 0.0), bar)
+            if change:
+                orders.append(Order(symbol, abs(change), Order.BUY if change > 0 else Order.SELL, bar, end))
+        return orders
+
+    def _change(self, symbol: str, target: float, amount: float, bar: pd.Timestamp) -> float:
+        if target == 0:
+            return -amount
+        price = self.trade_exchange.last_close(bar, symbol)
+        if price is None:
+            return 0.0
+        if amount * target > 0 and abs(amount * price - target) <= self.tolerance * abs(target):
+            return 0.0
+        return target / price - amount
+
+
+def _replace(kept: list[str], free: list[str], size: int, n_drop: int, ranked: list[str]) -> list[str]:
+    """Return a side: what is kept of it, with at most `n_drop` of its worst replaced by better ones that are free.
+
+    All lists are the best first.
+    """
+    candidates = free[: max(size - len(kept), 0) + n_drop]
+    order = {symbol: place for place, symbol in enumerate(ranked)}
+    pool = sorted([*kept, *candidates], key=order.__getitem__)
+    worst = pool[len(pool) - min(n_drop, max(len(pool) - size, 0)) :]
+    stay = [symbol for symbol in kept if symbol not in worst][:size]
+    return stay + candidates[: size - len(stay)]
+
+
+class FundingCarry(LongShortTopK):
+    """Earn funding: short the symbols with the highest expected funding, long those with the lowest.
+
+    Expected is what the exchange predicted for the next settlement (`$funding_predicted`), and where nobody recorded a
+    prediction, the last settled rate (`$funding_rate`), both as known at the close of the bar before.
+
+    Parameters
+    ----------
+    topk, leverage, n_drop, tolerance: see LongShortTopK
+    per_hour: compare rates by the hour, as a rate settled every 4 hours is paid twice as often as one every 8
+        (`$funding_interval`; 8 where it is not known); False compares the rates of one settlement
+    where: an expression of Qlib's; only symbols are held for which it was above 0 at that close, such as "$in_universe"
+    """
+
+    def __init__(self, *, topk: int, per_hour: bool = True, where: str | None = None, **kwargs: Any) -> None:
+        super().__init__(topk=topk, **kwargs)
+        self.per_hour = per_hour
+        self.where = where
+        self._expected: pd.DataFrame | None = None
+
+    def reset(self, *args: Any, **kwargs: Any) -> None:
+        """Begin a backtest: forget what was known for another one."""
+        super().reset(*args, **kwargs)
+        self._expected = None
+
+    def _scores(self) -> pd.Series | None:
+        calendar = self.trade_calendar
+        if calendar.start_index + calendar.get_trade_step() == 0:
+            return None
+        if self._expected is None:
+            self._expected = self._load()
+        known, _ = calendar.get_step_time(shift=1)
+        return -self._expected.loc[known] if known in self._expected.index else None
+
+    def _load(self) -> pd.DataFrame:
+        """Return the expected funding: bars x symbols, NaN where a symbol may not be held."""
+        calendar = self.trade_calendar
+        begin, _ = calendar.get_step_time(0, shift=1 if calendar.start_index > 0 else 0)
+        end, _ = calendar.get_step_time(calendar.get_trade_len() - 1)
+        fields = [
+            "$funding_predicted",
+            "$funding_rate",
+            "$funding_interval",
+            "$close",
+            *([self.where] if self.where else []),
+        ]
+        frame = D.features(self.trade_exchange.codes, fields, begin, end, freq=calendar.get_freq()).astype("float64")
+        frame.columns = ["predicted", "settled", "interval", "close", *(["where"] if self.where else [])]
+        expected = frame["predicted"].fillna(frame["settled"])
+        if self.per_hour:
+            expected /= frame["interval"].fillna(_USUAL_INTERVAL)
+        tradable = frame["close"].notna() & (frame["where"] > 0 if self.where else True)
+        return expected.where(tradable).unstack(level="instrument")
