@@ -19,7 +19,8 @@ where a new field is one row.
   that the exchange has none (absent or halted). Else they are NaN: nobody knows what the missing ones would change.
   `PARTIAL_BARS=keep` computes them from the minutes that there are.
 - **The other fields** exist in every bar with at least one candle, whole or not. `$funding_paid` exists also in a bar
-  without one, if funding was settled inside it: who holds a position through a halt pays all the same.
+  without one, if funding was settled inside it and the day has an earlier candle: who holds a position through a halt
+  pays all the same.
 - Nothing is known too early: a rate settled, or a prediction told, at the very instant of a close belongs to the next
   bar. A prediction counts until its settlement, and only until a newer one replaces it. A ranking counts from the first
   bar that opens after it.

@@ -107,6 +107,12 @@ class Bars:
             return some
         return some & self._rows(self.minutes.present | self.minutes.without).all(axis=1)
 
+    @cached_property
+    def begun(self) -> Bools:
+        """Whether a bar, or one before it on the same UTC day, has a candle."""
+        days = (self.candles > 0).reshape(-1, self.frequency.bars_per_day)
+        return np.logical_or.accumulate(days, axis=1).reshape(-1)
+
     def aggregate(self, column: str, how: Aggregation) -> Floats:
         """Return what the minutes of each bar make of a column, NaN where the bar is not whole."""
         if self.frequency.minutes == 1:

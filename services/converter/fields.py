@@ -83,9 +83,12 @@ def _where_traded(compute: Callable[[Bars], Floats]) -> Callable[[Bars], Floats]
 
 
 def _funding_paid(bars: Bars) -> Floats:
-    """Return the sum of the rates settled inside. It exists also where there is no candle: who holds on, pays."""
+    """Return the sum of the rates settled inside. It exists also where there is no candle: who holds on, pays.
+
+    But only behind a candle of the same day: what comes later must not decide whether it exists.
+    """
     paid, settled = paid_inside(bars.open_ms, bars.close_ms, bars.minutes.known.settlements)
-    return np.where((bars.candles > 0) | settled, paid, np.nan)
+    return np.where((bars.candles > 0) | (settled & bars.begun), paid, np.nan)
 
 
 def _funding_interval(bars: Bars) -> Floats:

@@ -127,7 +127,9 @@ def naive(candles, absent, facts, begin, length):
     there = sum(number in candles for number in range(begin, begin + length))
     if there:
         found |= naive_state(*facts, begin, length) | {"coverage": there / length}
-    elif any(begin <= time < begin + length for time in facts[0]):
+    elif any(begin <= time < begin + length for time in facts[0]) and candles.keys() & range(
+        begin // 1440 * 1440, begin
+    ):
         found["funding_paid"] = naive_state(*facts, begin, length)["funding_paid"]
     return found
 
