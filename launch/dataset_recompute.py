@@ -1,0 +1,330 @@
+"""Every field of the dataset, computed once more from the raw Parquet files with pandas, by its definition.
+
+No code is shared with the converter: what both agree on did not pass through one common mistake. Plain rather than
+fast; instants are Unix ms throughout. A bar is [open, close), close = open + step.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from launch.dataset_bins import DAY_MS, FREQUENCIES, MINUTE_MS, Times
+
+Frame = Any
+"""A pandas DataFrame: pandas has no types."""
+
+PRICE_FIELDS = ("open", "high", "low", "close", "volume", "amount", "contracts", "vwap")
+STATE_FIELDS = (
+    "coverage",
+    "funding_rate",
+    "funding_paid",
+    "funding_predicted",
+    "funding_interval",
+    "minutes_to_funding",
+    "funding_rank",
+    "in_universe",
+)
+STOCK_FIELDS = ("factor", "change")
+
+FIELDS = (*PRICE_FIELDS, *STATE_FIELDS)
+
+RATE_HOLDS_MS = 7 * DAY_MS
+PREDICTION_HOLDS_MS = 8 * 3_600_000
+_CANDLE_COLUMNS = ("open", "high", "low", "close", "volume", "amount", "contracts")
+
+
+class RawError(Exception):
+    """The raw folder cannot be judged; the text names the file or the rows."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the dataset was made with."""
+
+    partial_bars: bool = False
+    """Whether a bar that lacks minutes is computed from those that exist."""
+    stock_fields: bool = False
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A raw folder, read whole once but for the candles, which are read by symbol."""
+
+    root: Path
+
+    @cached_property
+    def candle_files(self) -> dict[str, list[Path]]:
+        """Symbol → its day files, oldest first."""
+        found: dict[str, list[Path]] = {}
+        for path in sorted(self.root.glob("kline_1m/date=*/*.parquet")):
+            if not path.name.startswith("."):
+                found.setdefault(path.stem.rpartition("_")[0], []).append(path)
+        return found
+
+    @cached_property
+    def first_day(self) -> int:
+        """Midnight of the first day that has candles."""
+        if not self.candle_files:
+            raise RawError(f"{self.root} holds no candles")
+        return min(_day_of(files[0]) for files in self.candle_files.values())
+
+    def candles(self, symbol: str) -> Frame:
+        """Return a symbol's candles, by open."""
+        files = self.candle_files[symbol]
+        table = pd.concat([_read(path, ["interval", "open_time", *_CANDLE_COLUMNS]) for path in files])
+        table["open_time"] = _ms(table["open_time"])
+        table = table[table["interval"] == "1m"].set_index("open_time").sort_index()
+        if not table.index.is_unique or (table.index % MINUTE_MS != 0).any():
+            raise RawError(f"{symbol}: a minute is stored twice, or opens off the minute")
+        return table[[*_CANDLE_COLUMNS]]
+
+    @cached_property
+    def funding(self) -> dict[str, Frame]:
+        """Symbol → settlements, by time."""
+        return self._by_symbol("funding", "funding_time", ("funding_time",))
+
+    @cached_property
+    def predictions(self) -> dict[str, Frame]:
+        """Symbol → predictions, by the instant when they were known."""
+        return self._by_symbol("funding_predicted", "known_time", ("known_time", "funding_time"))
+
+    @cached_property
+    def rankings(self) -> dict[str, Frame]:
+        """Symbol → its places, by the instant of the ranking."""
+        return self._by_symbol("universe", "ranked_time", ("ranked_time",))
+
+    @cached_property
+    def ranked_times(self) -> Times:
+        """The instants of all rankings, in order."""
+        times = [frame["ranked_time"].to_numpy(np.int64) for frame in self.rankings.values()]
+        return np.unique(np.concatenate(times)) if times else np.zeros(0, np.int64)
+
+    @cached_property
+    def confirmed(self) -> dict[str, Times]:
+        """Symbol → opens of the minutes of which the exchange has no candle, or stood still."""
+        found: dict[str, list[Times]] = {}
+        for path in sorted(self.root.glob("ledger/date=*/*.parquet")):
+            for row in _read(path, ["symbol", "day", "absent", "halted"]).itertuples():
+                midnight = int(row.day.value // 1_000_000)
+                for text in (row.absent, row.halted):
+                    found.setdefault(row.symbol, []).append(midnight + MINUTE_MS * _minutes(text))
+        return {symbol: np.unique(np.concatenate(times)) for symbol, times in found.items()}
+
+    def _by_symbol(self, dataset: str, key: str, times: tuple[str, ...]) -> dict[str, Frame]:
+        files = [p for p in sorted(self.root.glob(f"{dataset}/date=*/*.parquet")) if not p.name.startswith(".")]
+        if not files:
+            return {}
+        table = pd.concat([_read(path, None) for path in files])
+        for name in times:
+            table[name] = _ms(table[name])
+        if table.duplicated(["symbol", key]).any():
+            raise RawError(f"{dataset}: two rows of a symbol have the same {key}")
+        table = table.sort_values(key)
+        return {str(symbol): rows.reset_index(drop=True) for symbol, rows in table.groupby("symbol")}
+
+
+def _read(path: Path, columns: list[str] | None) -> Frame:
+    try:
+        return pd.read_parquet(path, columns=columns, partitioning=None)
+    except (OSError, ValueError) as error:
+        raise RawError(f"{path}: {error}") from error
+
+
+def _day_of(path: Path) -> int:
+    return int(pd.Timestamp(path.parent.name.removeprefix("date=")).value // 1_000_000)
+
+
+def _ms(times: Any) -> Any:
+    """Return instants as Unix ms, whatever unit they were stored in."""
+    return times.astype("datetime64[ms, UTC]").astype("int64")
+
+
+def _minutes(text: str | None) -> Times:
+    """Return the minutes of a day that are spelled as inclusive runs: 0-99,101-1439."""
+    runs = [run.split("-") for run in (text or "").split(",") if run]
+    parts = [np.arange(int(first), int(last) + 1, dtype=np.int64) for first, last in runs]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class SymbolFacts:
+    """Everything that is known about one symbol up to `until`."""
+
+    candles: Frame
+    confirmed: Times
+    """Minutes that are confirmed to have no candle, and have none."""
+    funding: Frame | None
+    predictions: Frame | None
+    places: Frame | None
+    ranked_times: Times
+    until: int
+    options: Options = field(default_factory=Options)
+
+
+def facts_of(raw: Raw, symbol: str, until: int, options: Options) -> SymbolFacts:
+    """Read what is known about a symbol; a minute that is not over at `until` is not."""
+    candles = raw.candles(symbol)
+    candles = candles[candles.index + MINUTE_MS <= until]
+    confirmed = raw.confirmed.get(symbol, np.zeros(0, np.int64))
+    confirmed = confirmed[~np.isin(confirmed, candles.index.to_numpy())]
+    funding, predictions, places = (known.get(symbol) for known in (raw.funding, raw.predictions, raw.rankings))
+    return SymbolFacts(candles, confirmed, funding, predictions, places, raw.ranked_times, until, options)
+
+
+def recompute(facts: SymbolFacts, frequency: str) -> Frame | None:
+    """Return every field of a symbol at one frequency in float64, by open, from its first bar with a value to its last.
+
+    None where no bar that is over has a value.
+    """
+    minutes = FREQUENCIES[frequency]
+    step = minutes * MINUTE_MS
+    candle_bars, paid_bars = _bars_with_candle(facts, step), _bars_with_payment(facts, step)
+    with_value = np.union1d(candle_bars, paid_bars)
+    if not len(with_value):
+        return None
+    opens = np.arange(with_value[0], with_value[-1] + step, step, dtype=np.int64)
+    bars = price_bars(facts, minutes).reindex(opens)
+    has_candle = np.isin(opens, candle_bars)
+    given = {"funding_paid": has_candle | np.isin(opens, paid_bars)}
+    for name, values in state_bars(facts, opens, minutes).items():
+        bars[name] = np.where(given.get(name, has_candle), values, np.nan)
+    if facts.options.stock_fields:
+        bars["factor"] = np.where(bars["close"].notna(), 1.0, np.nan)
+        bars["change"] = bars["close"] / bars["close"].shift(1) - 1
+    return bars
+
+
+def _bars_with_candle(facts: SymbolFacts, step: int) -> Times:
+    """Return the opens of the bars that are over and have a candle."""
+    bars = np.unique(facts.candles.index.to_numpy(np.int64) // step * step)
+    return bars[bars + step <= facts.until]
+
+
+def _bars_with_payment(facts: SymbolFacts, step: int) -> Times:
+    """Return the opens of the bars that are over, with a settlement, after a bar of the same day with a candle."""
+    if facts.funding is None or facts.candles.empty:
+        return np.zeros(0, np.int64)
+    candles = facts.candles.index.to_numpy(np.int64)
+    first_of_day = pd.Series(candles // step * step).groupby(candles // DAY_MS).min()
+    bars = np.unique(facts.funding["funding_time"].to_numpy(np.int64) // step * step)
+    earlier = first_of_day.reindex(bars // DAY_MS).to_numpy(np.float64)
+    return np.asarray(bars[(earlier < bars) & (bars + step <= facts.until)])
+
+
+def price_bars(facts: SymbolFacts, minutes: int) -> Frame:
+    """Return the price fields of the bars that are given, by open; the others are not in it."""
+    step = minutes * MINUTE_MS
+    groups = facts.candles.groupby(facts.candles.index // step * step)
+    bars = groups.agg(
+        open=("open", "first"),
+        high=("high", "max"),
+        low=("low", "min"),
+        close=("close", "last"),
+        volume=("volume", "sum"),
+        amount=("amount", "sum"),
+        contracts=("contracts", "sum"),
+        candles=("close", "size"),
+    )
+    confirmed = pd.Series(facts.confirmed // step * step).value_counts()
+    accounted = bars["candles"] + confirmed.reindex(bars.index).fillna(0)
+    given = bars.index + step <= facts.until
+    if not facts.options.partial_bars:
+        given &= accounted == minutes
+    bars = bars[given].copy()
+    traded = bars["volume"] != 0
+    bars["vwap"] = bars["close"].where(~traded, bars["amount"] / bars["volume"].where(traded))
+    return bars[[*PRICE_FIELDS]]
+
+
+def state_bars(facts: SymbolFacts, opens: Times, minutes: int) -> Mapping[str, NDArray[np.float64]]:
+    """Return the state fields of every bar."""
+    step = minutes * MINUTE_MS
+    closes = opens + step
+    settled = _last_settled(facts.funding, closes)
+    predicted = _in_force(facts.predictions, closes)
+    rank, member = _ranked(facts, opens)
+    interval = settled["interval_hours"]
+    to_next = (settled["funding_time"] + interval * 3_600_000 - closes) / MINUTE_MS
+    to_predicted = (predicted["funding_time"] - closes) / MINUTE_MS
+    return {
+        "coverage": _count(facts.candles.index.to_numpy(), opens, step) / minutes,
+        "funding_rate": settled["funding_rate"],
+        "funding_paid": _paid(facts.funding, opens, step),
+        "funding_predicted": predicted["funding_rate"],
+        "funding_interval": _first_of(predicted["interval_hours"], interval),
+        "minutes_to_funding": _first_of(to_predicted, np.where(to_next >= 0, to_next, np.nan)),
+        "funding_rank": rank,
+        "in_universe": member,
+    }
+
+
+def _first_of(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isnan(one), other, one)
+
+
+def _count(times: Times, opens: Times, step: int) -> NDArray[np.float64]:
+    """Return how many of the instants lie in each bar."""
+    bars = pd.Series(times // step * step).value_counts()
+    return np.asarray(bars.reindex(opens).fillna(0).to_numpy(np.float64))
+
+
+def _paid(funding: Frame | None, opens: Times, step: int) -> NDArray[np.float64]:
+    """Return the sum of the rates that were settled in each bar."""
+    if funding is None:
+        return np.zeros(len(opens))
+    sums = funding.groupby(funding["funding_time"] // step * step)["funding_rate"].sum()
+    return np.asarray(sums.reindex(opens).fillna(0).to_numpy(np.float64))
+
+
+_FUNDING_COLUMNS = ("funding_time", "funding_rate", "interval_hours")
+
+
+def _nothing(count: int) -> dict[str, NDArray[np.float64]]:
+    return {name: np.full(count, np.nan) for name in _FUNDING_COLUMNS}
+
+
+def _last_settled(funding: Frame | None, closes: Times) -> dict[str, NDArray[np.float64]]:
+    """Return the last settlement before each close, unless it is older than a week."""
+    if funding is None:
+        return _nothing(len(closes))
+    found = pd.merge_asof(
+        pd.DataFrame({"close": closes}),
+        funding[[*_FUNDING_COLUMNS]],
+        left_on="close",
+        right_on="funding_time",
+        allow_exact_matches=False,
+        tolerance=RATE_HOLDS_MS,
+    )
+    return {name: found[name].to_numpy(np.float64, na_value=np.nan) for name in _FUNDING_COLUMNS}
+
+
+def _in_force(predictions: Frame | None, closes: Times) -> dict[str, NDArray[np.float64]]:
+    """Return the prediction in force at each close: the last one known before it.
+
+    It is none if it is older than 8 hours, or for a settlement before the close; an older one is never fallen back on.
+    """
+    if predictions is None:
+        return _nothing(len(closes))
+    known, settled_at = (predictions[name].to_numpy(np.int64) for name in ("known_time", "funding_time"))
+    place = np.searchsorted(known, closes, side="left") - 1
+    holds = (place >= 0) & (settled_at[place] >= closes) & (closes - known[place] <= PREDICTION_HOLDS_MS)
+    columns = {name: predictions[name].to_numpy(np.float64, na_value=np.nan) for name in _FUNDING_COLUMNS}
+    return {name: np.where(holds, values[place], np.nan) for name, values in columns.items()}
+
+
+def _ranked(facts: SymbolFacts, opens: Times) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the symbol's rank, and whether it is a member, in the last ranking at or before each open."""
+    place = np.searchsorted(facts.ranked_times, opens, side="right") - 1
+    ranks = np.full(len(facts.ranked_times) + 1, np.nan)
+    members = np.append(np.zeros(len(facts.ranked_times)), np.nan)  # its last one stands for: no ranking yet
+    if facts.places is not None:
+        mine = np.searchsorted(facts.ranked_times, facts.places["ranked_time"].to_numpy(np.int64))
+        ranks[mine] = facts.places["rank"].to_numpy(np.float64)
+        members[mine] = facts.places["member"].to_numpy(np.float64)
+    return ranks[place], members[place]
