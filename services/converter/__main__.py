@@ -89,9 +89,10 @@ class Converter:
 
     async def _often(self) -> None:
         async for _ in firings(every(timedelta(seconds=self.settings.convert_every)), self.service):
-            mark = (await self.service.until_bus_answers(self.service.bus.watermarks)).get("written_until")
-            if mark is not None:
-                await self._convert(mark)
+            marks = await self.service.until_bus_answers(self.service.bus.watermarks)
+            written, converted = marks.get("written_until"), marks.get("converted_until")
+            if written is not None and (converted is None or written > converted):
+                await self._convert(written)
 
     async def _patch(self) -> None:
         """Bring rows that came late into Qlib soon, not only with the next day."""
