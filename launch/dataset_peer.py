@@ -7,6 +7,7 @@ has every minute, and somebody must have a bar everywhere. Both are measured in 
 """
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ class Peer:
     different_files: int = 0
     bytes_compared: int = 0
     converter: Cost = field(default_factory=Cost)
+    inputs: Cost = field(default_factory=Cost)
+    """What making dump_bin's input took: it reads no day files, and makes no field and no longer bar itself."""
     dump_bin: Cost = field(default_factory=Cost)
 
     @property
@@ -69,7 +72,9 @@ def judge_against_dump_bin(
     for frequency in FREQUENCIES:
         tell(f"dump_bin {frequency}")
         source, target = work / "in" / frequency, work / "dumped" / frequency
+        wall, cpu = time.monotonic(), time.process_time()
         _write_inputs(raw, until, options, frequency, source)
+        peer.inputs += Cost(time.monotonic() - wall, time.process_time() - cpu)
         command = [str(RESEARCH_PYTHON), str(script), "dump_all", "--data_path", str(source), "--qlib_dir", str(target)]
         command += ["--freq", frequency, "--max_workers", "2", "--file_suffix", ".parquet"]
         peer.dump_bin += measured(command)
@@ -117,21 +122,19 @@ def _write_inputs(raw: Raw, until: int, options: Options, frequency: str, target
 
 
 def _sum_as_numpy(bars: Frame, facts: SymbolFacts, minutes: int) -> None:
-    """Add up the minutes of whole bars in numpy's order; pandas has another one, hence another last bit.
+    """Add up the minutes of every bar in numpy's order, an absent one as 0; pandas has another order, and last bit.
 
     dump_bin adds nothing up itself, so in which order its input was added is ours to choose.
     """
     if minutes == 1:
         return
     opens = bars.index.to_numpy(np.int64)
-    grid = opens[0] + MINUTE_MS * np.arange(len(opens) * minutes, dtype=np.int64)
-    candles = facts.candles.reindex(grid)
-    whole = candles["close"].notna().to_numpy().reshape(-1, minutes).all(axis=1) & bars["close"].notna().to_numpy()
+    candles = facts.candles.reindex(opens[0] + MINUTE_MS * np.arange(len(opens) * minutes, dtype=np.int64)).fillna(0.0)
     for name in _SUMMED:
         sums = candles[name].to_numpy(np.float64).reshape(-1, minutes).sum(axis=1)
-        bars[name] = np.where(whole, sums, bars[name])
-    traded = whole & (bars["volume"].to_numpy() != 0)
-    bars["vwap"] = np.where(traded, bars["amount"] / bars["volume"].where(traded, 1.0), bars["vwap"])
+        bars[name] = np.where(bars[name].notna(), sums, np.nan)
+    traded = bars["volume"] > 0
+    bars["vwap"] = bars["vwap"].where(~traded, bars["amount"] / bars["volume"].where(traded))
 
 
 def _compare_files(peer: Peer, ours: Path, theirs: Path, frequency: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -80,14 +80,14 @@ def _emptied(folder: Path) -> Path:
 
 def _show(title: str, found: Judgement) -> None:
     """Print the counts by frequency, every field that has a difference, and the problems."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None)
     columns = ("compared", "last_bit", "empty", "different", "missing", "invented")
     for column in ("frequency", *columns):
-        table.add_column(column.replace("_", " "), justify="left" if column == "frequency" else "right")
+        justify: Literal["left", "right"] = "left" if column == "frequency" else "right"
+        table.add_column(column.replace("_", " "), justify=justify, no_wrap=True, min_width=len(column))
     for frequency in FREQUENCIES:
         counts = Judgement({key: tally for key, tally in found.tallies.items() if key[0] == frequency}).total
         table.add_row(frequency, *(f"{getattr(counts, column):,}" for column in columns))
-    table.add_section()
     table.add_row("all", *(f"{getattr(found.total, column):,}" for column in columns))
     console.print(table)
     for (frequency, name), tally in sorted(found.tallies.items()):
@@ -107,12 +107,14 @@ def _show_peer(peer: Peer) -> None:
     console.print(
         f"{peer.identical_files:,} of {files:,} files identical, {peer.bytes_compared / 1e6:,.1f} MB compared"
     )
-    times = ratio(peer.dump_bin, peer.converter)
-    for name, cost, times_as_long in (("converter", peer.converter, None), ("dump_bin", peer.dump_bin, times)):
-        text = f"{name}: {cost.wall_seconds:.1f} s wall, {cost.cpu_seconds:.1f} s CPU"
-        console.print(
-            text + (f"; {times_as_long['wall']:.1f} x wall, {times_as_long['cpu']:.1f} x CPU" if times_as_long else "")
-        )
+    for name, cost in (
+        ("converter --rebuild", peer.converter),
+        ("dump_bin dump_all", peer.dump_bin),
+        ("dump_bin and making its input", peer.dump_bin + peer.inputs),
+    ):
+        times = ratio(cost, peer.converter)
+        text = f"{cost.wall_seconds:8.1f} s wall {cost.cpu_seconds:8.1f} s CPU"
+        console.print(f"{name:<30} {text}   {times['wall']:5.1f} x wall {times['cpu']:5.1f} x CPU")
 
 
 def _as_json(found: Judgement) -> dict[str, Any]:
@@ -165,6 +167,7 @@ def judge(
             "bytes": peer.bytes_compared,
             "converter": asdict(peer.converter),
             "dump_all": asdict(peer.dump_bin),
+            "making_its_input": asdict(peer.inputs),
             "ratio": ratio(peer.dump_bin, peer.converter),
         }
     report["clean"] = all(report[name]["clean"] for name in ("values", "lookahead", "dump_bin") if name in report)
