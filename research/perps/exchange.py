@@ -12,6 +12,7 @@ from qlib.backtest.account import Account
 from qlib.backtest.decision import Order
 from qlib.backtest.exchange import Exchange
 from qlib.data import D
+from qlib.data.storage.file_storage import FileCalendarStorage
 
 from perps.margin import Ask, opening_share
 from perps.panel import Floats, PanelQuote
@@ -37,8 +38,13 @@ class Settlement:
 class PerpExchange(Exchange):
     """Long and short, fractional contracts, fees, slippage, funding, a leverage cap and liquidation.
 
-    Plug it in with `exchange_kwargs: {exchange: {class: PerpExchange, module_path: perps.exchange, kwargs: {freq: 60min}}}`
-    together with `PerpExecutor` and `pos_type: perps.position.PerpPosition`; `perps.backtest` does all three.
+    `perps.backtest` plugs it in. In the settings of a workflow, it needs `PerpExecutor` and PerpPosition beside it:
+
+        executor: {class: PerpExecutor, module_path: perps.executor, kwargs: {time_per_step: 60min}}
+        backtest:
+          pos_type: perps.position.PerpPosition
+          exchange_kwargs:
+            exchange: {class: PerpExchange, module_path: perps.exchange, kwargs: {freq: 60min, slippage: 0.0002}}
 
     Within a bar, in this order:
 
@@ -53,11 +59,12 @@ class PerpExchange(Exchange):
 
     Funding. Payment = amount x price x rate, charged for every settlement in the bar; positive rates are paid by longs
     and received by shorts. The price is the last close known at the settlement: for one at the bar's open instant the
-    close of the bar before. An exchange takes its mark price of that instant, which the dataset does not have; of the two
-    prices around the instant, the close before is known (also where the bar itself has no price: then the last one
-    there was), while the open may come from a trade seconds later. On OKX funding settles on whole hours, that is at the
-    open of a bar at 60min and below. Bars of several hours contain several settlements: `funding_freq` is the frequency
-    whose bars tell their instants and prices apart.
+    close of the bar before. An exchange takes its mark price of that instant, which the dataset does not have; of the
+    two prices around the instant, the close before is known (also where the bar itself has no price: then the last one
+    there was), while the open may come from a trade seconds later. On OKX funding settles on whole hours, that is at
+    the open of a bar at 60min and below. Bars of several hours contain several settlements: `funding_freq` is the
+    frequency whose bars tell their instants and prices apart. A rate that the dataset does not know counts as 0, and
+    the ledger counts such bars.
 
     Margin. Equity = cash + sum of amount x price; an account is liquidated where equity < maintenance_margin x gross
     notional on the way from the open to the worst of the bar: its low for longs, its high for shorts, all in step. That
@@ -86,7 +93,7 @@ class PerpExchange(Exchange):
     No lots, no price limits and no minimal cost, whatever Qlib's configuration says.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - in the order of Qlib's Exchange
         self,
         freq: str = "day",
         start_time: pd.Timestamp | str | None = None,
@@ -402,6 +409,4 @@ def _longer_than_an_hour(freq: str) -> bool:
 
 def _has(freq: str) -> bool:
     """Return whether the dataset has bars of a frequency of its own; Qlib would make up a calendar otherwise."""
-    from qlib.data.storage.file_storage import FileCalendarStorage
-
     return freq in {str(kind) for kind in FileCalendarStorage(freq=freq, future=False).support_freq}

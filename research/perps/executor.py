@@ -40,9 +40,7 @@ class PerpExecutor(SimulatorExecutor):
         """Return what is held. Raises TypeError where the backtest was given another kind of position."""
         position = self.trade_account.current_position
         if not isinstance(position, PerpPosition):
-            raise TypeError(
-                "PerpExecutor needs `pos_type: perps.position.PerpPosition` in the settings of the backtest"
-            )
+            raise TypeError("PerpExecutor needs `pos_type: perps.position.PerpPosition` in the backtest's settings")
         return position
 
     @property
@@ -67,20 +65,24 @@ class PerpExecutor(SimulatorExecutor):
             first, last = calendar.get_step_time(0)[0], calendar.get_step_time(calendar.get_trade_len() - 1)[0]
         except IndexError as error:
             raise ValueError(
-                f"the backtest ends at the last bar of the {self.time_per_step} calendar, and Qlib needs the time of the "
-                f"one after it: end one bar earlier (calendars/{self.time_per_step}_future.txt would tell that time)"
+                f"the backtest ends at the last bar of the {self.time_per_step} calendar, and Qlib needs to know the "
+                f"next (from calendars/{self.time_per_step}_future.txt): end one bar earlier"
             ) from error
         self.exchange.cover(first, last, self.time_per_step)
         self._price_what_is_held(first)
 
     def _price_what_is_held(self, bar: pd.Timestamp) -> None:
-        """Give positions that the account began with, and no price, the last close known."""
+        """Give positions that the account begins with, and no price, the last close known.
+
+        The first return is then relative to the value of the account, not to its cash as Qlib has it.
+        """
         for symbol in self.position.held():
             held = self.position.position[symbol]
             if held.get("price") is None:
                 held["price"] = self.exchange.last_close(bar, symbol)
             if held["price"] is None:
                 raise ValueError(f"the account begins with {symbol}, of which no price is known at {bar}")
+        self.trade_account.init_cash = self.position.calculate_value()
 
     def collect_data(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, list[Any]]:
         """Go one bar on; see Qlib's BaseExecutor."""
@@ -142,7 +144,10 @@ class PerpExecutor(SimulatorExecutor):
                 position.pay_funding(symbol, position.get_stock_amount(symbol) * price * settlement.rates[symbol])
 
     def _liquidate(self, row: int, *, on_the_way: bool) -> bool:
-        """Close everything where the margin is breached when the bar's orders are done, or on the way from its open on."""
+        """Close everything where the margin is breached: at the price of the bar's orders, or on the way from its open.
+
+        Returns whether anything was closed.
+        """
         position, exchange = self.position, self.exchange
         symbols = position.held()
         amounts = np.array([position.get_stock_amount(symbol) for symbol in symbols])

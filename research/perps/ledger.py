@@ -13,7 +13,8 @@ _FLOWS = ("price", "funding", "fee", "slippage", "turnover")
 def ledger(positions: Mapping[pd.Timestamp, PerpPosition]) -> pd.DataFrame:
     """Return one row a bar (quote currency) from the positions that a backtest with perpetuals returns.
 
-    `portfolio, _ = qlib.backtest.backtest(…); report, positions = portfolio["60min"]`, or the artifact `positions_normal_….pkl`.
+    `portfolio, _ = qlib.backtest.backtest(…); report, positions = portfolio["60min"]`, or what Qlib's portfolio record
+    stores as `positions_normal_60min.pkl`.
 
     - price: profit from prices alone, as if every trade was done without slippage
     - funding: received less paid

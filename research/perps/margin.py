@@ -24,9 +24,9 @@ class Ask:
 def opening_share(equity: float, gross: float, asks: Sequence[Ask], leverage: float) -> float:
     """Return the share (0..1) of everything that orders would open which keeps gross <= leverage x equity.
 
-    Reductions are always done in full. Equity and gross are those after all trades, fees and slippage paid; every order
-    is cut by the same share, so that a portfolio keeps its proportions (cutting the last orders would unbalance one that
-    is long and short). Where the account is beyond its leverage already, nothing is opened.
+    Reductions are always done in full. The cap holds after all trades, with fees and slippage paid; every order is cut
+    by the same share, so that a portfolio keeps its proportions (cutting the last orders would unbalance one that is
+    long and short). Where the account is beyond its leverage already, nothing is opened.
     """
     opening = sum(ask.opening for ask in asks)
     if opening == 0:
@@ -38,10 +38,10 @@ def opening_share(equity: float, gross: float, asks: Sequence[Ask], leverage: fl
 
 
 def breach(cash: float, amounts: Floats, begin: Floats, worst: Floats, maintenance: float) -> float | None:
-    """Return how far on the way from `begin` to `worst` equity falls below maintenance x gross notional: 0..1, or None.
+    """Return how far on the way from `begin` to `worst` equity falls below maintenance x gross: 0..1, or None.
 
-    Prices are taken to go from one to the other in step. Equity and gross are linear on that way (nobody changes sides),
-    so the point is exact. 0: the account is below at the beginning already.
+    Prices are taken to go from one to the other in step. Equity and gross are linear on that way, so the point is
+    exact. 0: the account is below at the beginning already.
     """
     surplus = [cash + amounts @ prices - maintenance * (np.abs(amounts) @ prices) for prices in (begin, worst)]
     if surplus[0] < 0:

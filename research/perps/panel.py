@@ -21,7 +21,7 @@ class PanelQuote(BaseQuote):
     """
 
     def __init__(self, quote_df: pd.DataFrame, freq: str, bars: Sequence[pd.Timestamp]) -> None:
-        """Arrange Qlib's frame (symbol, bar) on the bars of a calendar: one of which nobody has a price is a bar as well."""
+        """Arrange Qlib's frame (symbol, bar) on the bars of a calendar, also those of which nobody has a price."""
         super().__init__(quote_df=quote_df, freq=freq)
         stamps = quote_df.index.get_level_values("datetime")
         self.times = pd.DatetimeIndex(bars).as_unit("ns")
@@ -50,7 +50,7 @@ class PanelQuote(BaseQuote):
         return self._last_span[2]
 
     def get_data(self, stock_id: str, start_time: Any, end_time: Any, field: str, method: str | None = None) -> Any:
-        """Return a field of a symbol in a span of bars; see Qlib's BaseQuote. None where there are no bars or no symbol."""
+        """Return a field of a symbol in a span of bars, None where there is nothing; see Qlib's BaseQuote."""
         column, rows = self.columns.get(stock_id), self.span(start_time, end_time)
         if column is None or rows.stop <= rows.start:
             return None

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from qlib.backtest.decision import Order
 from qlib.backtest.position import Position
@@ -39,11 +40,11 @@ class Flows:
 class PerpPosition(Position):
     """Linear perpetual futures: amounts are signed (negative: short) and may be any fraction.
 
-    Value of the account = cash + sum of amount x price. Buying takes the whole notional from the cash and selling adds it,
-    so that this sum is what an exchange calls equity: margin + unrealised profit. Cash may therefore be negative.
+    Value of the account = cash + sum of amount x price. Buying takes the whole notional from the cash and selling adds
+    it, so that this sum is what an exchange calls equity: margin + unrealised profit. Cash may therefore be negative.
 
     Plug it in with `backtest: {pos_type: perps.position.PerpPosition}`; `PerpExecutor` needs it.
-    The positions that a backtest returns, one a bar, carry the flows of their bar: `perps.ledger(positions)` reads them.
+    The positions that a backtest returns, one a bar, carry the flows of their bar; `perps.ledger` reads them.
     """
 
     def __init__(self, cash: float = 0, position_dict: dict[str, dict[str, float] | float] | None = None) -> None:
@@ -55,6 +56,12 @@ class PerpPosition(Position):
         super().__init__(cash=cash, position_dict=begin)
         self.flows = Flows()
         self._last_traded: dict[str, float] = {}
+
+    def fill_stock_value(self, start_time: Any, freq: str, last_days: int = 30) -> None:
+        """Leave prices of what an account begins with to PerpExecutor.
+
+        Qlib takes the close of the first day here, which is not known before that day is over.
+        """
 
     def begin_bar(self) -> None:
         """Forget the flows of the bar before, and remember what is held."""

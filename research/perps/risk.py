@@ -8,7 +8,7 @@ import pandas as pd
 
 DAYS_A_YEAR = 365
 _MINUTES_A_DAY = 1440
-_FREQ = re.compile(r"^(\d*)(min|minute|day|d)$")
+_FREQ = re.compile(r"^([1-9]\d*)?(min|minute|day|d)$")
 
 
 def bars_per_year(freq: str) -> float:
@@ -33,7 +33,7 @@ def risk(returns: pd.Series, freq: str) -> pd.DataFrame:
     - total_return: product of (1 + return), less 1
     - annualized_return: (1 + total_return) ^ (bars a year / bars) - 1
     - annualized_volatility: std x sqrt(bars a year)
-    - information_ratio: mean / std x sqrt(bars a year); the Sharpe ratio where the returns are not relative to a benchmark
+    - information_ratio: mean / std x sqrt(bars a year); the Sharpe ratio where returns are no excess over a benchmark
     - max_drawdown: the lowest of equity / highest equity so far - 1; the capital at the start counts as equity
 
     An account that lost everything stays at 0: what follows a return of -100 % or less is not compounded any more.

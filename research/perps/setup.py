@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import qlib
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from qlib.config import C
 from qlib.constant import REG_CN
 from qlib.data.cache import H
 from qlib.data.data import register_all_wrappers
+from qlib.log import get_module_logger
 from qlib.workflow.expm import ExpAlreadyExistError, MLflowExperiment, MLflowExpManager
 
 DEFAULT_EXPERIMENTS = "experiments"
 
-#: The path that was asked for, before symlinks were resolved: what `refresh` looks at again.
-_asked: dict[str, Path] = {}
+#: What `init` was asked to read → the folder that it stood for, symlinks resolved.
+_reading: dict[Path, Path] = {}
 
 
 class DatasetError(Exception):
@@ -36,10 +39,14 @@ class Experiments(MLflowExpManager):
     def create_exp(self, experiment_name: str | None = None) -> MLflowExperiment:
         """Create an experiment. Raises ExpAlreadyExistError, as Qlib's does."""
         name = experiment_name or self._default_exp_name
-        if self.client.get_experiment_by_name(name) is not None:
-            raise ExpAlreadyExistError(f"experiment {name!r} exists already")
         artifacts = (self.folder / "artifacts" / name).as_uri()
-        return MLflowExperiment(self.client.create_experiment(name, artifact_location=artifacts), name, self.uri)
+        try:
+            identity = self.client.create_experiment(name, artifact_location=artifacts)
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise ExpAlreadyExistError(f"experiment {name!r} exists already") from error
+            raise
+        return MLflowExperiment(identity, name, self.uri)
 
 
 def init(
@@ -51,9 +58,9 @@ def init(
 ) -> Path:
     """Set Qlib up for the dataset in a folder; return the folder that is read, symlinks resolved.
 
-    No lots of 100, no price limits, no chatter; experiments are kept in a folder, by default `experiments` beside the
-    notebook (the current folder). `kernels`: processes that compute features; more than 1 pays on Linux only, for many
-    symbols. Everything else goes to `qlib.init`.
+    No lots of 100, no price limits, no chatter (`logging_level=logging.INFO` brings it back); experiments are kept in a
+    folder, by default `experiments` beside the notebook (the current folder). `kernels`: processes that compute
+    features; more than 1 pays on Linux only, for many symbols. Everything else goes to `qlib.init`.
 
     Raises DatasetError where there is no dataset, and says what to do.
     """
@@ -67,28 +74,35 @@ def init(
         "logging_level": logging.ERROR,
         "exp_manager": {"class": "Experiments", "module_path": "perps.setup", "kwargs": {"folder": str(folder)}},
     }
-    qlib.init(provider_uri=str(asked), kernels=kernels, **(settings | qlib_init))
-    _asked["path"] = asked
-    return _read_folder()
+    settings |= qlib_init
+    logging.getLogger("mlflow").setLevel(settings["logging_level"])
+    qlib.init(provider_uri=str(asked), kernels=kernels, **settings)
+    # Modules that were imported just now have set their own level.
+    get_module_logger.setLevel(settings["logging_level"])
+    _reading.clear()
+    _reading[asked] = _folder()
+    return _folder()
 
 
 def refresh() -> Path:
     """Make data visible that was written since `init`, without a new kernel; return the folder that is read now.
 
-    Qlib keeps calendars, instruments and values in memory, and resolves a symlink when it is initialised: a reader stays
-    on its version of the dataset until it asks for the current one, here. A running experiment goes on.
+    Qlib keeps calendars, instruments and values in memory, and resolves a symlink when it is initialised: a reader
+    stays on its version of the dataset until it asks for the current one, here. A running experiment goes on.
     After a plain `qlib.init`, which forgets the symlink, only the memory is cleared.
     """
-    if _asked:
-        check_dataset(_asked["path"])
-        C["provider_uri"] = str(_asked["path"])
+    asked, folder = next(iter(_reading.items()), (None, None))
+    if asked is not None and folder == _folder():
+        check_dataset(asked)
+        C["provider_uri"] = str(asked)
         C.resolve_path()
         register_all_wrappers(C)
+        _reading[asked] = _folder()
     H.clear()
-    return _read_folder()
+    return _folder()
 
 
-def _read_folder() -> Path:
+def _folder() -> Path:
     return Path(next(iter(C.provider_uri.values())))
 
 

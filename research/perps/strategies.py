@@ -172,4 +172,4 @@ class FundingCarry(LongShortTopK):
         if self.per_hour:
             expected /= frame["interval"].fillna(_USUAL_INTERVAL)
         tradable = frame["close"].notna() & (frame["where"] > 0 if self.where else True)
-        return expected.where(tradable).unstack(level="instrument")
+        return expected.where(tradable).unstack(level="instrument")  # noqa: PD010 - index to columns, nothing to pivot
