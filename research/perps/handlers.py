@@ -1,0 +1,135 @@
+"""FundingAlpha158: what a model sees. Qlib's Alpha158, and what only a perpetual has: funding.
+
+Alpha158 looks back over 5 to 60 bars. Funding has a pace of its own, so its windows are days, whatever the frequency:
+`FPAID7D` is the funding of the last seven days at `day`, `60min` and `1min` alike. A value that nobody recorded (no
+prediction in fetched history, no ranking yet) is NaN and stays NaN, which LightGBM takes as it is.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qlib.contrib.data.handler import Alpha158
+from qlib.utils.time import Freq
+
+FUNDING_DAYS = (1, 3, 7, 14, 30)
+"""Days that the funding features look back on."""
+
+MINUTES_PER_DAY = 1440
+_HOURS_PER_DAY = 24
+_BENCH_HOURS = 8
+"""Rates are compared per eight hours, the interval that most instruments have."""
+
+Config = tuple[list[str], list[str]]
+"""Expressions, and the names of the columns."""
+
+PRICE_RETURN: Config = (["Ref($open, -2)/Ref($open, -1)-1"], ["PRICE_RETURN"])
+"""Label: what prices earn a long position that is opened at the next open and closed one bar later.
+
+A signal of bar t is known at its close, and `PerpExchange` trades it an instant later, at the open of bar t+1. (Qlib's
+Alpha158 waits for the close of bar t+1, which in a market without nights is a bar lost.)
+"""
+
+LEARN_PROCESSORS: tuple[Mapping[str, Any], ...] = (
+    {"class": "DropnaLabel"},
+    {"class": "CSZScore", "module_path": "perps.processors", "kwargs": {"fields_group": "label"}},
+)
+"""Learn who does better than the others at that time. Qlib's CSZScoreNorm would be a loop over all bars."""
+
+
+def bars_per_day(freq: str) -> int:
+    """Return how many bars a UTC day has. Raises `ValueError` where `freq` does not divide a day."""
+    count, unit = Freq.parse(freq)
+    if unit == Freq.NORM_FREQ_DAY and count == 1:
+        return 1
+    if unit != Freq.NORM_FREQ_MINUTE or MINUTES_PER_DAY % count:
+        raise ValueError(f"{freq}: neither a day nor minutes that divide one, such as 60min or 1min")
+    bars: int = MINUTES_PER_DAY // count
+    return bars
+
+
+def funding_features(freq: str) -> Config:
+    """Return the features that Alpha158 does not have, as Qlib's expressions and their names."""
+    per_day = bars_per_day(freq)
+    features = {
+        # What was paid last, what will be paid next, and both per eight hours.
+        "FRATE": "$funding_rate",
+        "FRATE8H": f"$funding_rate*{_BENCH_HOURS}/$funding_interval",
+        "FNEXT": "$funding_predicted",
+        "FNEXT8H": f"$funding_predicted*{_BENCH_HOURS}/$funding_interval",
+        "FTURN": "$funding_predicted-$funding_rate",
+        # When: the share of the interval that is still to go.
+        "FHOURS": "$funding_interval",
+        "FWAIT": "$minutes_to_funding/($funding_interval*60)",
+        # Who: the place among all instruments, and how it moved within a day.
+        "FRANK": "$funding_rank",
+        "FCLIMB": f"Ref($funding_rank, {per_day})-$funding_rank",
+        "COVER": "$coverage",
+    }
+    for days in FUNDING_DAYS:
+        bars = days * per_day
+        features |= {
+            f"FPAID{days}D": f"Sum($funding_paid, {bars})",
+            # What a short position has earned: the funding that longs paid, less what the price has risen.
+            f"FSHORT{days}D": f"Sum($funding_paid, {bars})-($close/Ref($close, {bars})-1)",
+        }
+        if bars > 1:
+            features |= {
+                f"FDEV{days}D": f"$funding_rate-Mean($funding_rate, {bars})",
+                f"FSTD{days}D": f"Std($funding_rate, {bars})",
+                f"FCORR{days}D": f"Corr($close/Ref($close, 1), $funding_rate, {bars})",
+                f"COVER{days}D": f"Mean($coverage, {bars})",
+            }
+    return list(features.values()), list(features)
+
+
+def total_return(freq: str) -> Config:
+    """Return the label that is `PRICE_RETURN` less the funding that the position pays.
+
+    What settles at the instant of an open is paid by whoever held before. Up to 60min everything settles at such an
+    instant, so a position held over bar t+1 pays what settles at the open of t+2: exact. Longer bars hold several
+    settlements; those inside of bar t+1 stand for the position's, which are these less the first, plus the next one.
+    """
+    paid = -2 if bars_per_day(freq) >= _HOURS_PER_DAY else -1
+    return [f"{PRICE_RETURN[0][0]}-Ref($funding_paid, {paid})"], ["TOTAL_RETURN"]
+
+
+class FundingAlpha158(Alpha158):
+    """Alpha158 plus `funding_features`, with a label and processors for a market that never closes.
+
+    freq: `day`, `60min`, `1min` or any other that the data has. label: expressions and names, as Alpha158 takes them;
+    `total_return(freq)` unless given. All other arguments are Alpha158's. instruments: `top50` has only bars of
+    members, with windows that look back on what was before they became members; `all` has every bar.
+    """
+
+    def __init__(
+        self,
+        instruments: str | Sequence[str] | Mapping[str, Any] = "all",
+        *,
+        start_time: Any = None,
+        end_time: Any = None,
+        freq: str = "day",
+        infer_processors: Sequence[Any] = (),
+        learn_processors: Sequence[Any] = LEARN_PROCESSORS,
+        **kwargs: Any,
+    ) -> None:
+        self._freq = freq  # `get_feature_config` is called by Alpha158's constructor and gets no arguments
+        super().__init__(
+            instruments=instruments,
+            start_time=start_time,
+            end_time=end_time,
+            freq=freq,
+            infer_processors=copy.deepcopy(list(infer_processors)),
+            learn_processors=copy.deepcopy(list(learn_processors)),
+            **kwargs,
+        )
+
+    def get_feature_config(self) -> Config:
+        """Return Alpha158's features, then the funding features."""
+        expressions, names = super().get_feature_config()
+        more_expressions, more_names = funding_features(self._freq)
+        return [*expressions, *more_expressions], [*names, *more_names]
+
+    def get_label_config(self) -> Config:
+        """Return the label where none is given."""
+        return total_return(self._freq)
