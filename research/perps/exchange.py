@@ -13,6 +13,7 @@ from qlib.backtest.decision import Order
 from qlib.backtest.exchange import Exchange
 from qlib.data import D
 from qlib.data.storage.file_storage import FileCalendarStorage
+from qlib.utils.time import Freq
 
 from perps.margin import Ask, opening_share
 from perps.panel import Floats, PanelQuote
@@ -20,6 +21,8 @@ from perps.position import PerpPosition
 
 FUNDING = "$funding_paid"
 _HOUR = "60min"
+#: Qlib does not book a trade of this value or less (quote currency).
+_LEAST_VALUE = 1e-5
 _MARKET = ("$open", "$high", "$low", "$close", "$volume")
 
 
@@ -70,7 +73,8 @@ class PerpExchange(Exchange):
     notional on the way from the open to the worst of the bar: its low for longs, its high for shorts, all in step. That
     is the cautious end: highs and lows of different symbols rarely coincide, but a backtest that judges by closes
     survives drawdowns that no exchange would have let it survive. All positions are closed at the point where
-    the margin is breached, with `liquidation_fee` and slippage; where the open is beyond it already, at the open. So an
+    the margin is breached, with `liquidation_fee` and slippage; where the open is beyond it already, at the open (what
+    has no price in the bar, at its last one). So an
     account ends below zero only by what a gap between two bars takes (and the fee), never by what happens within one.
     `liquidation_at="close"` checks the way from open to close instead.
 
@@ -92,6 +96,12 @@ class PerpExchange(Exchange):
 
     No lots, no price limits and no minimal cost, whatever Qlib's configuration says.
     """
+
+    freq: str
+    start_time: Any
+    end_time: Any
+    codes: Any
+    quote: PanelQuote
 
     def __init__(  # noqa: PLR0917 - in the order of Qlib's Exchange
         self,
@@ -178,7 +188,7 @@ class PerpExchange(Exchange):
         Raises ValueError where the exchange has other bars than the backtest goes through: Qlib would take every symbol
         for suspended, or trade at the prices of another frequency, and say nothing.
         """
-        if freq != self.freq:
+        if Freq(freq) != Freq(self.freq):
             raise ValueError(f"the executor goes through {freq} bars, the exchange has {self.freq}: give both the same")
         if self.start_time is None or self.end_time is None:
             self.start_time, self.end_time = first, last
@@ -194,7 +204,7 @@ class PerpExchange(Exchange):
             )
 
     def _prepare(self) -> None:
-        quote: PanelQuote = self.quote
+        quote = self.quote
         close = quote.fields["$close"]
         known = pd.DataFrame(close).ffill().to_numpy()
         self._known_before = np.vstack([np.full((1, close.shape[1]), np.nan), known[:-1]])
@@ -204,7 +214,7 @@ class PerpExchange(Exchange):
 
     def _last_rows(self, close: Floats) -> dict[str, int]:
         """Return the row of the last bar of each symbol that has none afterwards, not even beyond the backtest."""
-        quote: PanelQuote = self.quote
+        quote = self.quote
         size = len(quote.times)
         seen = ~np.isnan(close)
         last = np.where(seen.any(axis=0), size - 1 - np.argmax(seen[::-1], axis=0), -1)
@@ -219,7 +229,7 @@ class PerpExchange(Exchange):
     # --- funding
 
     def _load_settlements(self) -> dict[int, list[Settlement]]:
-        quote: PanelQuote = self.quote
+        quote = self.quote
         if np.isnan(quote.fields[FUNDING]).all():
             raise ValueError(
                 f"the dataset has no {FUNDING} at {self.freq}: convert it anew, or leave funding out with funding=False"
@@ -238,13 +248,13 @@ class PerpExchange(Exchange):
         freq = self.funding_freq or (_HOUR if _longer_than_an_hour(self.freq) and _has(_HOUR) else self.freq)
         if freq == self.freq:
             return None
-        quote: PanelQuote = self.quote
+        quote = self.quote
         end = quote.times[-1] + _length(self.freq) - pd.Timedelta(seconds=1)
         frame = D.features(self.codes, [FUNDING, "$close"], quote.times[0], end, freq=freq)
         return PanelQuote(frame, freq, D.calendar(quote.times[0], end, freq=freq))
 
     def _settlements_of(self, fine: PanelQuote) -> dict[int, list[Settlement]]:
-        quote: PanelQuote = self.quote
+        quote = self.quote
         bar_of = np.searchsorted(quote.times.asi8, fine.times.asi8, side="right") - 1
         closes = pd.DataFrame(fine.fields["$close"])
         before = closes.groupby(bar_of).ffill().groupby(bar_of).shift(1).to_numpy()
@@ -276,7 +286,7 @@ class PerpExchange(Exchange):
 
     def row(self, bar: pd.Timestamp) -> int:
         """Return the place of a bar in the arrays."""
-        return self.quote.span(bar, bar).start
+        return int(self.quote.span(bar, bar).start)
 
     def settlements(self, row: int) -> list[Settlement]:
         """Return the settlements of a bar, in order."""
@@ -343,6 +353,8 @@ class PerpExchange(Exchange):
         if position is not None:
             self._clip_by_margin(order, position)
             position.note_trade(order.stock_id, price)
+        if order.deal_amount * price <= _LEAST_VALUE:
+            order.deal_amount = 0.0
         value = order.deal_amount * price
         return price, value, value * self.fee_rate
 
@@ -396,7 +408,7 @@ class PerpExchange(Exchange):
 
 def _reducing(order: Order, amount: float, held: float) -> float:
     """Return how much of an order's amount reduces what is held; the rest opens."""
-    return min(amount, max(-order.sign * held, 0.0))
+    return float(min(amount, max(-order.sign * held, 0.0)))
 
 
 def _length(freq: str) -> pd.Timedelta:
@@ -404,7 +416,7 @@ def _length(freq: str) -> pd.Timedelta:
 
 
 def _longer_than_an_hour(freq: str) -> bool:
-    return _length(freq) > pd.Timedelta(hours=1)
+    return bool(_length(freq) > pd.Timedelta(hours=1))
 
 
 def _has(freq: str) -> bool:

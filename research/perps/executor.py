@@ -19,7 +19,8 @@ class PerpExecutor(SimulatorExecutor):
     """Does what happens to perpetuals within a bar, in the order that `PerpExchange` describes.
 
     Plug it in with `executor: {class: PerpExecutor, module_path: perps.executor, kwargs: {time_per_step: 60min}}`.
-    An instance may be given to `qlib.backtest.backtest` as well, and asked for its `ledger` afterwards.
+    An instance may be given to `qlib.backtest.backtest` as well, and asked for its `ledger` afterwards. Inside a
+    NestedExecutor the exchange needs its `start_time` and `end_time`, and only this level's positions carry flows.
     """
 
     def __init__(self, time_per_step: str = "day", *, generate_portfolio_metrics: bool = True, **kwargs: Any) -> None:
@@ -77,6 +78,8 @@ class PerpExecutor(SimulatorExecutor):
         The first return is then relative to the value of the account, not to its cash as Qlib has it.
         """
         for symbol in self.position.held():
+            if symbol not in self.exchange.quote.columns:
+                raise ValueError(f"the account begins with {symbol}, which the exchange does not have")
             held = self.position.position[symbol]
             if held.get("price") is None:
                 held["price"] = self.exchange.last_close(bar, symbol)
@@ -119,7 +122,7 @@ class PerpExecutor(SimulatorExecutor):
 
         def growth(order: Order) -> float:
             before = held.get(order.stock_id, 0.0)
-            return abs(before + order.amount_delta) - abs(before)
+            return float(abs(before + order.amount_delta) - abs(before))
 
         return sorted(super()._get_order_iterator(trade_decision), key=lambda order: growth(order) > 0)
 

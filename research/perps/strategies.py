@@ -104,7 +104,7 @@ class LongShortTopK(BaseSignalStrategy):
             return 0.0
         if amount * target > 0 and abs(amount * price - target) <= self.tolerance * abs(target):
             return 0.0
-        return target / price - amount
+        return float(target / price - amount)
 
 
 def _replace(kept: list[str], free: list[str], size: int, n_drop: int, ranked: list[str]) -> list[str]:

@@ -482,3 +482,38 @@ def test_the_account_changes_by_what_the_ledger_says_also_in_accounts_that_are_l
         assert ledger["equity"].tolist() == pytest.approx((1000 + flows.cumsum()).tolist(), rel=1e-9, abs=1e-9)
         by_symbol = result.by_symbol.groupby(level="datetime")[["price", "funding", "fee", "turnover"]].sum()
         pd.testing.assert_frame_equal(by_symbol, ledger.loc[by_symbol.index, by_symbol.columns])
+
+
+def test_a_benchmark_may_be_a_symbol_a_list_of_them_returns_or_nothing(dataset):
+    dataset(A=Symbol([100, 110, 99]), B=Symbol([10, 10, 12]))
+    index = pd.DatetimeIndex([bar(1), bar(2)], name="datetime")
+    expected = {
+        "A": [0.1, -0.1],
+        ("A", "B"): [0.05, 0.05],
+        None: [0.0, 0.0],
+    }
+    for benchmark, returns in expected.items():
+        given = list(benchmark) if isinstance(benchmark, tuple) else benchmark
+        result = perps.backtest(Scripted({}), bar(1), bar(2), freq="60min", benchmark=given)
+        assert result.report["bench"].tolist() == pytest.approx(returns, abs=1e-6)
+    own = pd.Series([0.3, 0.4], index=index)
+    assert perps.backtest(Scripted({}), bar(1), freq="60min", benchmark=own).report["bench"].tolist() == exactly(
+        [0.3, 0.4]
+    )
+    with pytest.raises(ValueError, match="benchmark X: no bars"):
+        perps.backtest(Scripted({}), bar(1), bar(2), freq="60min", benchmark="X")
+
+
+def test_a_range_without_bars_and_an_unknown_position_are_refused(dataset):
+    dataset(A=Symbol([100, 110, 99]))
+    with pytest.raises(ValueError, match="the last 60min bar of the dataset is 2026-01-01 02:00:00"):
+        run({}, (3, 5))
+    with pytest.raises(ValueError, match="begins with X, which the exchange does not have"):
+        run({}, (1, 2), account={"cash": 1.0, "X": {"amount": 1.0, "price": 1.0}})
+
+
+def test_a_trade_too_small_to_be_booked_is_none(dataset):
+    dataset(A=Symbol([100, 100]))
+    result = run({0: [("A", 1e-8)]}, (0, 1), slippage=0.1)
+    assert result.positions[pd.Timestamp(bar(0))].held() == []
+    assert result.ledger[["slippage", "fee", "turnover", "price"]].abs().sum().sum() == 0

@@ -10,6 +10,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import perps
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.research.provider import Symbol, bar, f32, write_provider
 
@@ -56,6 +58,28 @@ def test_settings_that_mean_nothing_are_refused():
         perps.LongShortTopK(topk=0)
     with pytest.raises(ValueError, match="n_drop 0"):
         perps.LongShortTopK(topk=1, n_drop=0)
+
+
+SCORES = st.dictionaries(st.sampled_from("ABCDEFGHIJ"), st.floats(-1, 1) | st.just(float("nan")), max_size=10)
+HELD = st.dictionaries(st.sampled_from("ABCDEFGHIJ"), st.sampled_from([-1.0, 1.0]), max_size=8)
+
+
+@given(scores=SCORES, held=HELD, topk=st.integers(1, 4), n_drop=st.none() | st.integers(1, 3))
+def test_sides_share_no_symbol_have_signals_and_drop_only_the_worst(scores, held, topk, n_drop):
+    known = {symbol for symbol, score in scores.items() if not np.isnan(score)}
+    longs, shorts = perps.LongShortTopK(topk=topk, n_drop=n_drop).choose(pd.Series(scores, dtype="float64"), held)
+    assert len({*longs, *shorts}) == len(longs) + len(shorts)
+    assert {*longs, *shorts} <= known
+    assert max(len(longs), len(shorts)) <= min(topk, len(known) // 2)
+    if n_drop is None:
+        assert len(longs) == len(shorts) == min(topk, len(known) // 2)
+        return
+    for side, sign in ((longs, 1), (shorts, -1)):
+        kept = {symbol for symbol in known if held.get(symbol) == sign}
+        dropped = kept - set(side)
+        assert len(dropped) <= max(n_drop, len(kept) - min(topk, len(known) // 2))
+        worst_kept = min((sign * scores[s] for s in side if s in kept), default=np.inf)
+        assert all(sign * scores[s] <= worst_kept for s in dropped)
 
 
 # --- a synthetic market of 20 symbols and 60 days
