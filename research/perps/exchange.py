@@ -1,7 +1,7 @@
 """An exchange of linear perpetual futures for Qlib's backtest."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -51,7 +51,8 @@ class PerpExchange(Exchange):
 
     Within a bar, in this order:
 
-    1. positions in symbols that have no more bars are closed at their last price, with the taker fee (delisting);
+    1. positions in symbols that have no more bars, to the end of the dataset, are closed at their last price, with the
+       taker fee (delisting);
     2. funding settled at the bar's open instant is paid by what was held before, as the trades below come after it;
     3. the margin is checked; a liquidated account has its orders of the bar cancelled;
     4. orders are done at `deal_price` with slippage;
@@ -122,7 +123,7 @@ class PerpExchange(Exchange):
         liquidation_at: Literal["range", "close"] = "range",
         funding: bool = True,
         funding_freq: str | None = None,
-        volume_threshold: tuple[str, str] | dict[str, tuple[str, str]] | None = None,
+        volume_threshold: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.fee_rate = {"taker": taker_fee, "maker": maker_fee}[fee]
         self.taker_fee = taker_fee
@@ -143,7 +144,7 @@ class PerpExchange(Exchange):
             deal_price=deal_price,
             subscribe_fields=list(subscribe_fields),
             limit_threshold=0.1,  # None means Qlib's configuration; there is no limit, see check_stock_limit
-            volume_threshold=volume_threshold,
+            volume_threshold=_tuples(volume_threshold),
             open_cost=self.fee_rate,
             close_cost=self.fee_rate,
             min_cost=0.0,
@@ -250,7 +251,7 @@ class PerpExchange(Exchange):
             return None
         quote = self.quote
         end = quote.times[-1] + _length(self.freq) - pd.Timedelta(seconds=1)
-        frame = D.features(self.codes, [FUNDING, "$close"], quote.times[0], end, freq=freq)
+        frame = D.features(list(quote.columns), [FUNDING, "$close"], quote.times[0], end, freq=freq)
         return PanelQuote(frame, freq, D.calendar(quote.times[0], end, freq=freq))
 
     def _settlements_of(self, fine: PanelQuote) -> dict[int, list[Settlement]]:
@@ -259,6 +260,8 @@ class PerpExchange(Exchange):
         closes = pd.DataFrame(fine.fields["$close"])
         before = closes.groupby(bar_of).ffill().groupby(bar_of).shift(1).to_numpy()
         here = [quote.columns[symbol] for symbol in fine.columns]
+        self._unknown_funding[:] = True
+        self._unknown_funding[:, here] = False
         settlements: defaultdict[int, list[Settlement]] = defaultdict(list)
         for row, rates in enumerate(fine.fields[FUNDING]):
             bar = int(bar_of[row])
@@ -404,6 +407,13 @@ class PerpExchange(Exchange):
         """Return the price of a symbol when orders are done: the bar's, or the last known one."""
         price = self.price(self.buy_price, row, symbol)
         return position.get_stock_price(symbol) if price is None else price
+
+
+def _tuples(threshold: Sequence[str] | Mapping[str, Sequence[str]] | None) -> Any:
+    """Return a threshold as Qlib wants it: YAML knows no tuples."""
+    if isinstance(threshold, Mapping):
+        return {side: tuple(limit) for side, limit in threshold.items()}
+    return threshold if threshold is None else tuple(threshold)
 
 
 def _reducing(order: Order, amount: float, held: float) -> float:

@@ -309,6 +309,19 @@ def test_a_day_pays_its_settlements_at_their_instants_by_who_holds_then(days):
     assert at_close["funding"].tolist() == exactly([0, -123 * rate[3] - 131 * rate[4] - 139 * rate[5]])
 
 
+def test_symbols_may_have_bars_at_one_frequency_only(dataset):
+    """One without hours has no settlements that anybody knows; one without days takes no part."""
+    day, hours = {"funding_paid": [0.001, 0.001]}, {"funding_paid": np.where(np.arange(48) % 8 == 0, 0.001, 0)}
+    dataset("60min", A=Symbol([100] * 48, 0, hours), HOURS=Symbol([100] * 48, 0, hours))
+    folder = dataset("day", A=Symbol([100, 100], 0, day), DAYS=Symbol([100, 100], 0, day))
+    names = ("A", "DAYS", "HOURS")
+    (folder / "instruments" / "all.txt").write_text("".join(f"{name}\t2026-01-01\t2026-01-02\n" for name in names))
+    ledger = run({0: [("A", 1.0), ("DAYS", 1.0), ("HOURS", 1.0)]}, (0, 1), freq="day").ledger
+    assert ledger["turnover"].tolist() == exactly([200, 0])
+    assert ledger["funding"].tolist() == exactly([-200 * f32(0.001), -300 * f32(0.001)])
+    assert ledger["funding_unknown"].tolist() == [0, 1]
+
+
 def test_without_finer_bars_a_day_pays_the_sum_of_its_rates_on_what_was_held_at_its_open(days):
     sums = f32([0.001 + 0.002 + 0.003, 0.004 + 0.005 + 0.006])
     ledger = run({0: [("A", 1.0)]}, (0, 1), freq="day", funding_freq="day").ledger
@@ -453,9 +466,12 @@ def test_what_has_left_a_universe_still_has_a_price(dataset):
     assert result.ledger["equity"].iloc[-1] == exactly(1000 + 139 - 100)  # opens of bars 0 and 40
 
 
-def test_volume_limits_of_qlib_hold(dataset):
+@pytest.mark.parametrize(
+    "limit", [("current", "0.001 * $volume"), {"buy": ["current", "0.001 * $volume"]}], ids=["both sides", "one side"]
+)
+def test_volume_limits_of_qlib_hold(dataset, limit):
     dataset(A=Symbol([100, 100], 0, {"volume": [1000, 1000]}))
-    result = run({0: [("A", 5.0)]}, (0, 1), volume_threshold=("current", "0.001 * $volume"))
+    result = run({0: [("A", 5.0)]}, (0, 1), volume_threshold=limit)
     assert result.positions[pd.Timestamp(bar(0))].get_stock_amount_dict() == {"A": exactly(1.0)}
 
 
