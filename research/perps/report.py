@@ -54,6 +54,9 @@ _HEIGHTS = {"tiles": 0.62, "equity": 2.5, "drawdown": 1.0, "pnl": 2.2, "turnover
 _LABEL_POINTS = 11
 """Distance of two labels at the ends of lines, in points: a little more than their height."""
 
+_SMALL = 0.01
+"""Shares below this one are written with one more digit."""
+
 _SMOOTH_DAYS = 20
 """Days over which the mean IC is drawn: about what a person can see as a trend."""
 
@@ -115,6 +118,7 @@ class Earned:
         begin = begin_of(ledger)
         before = ledger["equity"].shift(1, fill_value=begin)
         self.begin = begin
+        self.step = pd.Timedelta(self.freq if self.freq[0].isdigit() else f"1{self.freq}")
         self.returns = ledger["equity"] / before - 1
         self.equity = ledger["equity"] / begin - 1
         self.drawdown = ledger["equity"] / ledger["equity"].cummax().clip(lower=begin) - 1
@@ -181,7 +185,7 @@ def _draw(earned: Earned, title: str) -> Figure:
         axes.tick_params(labelbottom=row == len(panels))
     locator = mdates.AutoDateLocator(minticks=4, maxticks=9)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator, show_offset=False))
+    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     return figure
 
 
@@ -207,7 +211,7 @@ def _tiles(earned: Earned) -> list[tuple[str, str, str]]:
     measures = risk(earned.returns, earned.freq)["risk"]
     tiles = [
         ("total return", _percent(measures["total_return"]), INK),
-        ("volatility p.a.", _percent(measures["annualized_volatility"]), INK),
+        ("volatility p.a.", f"{measures['annualized_volatility']:.1%}", INK),
         ("Sharpe, 365 d", _number(measures["information_ratio"], 2), INK),
         ("max drawdown", _percent(measures["max_drawdown"]), FALL),
         ("from prices", _percent(earned.price.iloc[-1]), PRICE),
@@ -220,13 +224,19 @@ def _tiles(earned: Earned) -> list[tuple[str, str, str]]:
     return tiles
 
 
+def _line(series: pd.Series, earned: Earned) -> pd.Series:
+    """Return a series as it is drawn: what a bar has at its end stands there, after 0 at the beginning."""
+    first = pd.Series([0.0], index=series.index[:1])
+    return pd.concat([first, series.set_axis(series.index + earned.step)])
+
+
 def _equity(axes: Axes, earned: Earned) -> None:
     _heading(axes, "Equity", "net of all costs, against the start")
-    lines = [(earned.equity, "equity", INK)]
+    lines = [(_line(earned.equity, earned), "equity", INK)]
     if earned.benchmark is not None:
-        lines.append((earned.benchmark, "benchmark", BENCH))
-        axes.plot(earned.benchmark, color=BENCH, linewidth=1.2)
-    axes.plot(earned.equity, color=INK, linewidth=1.8)
+        lines.append((_line(earned.benchmark, earned), "benchmark", BENCH))
+    for (series, _, colour), width in zip(lines, (1.8, 1.2), strict=False):
+        axes.plot(series, color=colour, linewidth=width, zorder=2 + width)
     axes.axhline(0, color=MUTED, linewidth=0.8)
     _label_ends(axes, lines)
     _percent_axis(axes)
@@ -234,8 +244,9 @@ def _equity(axes: Axes, earned: Earned) -> None:
 
 def _drawdown(axes: Axes, earned: Earned) -> None:
     _heading(axes, "Drawdown", "below the highest equity so far")
-    axes.fill_between(earned.drawdown.index, earned.drawdown, 0, color=FALL, alpha=0.28, linewidth=0)
-    axes.plot(earned.drawdown, color=FALL, linewidth=0.9)
+    line = _line(earned.drawdown, earned)
+    axes.fill_between(line.index, line, 0, color=FALL, alpha=0.28, linewidth=0)
+    axes.plot(line, color=FALL, linewidth=0.9)
     axes.set_ylim(top=0)
     _percent_axis(axes, most=3)
 
@@ -246,7 +257,8 @@ def _pnl(axes: Axes, earned: Earned) -> None:
         "Where it came from",
         "sums, as a share of the start: prices, funding, costs; together they are the equity",
     )
-    lines = [(earned.price, "prices", PRICE), (earned.funding, "funding", FUNDING), (earned.costs, "costs", COSTS)]
+    parts = ((earned.price, "prices", PRICE), (earned.funding, "funding", FUNDING), (earned.costs, "costs", COSTS))
+    lines = [(_line(series, earned), name, colour) for series, name, colour in parts]
     for series, _, colour in lines:
         axes.plot(series, color=colour, linewidth=1.6)
         axes.fill_between(series.index, series, 0, color=colour, alpha=0.08, linewidth=0)
@@ -310,11 +322,12 @@ def _label_ends(axes: Axes, lines: Sequence[tuple[pd.Series, str, str]]) -> None
 
 def _percent_axis(axes: Axes, most: int = 5) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(most))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _minus(f"{value:.1%}".replace(".0%", "%"))))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _minus(f"{round(100 * value, 4):g}%")))
 
 
 def _percent(value: float) -> str:
-    return _minus(f"{value:+.1%}")
+    digits = 1 if abs(value) >= _SMALL else 2
+    return _minus(f"{round(100 * value, digits) + 0.0:+.{digits}f}%")  # + 0.0: nothing is not less than nothing
 
 
 def _number(value: float, digits: int) -> str:
