@@ -240,7 +240,7 @@ def settled_columns(market: Market, number: int, funding: Funding) -> dict[str, 
 def predicted_columns(market: Market, number: int, alive: Flags, funding: Funding) -> dict[str, Any]:
     """Return what was predicted of one symbol as columns: every 5 to 15 minutes, now and then nothing for hours. Pure.
 
-    Every fiftieth is for the settlement after the next; every tenth is known on a full minute, so that it meets the
+    Three in ten are for the settlement after the next; every tenth is known on a full minute, so that it meets the
     close of a bar exactly.
     """
     random, begin = market.random(7, number), market.at(_PREDICTED_FROM)
@@ -251,7 +251,7 @@ def predicted_columns(market: Market, number: int, alive: Flags, funding: Fundin
     known = known[alive[(known - market.begin) // MINUTE_MS]]
     for silence in random.integers(begin, end, random.poisson(market.days / 10)) if market.gaps else ():
         known = known[(known < silence) | (known > silence + int(random.integers(2, 20)) * HOUR_MS)]
-    ahead = np.where(random.random(len(known)) < 0.02, 1, 0)  # noqa: PLR2004
+    ahead = np.where(random.random(len(known)) < 0.3, 1, 0)  # noqa: PLR2004
     places = np.searchsorted(funding.times, known, side="right") + ahead
     known, places = known[places < len(funding.times)], places[places < len(funding.times)]
     unknown = random.random(len(known)) < 0.03  # noqa: PLR2004
