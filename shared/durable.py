@@ -14,11 +14,11 @@ class BusyError(Exception):
 def replace_file(path: Path, write: Callable[[Path], object], *, sync_folder: bool = True) -> None:
     """Replace a file so that a reader, or a crash at any instant, sees the old one or the new one, whole.
 
-    `write` fills the temporary file that it is given. The temporary name starts with a dot and ends in `.tmp`, so that
-    no reader takes it for data. With `sync_folder=False` the caller syncs the folder itself, once for many files.
+    `write` fills the temporary file that it is given. With `sync_folder=False` the caller syncs the folder itself, once
+    for many files.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     try:
         write(temporary)
         fsync_path(temporary)
@@ -28,6 +28,11 @@ def replace_file(path: Path, write: Callable[[Path], object], *, sync_folder: bo
         raise
     if sync_folder:
         fsync_path(path.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """Return the name of a file while it is written: with a dot and `.tmp`, so that no reader takes it for data."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.calendars import Frequency
-from services.converter.known import Floats, Ints, Known
+from services.converter.known import Floats, Ints, Known, Positions, predicted_at, ranked_at, settled_before
 from shared.coverage import runs
 from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 
@@ -113,12 +113,33 @@ class Bars:
         days = (self.candles > 0).reshape(-1, self.frequency.bars_per_day)
         return np.logical_or.accumulate(days, axis=1).reshape(-1)
 
+    @cached_property
+    def settled(self) -> Positions:
+        """Position of the last settlement before each close, see `settled_before`."""
+        return settled_before(self.close_ms, self.minutes.known.settlements)
+
+    @cached_property
+    def predicted(self) -> Positions:
+        """Position of the prediction in force at each close, see `predicted_at`."""
+        return predicted_at(self.close_ms, self.minutes.known.predictions)
+
+    @cached_property
+    def ranked(self) -> Positions:
+        """Position of the last ranking at or before each open, see `ranked_at`."""
+        return ranked_at(self.open_ms, self.minutes.known.rankings)
+
+    @cached_property
+    def _aggregated(self) -> dict[str, Floats]:
+        return {}
+
     def aggregate(self, column: str, how: Aggregation) -> Floats:
         """Return what the minutes of each bar make of a column, NaN where the bar is not whole."""
         if self.frequency.minutes == 1:
             return self.minutes.columns[column]
-        rows, present = self._rows(self.minutes.columns[column]), self._rows(self.minutes.present)
-        return np.where(self.whole, _aggregate(rows, present, how), np.nan)
+        if column not in self._aggregated:
+            rows, present = self._rows(self.minutes.columns[column]), self._rows(self.minutes.present)
+            self._aggregated[column] = np.where(self.whole, _aggregate(rows, present, how), np.nan)
+        return self._aggregated[column]
 
 
 def _aggregate(rows: Floats, present: Bools, how: Aggregation) -> Floats:

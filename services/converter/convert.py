@@ -318,6 +318,7 @@ def _convert_symbol(run: _Run, symbol: str, days: list[date]) -> int:
             for name, part in _slices(run, symbol, frequency, minutes, skipped).items():
                 slices[name].append(part)
         _write_fields(run.store, symbol, frequency, slices)
+    run.store.name_new()
     return sum(int(minutes.present[skipped:].sum()) for minutes, skipped in parts)
 
 

@@ -11,15 +11,7 @@ from numpy.typing import NDArray
 
 from services.converter.bars import Aggregation, Bars, PartialBars
 from services.converter.calendars import FREQUENCIES
-from services.converter.known import (
-    Floats,
-    minutes_to_funding,
-    paid_inside,
-    predicted_at,
-    ranked_at,
-    settled_before,
-    taken,
-)
+from services.converter.known import Floats, minutes_to_funding, paid_inside, taken
 
 CANDLES, RANKINGS = "candles", "rankings"
 SETTLED, PREDICTED = "settled funding rates", "predicted funding rates"
@@ -93,29 +85,25 @@ def _funding_paid(bars: Bars) -> Floats:
 
 def _funding_interval(bars: Bars) -> Floats:
     known = bars.minutes.known
-    told = taken(known.predictions.hours, predicted_at(bars.close_ms, known.predictions))
-    ended = taken(known.settlements.hours, settled_before(bars.close_ms, known.settlements))
+    told = taken(known.predictions.hours, bars.predicted)
+    ended = taken(known.settlements.hours, bars.settled)
     return np.where(np.isnan(told), ended, told)
 
 
 def _funding_rate(bars: Bars) -> Floats:
-    settlements = bars.minutes.known.settlements
-    return taken(settlements.rates, settled_before(bars.close_ms, settlements))
+    return taken(bars.minutes.known.settlements.rates, bars.settled)
 
 
 def _funding_predicted(bars: Bars) -> Floats:
-    predictions = bars.minutes.known.predictions
-    return taken(predictions.rates, predicted_at(bars.close_ms, predictions))
+    return taken(bars.minutes.known.predictions.rates, bars.predicted)
 
 
 def _funding_rank(bars: Bars) -> Floats:
-    rankings = bars.minutes.known.rankings
-    return taken(rankings.ranks, ranked_at(bars.open_ms, rankings))
+    return taken(bars.minutes.known.rankings.ranks, bars.ranked)
 
 
 def _in_universe(bars: Bars) -> Floats:
-    rankings = bars.minutes.known.rankings
-    return taken(rankings.members, ranked_at(bars.open_ms, rankings))
+    return taken(bars.minutes.known.rankings.members, bars.ranked)
 
 
 def _candle(name: str, meaning: str, unit: str, how: Aggregation) -> Field:
@@ -177,7 +165,7 @@ FIELDS = (
         "minutes",
         "from the close on, known before it",
         f"{PREDICTED}, {SETTLED}",
-        _where_traded(lambda bars: minutes_to_funding(bars.close_ms, bars.minutes.known)),
+        _where_traded(lambda bars: minutes_to_funding(bars.close_ms, bars.minutes.known, bars.settled, bars.predicted)),
     ),
     Field(
         "funding_rank",

@@ -122,13 +122,12 @@ def paid_inside(open_ms: Ints, close_ms: Ints, settlements: Settlements) -> tupl
     return paid, last > first
 
 
-def minutes_to_funding(close_ms: Ints, known: Known) -> Floats:
+def minutes_to_funding(close_ms: Ints, known: Known, settled: Positions, predicted: Positions) -> Floats:
     """Return how long after each close funding is settled next, as far as it was known then.
 
     As the prediction in force has it; without one, an interval after the last settlement, unless that is over.
+    settled, predicted: positions as `settled_before` and `predicted_at` return them.
     """
-    settled = settled_before(close_ms, known.settlements)
-    predicted = predicted_at(close_ms, known.predictions)
     expected = taken(known.settlements.times + _HOUR_MS * known.settlements.hours, settled)
     guessed = np.where(expected >= close_ms, (expected - close_ms) / _MINUTE_MS, np.nan)
     told = (taken(known.predictions.due.astype(np.float64), predicted) - close_ms) / _MINUTE_MS

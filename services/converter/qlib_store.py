@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines, future_bars
-from shared.durable import fsync_path, replace_file
+from shared.durable import fsync_path, replace_file, temporary_of
 
 _WIDTH = 4
+_AT_ONCE = 8
+"""Files that are made durable at a time."""
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
 
 Values = NDArray[np.float32]
@@ -47,6 +49,11 @@ class QlibStore:
 
     root: Path
     _touched: set[Path] = field(default_factory=set)
+    """Bins that were written in place, and are not durable yet."""
+    _unnamed: dict[Path, Path] = field(default_factory=dict)
+    """Bins that were written anew, under names that nobody reads: temporary → its name."""
+    _folders: set[Path] = field(default_factory=set)
+    """Folders whose names are not durable yet."""
     _distrusts: bool = False
     """Whether the last run died before its commit: then what is equal on disk may not be durable yet."""
 
@@ -135,12 +142,11 @@ class QlibStore:
         extent = self.extent(symbol, name, frequency)
         if extent is None or span[0] < extent[0]:
             self._rewrite(path, extent, slices, span)
-            self._touched.add(path)
         elif self._patch(path, extent, slices, span) or self._distrusts:
             self._touched.add(path)
 
     def _rewrite(self, path: Path, extent: tuple[int, int] | None, slices: list[Slice], span: tuple[int, int]) -> None:
-        """Write a bin anew, with a new first position. A new file comes by rename, so that no reader sees half."""
+        """Write a bin anew, with a new first position. It gets its name by `name_new`, so that no reader sees half."""
         parts = slices
         if extent is not None:
             old = np.fromfile(path, "<f4", offset=_WIDTH, count=extent[1] - extent[0])
@@ -149,8 +155,22 @@ class QlibStore:
         values = np.full(end - first, np.nan, "<f4")
         for part in parts:
             values[part.position - first : part.end - first] = part.values
-        content = np.concatenate([np.array([first], "<f4"), values]).tobytes()
-        replace_file(path, lambda temporary: temporary.write_bytes(content), sync_folder=False)
+        temporary = temporary_of(path)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(np.concatenate([np.array([first], "<f4"), values]).tobytes())
+        self._unnamed[temporary] = path
+
+    def name_new(self) -> None:
+        """Give the bins that were written anew their names, once they are durable.
+
+        All at once: a disk that is asked for many files at a time takes little longer than for one.
+        """
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+            list(pool.map(fsync_path, self._unnamed))
+        for temporary, path in self._unnamed.items():
+            temporary.replace(path)
+            self._folders.add(path.parent)
+        self._unnamed.clear()
 
     def _patch(self, path: Path, extent: tuple[int, int], slices: list[Slice], span: tuple[int, int]) -> bool:
         """Write what is not there yet; return whether that was anything."""
@@ -175,6 +195,7 @@ class QlibStore:
 
         until: the instant up to which minutes are there; calendars never get shorter.
         """
+        self.name_new()
         self._sync_bins()
         for frequency in FREQUENCIES:
             self._write_calendar(frequency, origin, frequency.bars_until(origin, until))
@@ -184,12 +205,13 @@ class QlibStore:
         self._marker.unlink(missing_ok=True)
 
     def _sync_bins(self) -> None:
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
             list(pool.map(fsync_path, self._touched))
-            list(pool.map(fsync_path, {path.parent for path in self._touched}))
-        if self._touched:
+            list(pool.map(fsync_path, self._folders))
+        if self._folders:
             fsync_path(self.root / "features")
         self._touched.clear()
+        self._folders.clear()
 
     def _write_calendar(self, frequency: Frequency, origin: datetime, bars: int) -> None:
         existing = self.calendar(frequency)

@@ -21,6 +21,7 @@ def part(position, *values):
 def write(store, *parts, name="close"):
     """Write values; the symbol's bars are theirs."""
     store.write("BTC_USDT", name, DAILY, list(parts), (parts[0].position, parts[-1].end))
+    store.name_new()
 
 
 def read(store, symbol="BTC_USDT", name="close", frequency=DAILY):
@@ -147,6 +148,7 @@ def test_a_calendar_of_somebody_else_is_refused_by_name(store):
 
 def test_a_bin_holds_all_of_the_symbols_bars_nan_where_nothing_was_given(store):
     store.write("BTC_USDT", "close", DAILY, [part(3, 1, 2)], (1, 7))
+    store.name_new()
 
     assert read(store) == {3: 1, 4: 2}
     assert store.extent("BTC_USDT", "close", DAILY) == (1, 7)
@@ -178,3 +180,12 @@ def test_what_a_run_that_died_has_written_is_synced_before_it_is_shown(store, di
 
     shown = disk.named(store.root / "calendars" / "day.txt")
     assert disk.synced(store.bin_path("BTC_USDT", "close", DAILY)) < shown
+
+
+@pytest.mark.invariant(3)
+def test_a_new_bin_is_durable_before_it_has_its_name(store, disk):
+    """Invariant 3: also where many are made durable at a time."""
+    write(store, part(0, 1))
+
+    path = store.bin_path("BTC_USDT", "close", DAILY)
+    assert disk.synced(path) < disk.named(path)
