@@ -11,7 +11,10 @@ from qlib.data import D
 from qlib.data.dataset import DatasetH
 
 LABEL_BARS = 2
-"""Bars that the labels of `perps.handlers` look ahead: without a gap, one segment would learn another's prices."""
+"""Bars that the label of `perps.handlers` looks ahead at a horizon of 1, one more than the horizon.
+
+Without a gap as long as that, one segment would learn another's prices.
+"""
 
 MINIMUM_BARS = 10
 """Fewer bars than these cannot be divided into three parts that mean anything."""

@@ -23,13 +23,6 @@ _BENCH_HOURS = 8
 Config = tuple[list[str], list[str]]
 """Expressions, and the names of the columns."""
 
-PRICE_RETURN: Config = (["Ref($open, -2)/Ref($open, -1)-1"], ["PRICE_RETURN"])
-"""Label: what prices earn a long position that is opened at the next open and closed one bar later.
-
-A signal of bar t is known at its close, and `PerpExchange` trades it an instant later, at the open of bar t+1. (Qlib's
-Alpha158 waits for the close of bar t+1, which in a market without nights is a bar lost.)
-"""
-
 LEARN_PROCESSORS: tuple[Mapping[str, Any], ...] = (
     {"class": "DropnaLabel"},
     {"class": "CSZScore", "module_path": "perps.processors", "kwargs": {"fields_group": "label"}},
@@ -83,23 +76,35 @@ def funding_features(freq: str) -> Config:
     return list(features.values()), list(features)
 
 
-def total_return(freq: str) -> Config:
-    """Return the label that is `PRICE_RETURN` less the funding that the position pays.
+def price_return(horizon: int = 1) -> Config:
+    """Return the label: what prices earn a long position that is opened at the next open and held for some bars.
+
+    A signal of bar t is known at its close, and `PerpExchange` trades it an instant later, at the open of bar t+1.
+    (Qlib's Alpha158 waits for the close of bar t+1, which in a market without nights is a bar lost.)
+    """
+    return [f"Ref($open, -{1 + horizon})/Ref($open, -1)-1"], ["PRICE_RETURN"]
+
+
+def total_return(freq: str, horizon: int = 1) -> Config:
+    """Return the label that is `price_return` less the funding that the position pays.
 
     What settles at the instant of an open is paid by whoever held before. Up to 60min everything settles at such an
-    instant, so a position held over bar t+1 pays what settles at the open of t+2: exact. Longer bars hold several
-    settlements; those inside of bar t+1 stand for the position's, which are these less the first, plus the next one.
+    instant, so a position pays from the open of bar t+2 on, up to and including that at which it ends: exact. Longer
+    bars hold several settlements; those of the bars in which it is held stand for the position's, which are these less
+    the first one, plus the one at its end.
     """
-    paid = -2 if bars_per_day(freq) >= _HOURS_PER_DAY else -1
-    return [f"{PRICE_RETURN[0][0]}-Ref($funding_paid, {paid})"], ["TOTAL_RETURN"]
+    (price,), _ = price_return(horizon)
+    end = 1 + horizon if bars_per_day(freq) >= _HOURS_PER_DAY else horizon
+    return [f"{price}-Ref(Sum($funding_paid, {horizon}), -{end})"], ["TOTAL_RETURN"]
 
 
 class FundingAlpha158(Alpha158):
     """Alpha158 plus `funding_features`, with a label and processors for a market that never closes.
 
-    freq: `day`, `60min`, `1min` or any other that the data has. label: expressions and names, as Alpha158 takes them;
-    `total_return(freq)` unless given. All other arguments are Alpha158's. instruments: `top50` has only bars of
-    members, with windows that look back on what was before they became members; `all` has every bar.
+    freq: `day`, `60min`, `1min` or any other that the data has. horizon: bars that the label looks ahead: a longer one
+    makes predictions that last, which costs less to trade. label: expressions and names, as Alpha158 takes them;
+    `total_return(freq, horizon)` unless given. All other arguments are Alpha158's. instruments: `top50` has only
+    bars of members, with windows that look back on what was before they became members; `all` has every bar.
     """
 
     def __init__(
@@ -109,11 +114,13 @@ class FundingAlpha158(Alpha158):
         start_time: Any = None,
         end_time: Any = None,
         freq: str = "day",
+        horizon: int = 1,
         infer_processors: Sequence[Any] = (),
         learn_processors: Sequence[Any] = LEARN_PROCESSORS,
         **kwargs: Any,
     ) -> None:
-        self._freq = freq  # `get_feature_config` is called by Alpha158's constructor and gets no arguments
+        # Alpha158's constructor asks for features and label, without arguments.
+        self._freq, self._horizon = freq, horizon
         super().__init__(
             instruments=instruments,
             start_time=start_time,
@@ -132,4 +139,4 @@ class FundingAlpha158(Alpha158):
 
     def get_label_config(self) -> Config:
         """Return the label where none is given."""
-        return total_return(self._freq)
+        return total_return(self._freq, self._horizon)

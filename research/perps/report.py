@@ -316,6 +316,7 @@ def _label_ends(axes: Axes, lines: Sequence[tuple[pd.Series, str, str]]) -> None
             color=colour,
             fontsize=8.5,
             va="center",
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
             annotation_clip=False,
         )
 

@@ -12,7 +12,7 @@ from tests.research.market_folder import HOURS_PER_DAY, ORIGIN, Market, write_fo
 qlib = pytest.importorskip("qlib", reason="pyqlib lives in the research environment: make test-research")
 
 from perps.dataset import CalendarDataset, divide  # noqa: E402
-from perps.handlers import LEARN_PROCESSORS, PRICE_RETURN, FundingAlpha158, bars_per_day, funding_features  # noqa: E402
+from perps.handlers import LEARN_PROCESSORS, FundingAlpha158, bars_per_day, funding_features, price_return, total_return  # noqa: E402
 from qlib.data import D  # noqa: E402
 
 MARKET = Market(symbols=8, days=60)
@@ -118,6 +118,18 @@ def test_the_label_of_an_hour_is_what_a_position_over_the_next_hour_earns_fundin
     assert label[signal] == pytest.approx(opens[1] / opens[0] - 1 - paid, abs=1e-7)
 
 
+@pytest.mark.parametrize("horizon", [1, 3, 8])
+def test_a_label_of_some_hours_pays_what_settles_from_its_second_open_to_its_last(folder, horizon):
+    open_folder(folder)
+    fields = of(raw("60min", "open", "funding_paid"), "BTC_USDT")
+
+    label = of(D.features(["BTC_USDT"], total_return("60min", horizon)[0], freq="60min").iloc[:, 0], "BTC_USDT")
+
+    entered, left = fields["open"].shift(-1), fields["open"].shift(-1 - horizon)
+    paid = sum(fields["funding_paid"].shift(-2 - bar) for bar in range(horizon))
+    np.testing.assert_allclose(label, left / entered - 1 - paid, rtol=1e-4, atol=1e-6)
+
+
 def test_the_label_of_a_day_pays_the_funding_of_the_day_that_it_holds(folder, frames):
     open_folder(folder)
     fields = raw("day", "open", "funding_paid").xs("BTC_USDT", level="instrument")
@@ -177,9 +189,16 @@ def test_a_learner_gets_labels_as_z_scores_of_their_bar_without_a_loop(folder):
     assert [processor["class"] for processor in LEARN_PROCESSORS] == ["DropnaLabel", "CSZScore"]
 
 
+def test_a_horizon_reaches_the_label():
+    handler = FundingAlpha158.__new__(FundingAlpha158)
+    handler._freq, handler._horizon = "day", 5
+
+    assert handler.get_label_config() == total_return("day", 5)
+
+
 def test_another_label_and_other_processors_can_be_asked_for(folder):
     open_folder(folder)
-    handler = FundingAlpha158(freq="day", label=PRICE_RETURN, learn_processors=[{"class": "DropnaLabel"}])
+    handler = FundingAlpha158(freq="day", label=price_return(), learn_processors=[{"class": "DropnaLabel"}])
 
     label = handler.fetch(col_set="label", data_key="learn")
     opens = raw("day", "open")["open"].groupby(level="instrument")

@@ -111,13 +111,15 @@ def test_the_hourly_workflow_runs_by_what_the_command_calls(tmp_path, experiment
 
 
 @pytest.mark.parametrize("freq", FREQUENCIES)
-def test_a_workflow_has_one_frequency_and_a_year_of_365_days(freq):
+def test_a_workflow_has_one_frequency_a_gap_for_its_label_and_a_year_of_365_days(freq):
     config = workflow(freq)
 
     frequencies = {part["kwargs"]["freq"] for part in parts(config) if "freq" in part.get("kwargs", {})}
-    (scaler,) = {part["kwargs"]["ann_scaler"] for part in parts(config) if "ann_scaler" in part.get("kwargs", {})}
+    arguments = {part["class"]: part.get("kwargs", {}) for part in parts(config)}
+    horizon = arguments["FundingAlpha158"]["horizon"]
     assert frequencies == {freq}
-    assert scaler == bars_per_year(freq)
+    assert arguments["SigAnaRecord"]["ann_scaler"] * horizon == bars_per_year(freq)
+    assert arguments["CalendarDataset"]["gap"] == horizon + 1
     assert config["sys"] == {"rel_path": [".."]}
 
 
