@@ -9,6 +9,8 @@ COMPOSE = $(or $(shell docker compose version >/dev/null 2>&1 && echo "docker co
 
 PYTHON := .venv/bin/python
 RESEARCH := .venv-research/bin/python
+# A notebook runs in its own folder, so both are absolute; runs of both kinds are kept in one place.
+RESEARCH_PATHS = QLIB_DIR=$(abspath $(or $(QLIB_DIR),qlib_data)) EXPERIMENTS_DIR=$(CURDIR)/experiments
 # Tests that run at once: most of them wait for processes, so a little more than the cores.
 WORKERS ?= 3
 GROUPS_LOCAL := ranker collector writer converter api simulator local dev
@@ -18,7 +20,7 @@ export UV_LINK_MODE ?= copy
 # What a shell happens to have active is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help env env-research run demo replay load chaos soak heal faults audit bench test test-unit test-qlib lint types format up down logs ps sim-up env-example clean
+.PHONY: help env env-research run demo research workflow replay load chaos soak heal faults audit bench test test-unit test-qlib lint types format up down logs ps sim-up research-up env-example clean
 
 help:  ## List what there is
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -30,6 +32,12 @@ run: env  ## Collect from OKX, without Docker, until Ctrl-C
 
 demo: env env-research  ## The same on a simulated exchange, no internet needed: one minute, ends with a DataFrame
 	@$(PYTHON) -m launch.demo
+
+research: env-research  ## Jupyter with pyqlib and the research kit, for this machine only: [PORT=8888] [QLIB_DIR=qlib_data]
+	@PYTHONPATH=$(CURDIR)/research $(RESEARCH_PATHS) $(RESEARCH) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(CURDIR)/research research/from_data_to_backtest.ipynb
+
+workflow: env-research  ## Train, backtest and report in one go: [NAME=day] or 60min, [QLIB_DIR=qlib_data] [MARKET=top50] [TOPK=5]
+	@$(RESEARCH_PATHS) $(if $(MARKET),MARKET=$(MARKET)) $(if $(TOPK),TOPK=$(TOPK)) .venv-research/bin/qrun research/workflows/$(or $(NAME),day).yaml
 
 replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=folder [TOP_N=] [SPEED=] [KILL=1] [DOCKER=1]
 	@$(if $(DATA),,$(error DATA is missing: make replay DATA=folder-with-candles_1m.parquet-and-funding.parquet))
@@ -68,8 +76,12 @@ up:  ## Build, and collect from OKX in the background
 sim-up:  ## The same on a simulated exchange, with volumes of its own
 	$(COMPOSE) --profile sim up --build --detach
 
+research-up:  ## Jupyter on the data that the containers collect: [JUPYTER_PORT=8888]; then look for the link
+	$(COMPOSE) --profile research up --build --detach research
+	$(COMPOSE) --profile research logs --tail 30 research
+
 down:  ## Stop all containers; the volumes stay
-	$(COMPOSE) --profile sim down
+	$(COMPOSE) --profile sim --profile research down
 
 logs:  ## Follow the logs of all containers
 	$(COMPOSE) --profile sim logs --follow --tail 50
@@ -81,15 +93,15 @@ ps:  ## List the containers and their health
 
 test: env env-research  ## Everything that this machine can run, in both environments
 	@failed=0; \
-	$(RESEARCH) -m pytest tests/qlib_format || failed=1; \
-	$(PYTHON) -m pytest --ignore=tests/qlib_format --numprocesses=$(WORKERS) --dist=loadfile || failed=1; \
+	$(RESEARCH) -m pytest tests/qlib_format tests/research || failed=1; \
+	$(PYTHON) -m pytest --ignore=tests/qlib_format --ignore=tests/research --numprocesses=$(WORKERS) --dist=loadfile || failed=1; \
 	exit $$failed
 
 test-unit: env  ## Only the tests that take seconds
 	@$(PYTHON) -m pytest tests/unit
 
 test-qlib: env-research  ## Only the tests in which the real pyqlib is the judge
-	@$(RESEARCH) -m pytest tests/qlib_format
+	@$(RESEARCH) -m pytest tests/qlib_format tests/research
 
 lint: env  ## Style, formatting, the borders between services, the lock file
 	@.venv/bin/ruff check
