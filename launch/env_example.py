@@ -17,6 +17,9 @@ _DOCKER = """
 #SIM_ARGS=
 # Profile sim: a folder with a recording to replay; left out, the market is generated
 #SIM_DATA_DIR=
+# Profile research: the port of Jupyter on this machine, and its token; left out, Jupyter makes one up and logs it
+#JUPYTER_PORT=8888
+#JUPYTER_TOKEN=
 """
 
 
