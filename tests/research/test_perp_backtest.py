@@ -530,6 +530,21 @@ def test_a_range_without_bars_and_an_unknown_position_are_refused(dataset):
 
 def test_a_trade_too_small_to_be_booked_is_none(dataset):
     dataset(A=Symbol([100, 100]))
-    result = run({0: [("A", 1e-8)]}, (0, 1), slippage=0.1)
-    assert result.positions[pd.Timestamp(bar(0))].held() == []
-    assert result.ledger[["slippage", "fee", "turnover", "price"]].abs().sum().sum() == 0
+    result = run({0: [("A", 1.0)], 1: [("A", 1e-8)]}, (0, 1), slippage=0.1)
+    assert result.positions[pd.Timestamp(bar(1))].get_stock_amount_dict() == {"A": 1.0}
+    assert result.ledger[["slippage", "fee", "turnover", "price"]].iloc[1].tolist() == [0, 0, 0, 0]
+
+
+def test_where_volume_is_limited_reductions_free_margin_before_others_take_it(dataset):
+    dataset(A=Symbol([100, 100]), B=Symbol([100, 100]))
+    limit = ("current", "1 * $volume")  # far beyond all orders
+    trades = {0: [("A", 10.0)], 1: [("B", 8.0), ("A", -10.0)]}
+    result = run(trades, (0, 1), leverage=1.0, volume_threshold=limit)
+    assert result.positions[pd.Timestamp(bar(1))].get_stock_amount_dict() == {"B": 8.0}
+
+
+def test_what_rounding_leaves_of_a_closed_position_is_not_held(dataset):
+    assert 0.1 + 0.2 - 0.3 != 0
+    dataset(A=Symbol([100] * 4))
+    result = run({0: [("A", 0.1)], 1: [("A", 0.2)], 2: [("A", -0.3)]}, (0, 3))
+    assert result.positions[pd.Timestamp(bar(2))].held() == []
