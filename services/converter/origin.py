@@ -1,11 +1,11 @@
 """Moving the calendar's origin back: history has arrived from before it. I/O.
 
-Every position grows by the same amount, so every bin and calendar is written anew, beside the old ones, and swapped in
-by renames. A marker is written before the first rename; should the process die in between, the next run finishes. A
-reader that loaded the old calendar must initialise Qlib again, which is why this is done by `--rebuild` only.
+Every position grows by the same amount, so every bin and calendar is written anew: into a new version beside the one
+that is read, which goes on as it is.
 """
 
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,38 @@ import numpy as np
 from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
 from services.converter.qlib_store import QlibStore
 from shared.durable import fsync_path, replace_text
+
+
+def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], Path]) -> QlibStore:
+    """Return a store whose position 0 is `origin`: the same one, or a copy in a new version of which nobody knows yet.
+
+    origin: a midnight, that of the store or one before. begin_version: makes the empty folder of a new version.
+    """
+    calendar = store.calendar(FREQUENCIES[0])
+    if calendar is None or calendar[0] == origin:
+        return store
+    moved = QlibStore(begin_version())
+    for symbol in store.symbols():
+        (moved.root / "features" / symbol.lower()).mkdir(parents=True)
+    (moved.root / "calendars").mkdir(parents=True)
+    for frequency in FREQUENCIES:
+        ahead = frequency.position(origin, calendar[0])
+        known = store.calendar(frequency)
+        if known is None:
+            continue
+        bars = known[1] + ahead
+        _write(moved.root / "calendars" / f"{frequency.name}.txt", calendar_lines(frequency, origin, 0, bars))
+        if frequency.future:
+            text = calendar_lines(frequency, origin, 0, future_bars(bars))
+            _write(moved.root / "calendars" / f"{frequency.name}_future.txt", text)
+        for path in (store.root / "features").glob(f"*/*.{frequency.name}.bin"):
+            values = np.fromfile(path, "<f4")
+            values[0] += ahead
+            values.tofile(moved.root / "features" / path.parent.name / path.name)
+    if (store.root / "instruments").is_dir():
+        shutil.copytree(store.root / "instruments", moved.root / "instruments")
+    return moved
+
 
 _PARTS = ("features", "calendars")
 
