@@ -548,3 +548,10 @@ def test_what_rounding_leaves_of_a_closed_position_is_not_held(dataset):
     dataset(A=Symbol([100] * 4))
     result = run({0: [("A", 0.1)], 1: [("A", 0.2)], 2: [("A", -0.3)]}, (0, 3))
     assert result.positions[pd.Timestamp(bar(2))].held() == []
+
+
+def test_two_orders_of_a_bar_for_one_symbol_are_seen_one_after_the_other(dataset):
+    dataset(A=Symbol([100, 100]))
+    result = run({0: [("A", 10.0), ("A", -10.0)]}, (0, 1), leverage=1.0)
+    assert result.ledger["turnover"].iloc[0] == exactly(2000)  # the second closes the first: nothing beyond the cap
+    assert result.ledger["gross"].iloc[0] == 0
