@@ -15,8 +15,8 @@ from perps.dataset import CalendarDataset, divide  # noqa: E402
 from perps.handlers import LEARN_PROCESSORS, FundingAlpha158, bars_per_day, funding_features, price_return, total_return  # noqa: E402
 from qlib.data import D  # noqa: E402
 
-MARKET = Market(symbols=8, days=60)
-CUT_DAYS = 45
+MARKET = Market(symbols=6, days=42)
+CUT_DAYS = 33
 
 
 def open_folder(folder):
@@ -246,12 +246,14 @@ def test_shares_that_make_no_sense_are_refused_with_the_reason(bars, shares, rea
 def test_a_dataset_takes_shares_or_dates(folder):
     open_folder(folder)
     handler = FundingAlpha158(freq="day", instruments="all")
-    dates = {"train": ("2025-04-05", "2025-04-30"), "test": ("2025-05-03", "2025-06-03")}
+    days = D.calendar(freq="day")
+    dates = {"train": (days[0], days[20]), "test": (days[23], days[40])}
 
     by_share = CalendarDataset(handler, {"train": 0.5, "test": 0.5}, freq="day", gap=2)
     by_date = CalendarDataset(handler, dates)
 
     times = by_share.prepare("train").index.get_level_values("datetime")
-    assert (times.min(), times.max()) == (pd.Timestamp("2025-04-05"), pd.Timestamp("2025-05-02"))
-    assert by_share.prepare("test").index.get_level_values("datetime").min() == pd.Timestamp("2025-05-05")
+    half = len(days) // 2
+    assert (times.min(), times.max()) == (days[0], days[half - 3])
+    assert by_share.prepare("test").index.get_level_values("datetime").min() == days[half]
     assert by_date.segments == dates

@@ -15,9 +15,6 @@ from qlib.workflow import R
 
 from tests.research.market_folder import Market, write_folder
 
-#: mlflow's, about SQLAlchemy.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 FREQ = "60min"
 STRATEGY = {
     "class": "LongShortTopK",

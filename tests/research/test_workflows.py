@@ -24,14 +24,11 @@ from ruamel.yaml import YAML
 
 from tests.research.market_folder import Market, write_folder
 
-#: mlflow's, about SQLAlchemy.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 ROOT = Path(__file__).resolve().parents[2]
 RESEARCH = ROOT / "research"
 FREQUENCIES = ["day", "60min"]
 #: Enough days for the daily workflow to learn from, and few enough bars for the hourly one to be quick.
-MARKETS = {"day": Market(symbols=12, days=100), "60min": Market(symbols=8, days=20)}
+MARKETS = {"day": Market(symbols=10, days=80), "60min": Market(symbols=8, days=16)}
 
 
 def workflow(freq):
