@@ -234,9 +234,9 @@ class ComposeSystem(System):
             self._run("stop", service)
         self._run("run", "--rm", "-T", "converter", "--once")
         container = self._run("ps", "--quiet", "api").split()[0]
-        for source, target in (("sim_okx_data", self.data_dir), ("sim_qlib_data", self.qlib_dir)):
+        for source, target in (("sim_okx_data", self.data_dir), ("sim_qlib/qlib_data", self.qlib_dir)):
             shutil.rmtree(target, ignore_errors=True)
-            copy = ["docker", "cp", f"{container}:/data/{source}", str(target)]
+            copy = ["docker", "cp", "--follow-link", f"{container}:/data/{source}", str(target)]
             subprocess.run(copy, check=True, capture_output=True)  # noqa: S603 - our own containers
 
     def _run(self, *arguments: str) -> str:

@@ -412,9 +412,15 @@ class Bus:
         return {name: datetime.fromisoformat(text) for name, text in (await self._redis.hgetall(_WATERMARKS)).items()}
 
     async def set_converted(self, digests: Mapping[str, str]) -> None:
-        """Record which version of which raw day is in Qlib ("kline_1m/2025-04-05" → digest of its files)."""
-        if digests:
-            await self._redis.hset(_CONVERTED, mapping=dict(digests))
+        """Record which version of which raw day is in Qlib ("kline_1m/2025-04-05" → digest of its files).
+
+        What was recorded before is forgotten: a version of the dataset that was rolled back to lacks some of it.
+        """
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(_CONVERTED)
+            if digests:
+                pipe.hset(_CONVERTED, mapping=dict(digests))
+            await pipe.execute()
 
     async def converted(self) -> dict[str, str]:
         """Return the digests of the converted raw days."""

@@ -17,6 +17,7 @@ from services.converter import metrics
 from services.converter.convert import NothingToConvertError, Report, convert, late_days
 from services.converter.convert import Progress as TellProgress
 from services.converter.settings import ConverterSettings
+from services.converter.versions import head_folder
 from shared.bus import Bus, BusError
 from shared.command import run
 from shared.durable import BusyError
@@ -63,7 +64,7 @@ class Converter:
 
         History that does not grow for a while will not come soon; then what is there is converted.
         """
-        if (self.settings.qlib_dir / "calendars").exists():
+        if (head_folder(self.settings.qlib_dir) / "calendars").exists():
             return
         least, since = None, time.monotonic()
         while True:

@@ -28,7 +28,7 @@ from services.converter.changes import (
 )
 from services.converter.fields import Recipe, features
 from services.converter.known import PREDICTION_VALID, SETTLEMENT_VALID, Known, Predictions, Settlements
-from services.converter.origin import finish_shift, shift_origin
+from services.converter.origin import with_origin
 from services.converter.qlib_store import QlibStore, Slice
 from services.converter.raw import (
     AllRankings,
@@ -43,9 +43,10 @@ from services.converter.raw import (
 )
 from services.converter.universe import all_lines, market_lines, spans
 from services.converter.validation import check_bars, check_coverage, check_stored
+from services.converter.versions import LockedVersions, changing, head_folder
 from shared.coverage import mask_to_text
 from shared.dataset import Partition, digest_of, signature
-from shared.durable import exclusive, remove_stale_temporaries
+from shared.durable import remove_stale_temporaries
 from shared.events import Candle
 from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, from_ms, to_ms
 
@@ -120,18 +121,19 @@ def convert(
     """Bring Qlib's folder up to `until` (None: to the newest minute on disk), touching only what changed.
 
     `rebuild` computes every raw day on disk anew, and lets the calendar begin with the first of them; days of which no
-    raw file is left stay as they are. So does another `recipe` than that of the last conversion.
+    raw file is left stay as they are. So does another `recipe` than that of the last conversion. A calendar that begins
+    earlier is a new version of the dataset: readers of the old one are not disturbed.
 
     Raises:
         NothingToConvertError: no raw day lies before `until`.
-        BusyError: another converter holds the folder.
+        BusyError: another converter holds the dataset.
+        VersionError: a new version is needed, and QLIB_DIR is a mount point.
         ValidationError: what would be published is not what it must be; what is visible stays as it was.
 
     """
-    with exclusive(qlib_dir / ".converter" / "lock", f"another converter is at work on {qlib_dir}"):
-        finish_shift(qlib_dir)
-        remove_stale_temporaries(qlib_dir)
-        return _convert(data_dir, QlibStore(qlib_dir), until=until, recipe=recipe, rebuild=rebuild, progress=progress)
+    with changing(qlib_dir) as versions:
+        remove_stale_temporaries(versions.head)
+        return _convert(data_dir, versions, until=until, recipe=recipe, rebuild=rebuild, progress=progress)
 
 
 def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> tuple[datetime, int] | None:  # noqa: B008 - frozen
@@ -139,11 +141,12 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> tupl
 
     Rows that were healed, corrected or settled late are why: converting up to the same instant patches them in.
     """
-    calendar = QlibStore(qlib_dir).calendar(FREQUENCIES[0])
+    store = QlibStore(head_folder(qlib_dir))
+    calendar = store.calendar(FREQUENCIES[0])
     if calendar is None:
         return None
     origin, end = calendar[0], calendar[0] + calendar[1] * MINUTE
-    listing, manifest = scan(data_dir), read_manifest(qlib_dir)
+    listing, manifest = scan(data_dir), read_manifest(store.root)
     holes = _holes(data_dir, listing, manifest, recipe)
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
     whole = [day for days in dirty.values() for day in days if origin <= day_start(day) <= end - DAY]
@@ -152,13 +155,14 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> tupl
 
 def _convert(
     data_dir: Path,
-    store: QlibStore,
+    versions: LockedVersions,
     *,
     until: datetime | None,
     recipe: Recipe,
     rebuild: bool,
     progress: Progress,
 ) -> Report:
+    store = QlibStore(versions.head)
     if not any((store.root / "calendars").glob("*.txt")):
         # A first run that died: without an origin the positions in its bins mean nothing.
         shutil.rmtree(store.root / "features", ignore_errors=True)
@@ -166,6 +170,7 @@ def _convert(
     manifest = _manifest(store.root, recipe, rebuild=rebuild)
     end = _end(data_dir, store, listing, until)
     origin = _origin(store, listing, end, rebuild=rebuild)
+    store = with_origin(store, origin, versions.begin)
     holes = _holes(data_dir, listing, manifest, recipe)
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
     left_out = sum(day_start(day) < origin for days in dirty.values() for day in days)
@@ -179,6 +184,7 @@ def _convert(
     converted = _converted(listing, unreadable, origin)
     told = {name: mask_to_text(mask) for name, mask in holes.items()}
     write_manifest(store.root, after(converted, end, recipe.name(), {**manifest.holes, **told}))
+    versions.publish()
     return Report(
         origin=origin,
         until=end,
@@ -229,10 +235,7 @@ def _origin(store: QlibStore, listing: Listing, end: datetime, *, rebuild: bool)
     calendar = store.calendar(FREQUENCIES[0])
     if calendar is None:
         return min(raw_days)
-    if rebuild and raw_days and min(raw_days) < calendar[0]:
-        shift_origin(store, calendar[0], min(raw_days))
-        return min(raw_days)
-    return calendar[0]
+    return min([calendar[0], *raw_days]) if rebuild else calendar[0]
 
 
 # --- What is known beside the candles

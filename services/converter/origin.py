@@ -13,7 +13,6 @@ import numpy as np
 
 from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
 from services.converter.qlib_store import QlibStore
-from shared.durable import fsync_path, replace_text
 
 
 def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], Path]) -> QlibStore:
@@ -45,53 +44,6 @@ def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], 
     if (store.root / "instruments").is_dir():
         shutil.copytree(store.root / "instruments", moved.root / "instruments")
     return moved
-
-
-_PARTS = ("features", "calendars")
-
-
-def shift_origin(store: QlibStore, old: datetime, new: datetime) -> None:
-    """Rewrite all bins and calendars so that position 0 is `new`, a midnight before `old`."""
-    building = store.root / ".converter" / "shifted"
-    shutil.rmtree(building, ignore_errors=True)
-    for symbol in store.symbols():
-        (building / "features" / symbol.lower()).mkdir(parents=True)
-    (building / "calendars").mkdir(parents=True)
-    for frequency in FREQUENCIES:
-        ahead = frequency.position(new, old)
-        calendar = store.calendar(frequency)
-        if calendar is None:
-            continue
-        bars = calendar[1] + ahead
-        _write(building / "calendars" / f"{frequency.name}.txt", calendar_lines(frequency, new, 0, bars))
-        if frequency.future:
-            text = calendar_lines(frequency, new, 0, future_bars(bars))
-            _write(building / "calendars" / f"{frequency.name}_future.txt", text)
-        for path in (store.root / "features").glob(f"*/*.{frequency.name}.bin"):
-            values = np.fromfile(path, "<f4")
-            values[0] += ahead
-            values.tofile(building / "features" / path.parent.name / path.name)
-    replace_text(_marker(store.root), "")
-    finish_shift(store.root)
-
-
-def finish_shift(root: Path) -> None:
-    """Swap the shifted folders in, if a shift got as far as its marker; else there is nothing to do."""
-    marker = _marker(root)
-    if not marker.exists():
-        return
-    building = root / ".converter" / "shifted"
-    for part in _PARTS:
-        if (building / part).exists():
-            shutil.rmtree(root / part, ignore_errors=True)
-            (building / part).rename(root / part)
-    fsync_path(root)
-    shutil.rmtree(building, ignore_errors=True)
-    marker.unlink()
-
-
-def _marker(root: Path) -> Path:
-    return root / ".converter" / "shift-ready"
 
 
 def _write(path: Path, text: str) -> None:

@@ -221,6 +221,16 @@ async def test_flags_and_marks_are_kept(bus):
     assert not await bus.ledger_ready()
 
 
+@pytest.mark.invariant(11)
+async def test_what_is_not_in_qlib_any_more_is_not_told_to_be(bus):
+    """Invariant 11: after a rollback the retention must not delete what only the other version holds."""
+    await bus.set_converted({"kline_1m/2025-04-05": "abc", "kline_1m/2025-04-06": "def"})
+
+    await bus.set_converted({"kline_1m/2025-04-05": "abc"})
+
+    assert await bus.converted() == {"kline_1m/2025-04-05": "abc"}
+
+
 async def test_a_heartbeat_expires_by_itself(bus, raw):
     beat = Heartbeat(service="writer", state="ok", reason="works", host="box", pid=1, started=NOW, beaten=NOW)
 

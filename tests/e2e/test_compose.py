@@ -117,7 +117,7 @@ def test_compose_project_carries_the_simulated_market_to_qlib(project: Project, 
     _until(lambda: _unhealthy(project) == {}, 60, lambda: _unhealthy(project))
     project.compose("exec", "-T", "converter", "python", "-m", "services.converter", "--once")
     container = project.containers()["converter"]["Id"]
-    subprocess.run(["docker", "cp", f"{container}:/data/sim_qlib_data", str(tmp_path / "qlib")], check=True)
+    subprocess.run(["docker", "cp", "-L", f"{container}:/data/sim_qlib/qlib_data", str(tmp_path / "qlib")], check=True)
 
     members = [row["symbol"] for row in project.api("/lag")["symbols"]]
     assert len(members) == 4

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from services.converter.calendars import FREQUENCIES
 from services.converter.convert import NothingToConvertError, convert, late_days
 from services.converter.fields import FIELDS, Recipe
+from services.converter.snapshots import take_snapshot
 from services.converter.validation import ValidationError
+from services.converter.versions import changing, head_folder
 from shared.dataset import Partition, day_digest, day_folder, signature
 from shared.durable import BusyError
 from shared.events import LedgerRow
@@ -466,6 +468,43 @@ def test_history_before_the_origin_is_left_out_and_told_until_a_rebuild_takes_it
     assert min(values(qlib, "BTC_USDT", "close")) == minute(100)
 
 
+@pytest.mark.invariant(8)
+def test_a_rebuild_that_moves_the_origin_makes_a_version_and_disturbs_nobody_who_reads(
+    raw, qlib, tmp_path, monkeypatch
+):
+    """Invariant 8: until it is whole nobody sees it, also where it dies before."""
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+    convert(raw, qlib, until=None)
+    reader, before = qlib.resolve(), tree(qlib)
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    with monkeypatch.context() as dying:
+        Dying(dying, after=60)
+        with pytest.raises(KilledError):
+            convert(raw, qlib, until=None, rebuild=True)
+    assert tree(qlib) == before
+
+    convert(raw, qlib, until=None, rebuild=True)
+
+    assert tree(reader) == before
+    assert tree(qlib) == rebuilt(raw, tmp_path / "fresh")
+    assert qlib.resolve().name == "v0002"
+
+
+def test_while_a_snapshot_is_pinned_the_conversion_goes_on_with_the_head(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    convert(raw, qlib, until=None)
+    take_snapshot(qlib, "paper", created=MIDNIGHT)
+    with changing(qlib) as versions:
+        versions.pin("paper")
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+
+    convert(raw, qlib, until=None)
+
+    assert late_days(raw, qlib) == (minute(2880), 0)
+    assert len(labels(qlib, "1min")) == 1440
+    assert len(labels(head_folder(qlib), "1min")) == 2880
+
+
 @pytest.mark.invariant(11)
 def test_a_day_that_was_left_out_is_not_told_to_be_converted(raw, qlib):
     """Invariant 11: the retention deletes what is told here, so a day that is not in Qlib must not be."""
@@ -745,7 +784,7 @@ def test_killed_while_the_origin_moves_and_run_again_it_is_a_rebuild(tmp_path, m
     store(raw, some_minutes("BTC_USDT", range(30, 1440)))
     expected = rebuilt(raw, tmp_path / "fresh")
 
-    for instant in (*range(30), 40):  # the two folders are swapped within the first thirty calls
+    for instant in (*range(12), *range(12, 300, 16)):  # a directory becomes a version within the first calls
         qlib = tmp_path / f"killed{instant}"
         shutil.copytree(base, qlib)
         with monkeypatch.context() as dying:
