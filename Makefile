@@ -20,7 +20,7 @@ export UV_LINK_MODE ?= copy
 # What a shell happens to have active is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help env env-research run demo research workflow replay load chaos soak heal faults audit bench test test-unit test-qlib lint types format up down logs ps sim-up research-up env-example clean
+.PHONY: help env env-research run demo research workflow replay load chaos soak heal freshness faults audit bench test test-unit test-qlib lint types format up down logs ps sim-up research-up fields env-example clean
 
 help:  ## List what there is
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ audit: env  ## Ask OKX again for what is stored: [SAMPLE=20] [SEED=] [BEGIN=2025
 
 heal: env  ## How long a lost hour of a universe takes to heal, within OKX's limits: [SYMBOLS=50]
 	@$(PYTHON) -m launch.heal --symbols $(or $(SYMBOLS),50)
+
+freshness: env  ## How long after its close a minute is in Qlib, at real speed: [SYMBOLS=50] [MINUTES=5]
+	@$(PYTHON) -m launch.freshness --symbols $(or $(SYMBOLS),50) --minutes $(or $(MINUTES),5)
 
 bench: env  ## What a year of ledger costs on disk, in time and in memory
 	@$(PYTHON) -m launch.bench_ledger
@@ -121,6 +124,9 @@ env-research: .venv-research/.synced  ## The environment of Qlib (Python 3.12) i
 format: env  ## Format, and mend what ruff can mend
 	@.venv/bin/ruff check --fix
 	@.venv/bin/ruff format
+
+fields: env  ## Write docs/fields.md anew from the table of fields
+	@$(PYTHON) -m launch.field_table > docs/fields.md
 
 env-example: env  ## Write .env.example anew from the settings
 	@$(PYTHON) -m launch.env_example > .env.example
