@@ -28,6 +28,7 @@ from services.converter.changes import (
 )
 from services.converter.fields import Recipe, features
 from services.converter.known import PREDICTION_VALID, SETTLEMENT_VALID, Known, Predictions, Settlements
+from services.converter.members import members_after_rankings
 from services.converter.origin import with_origin
 from services.converter.qlib_store import QlibStore, Slice
 from services.converter.raw import (
@@ -36,7 +37,6 @@ from services.converter.raw import (
     UnreadableError,
     read_candles,
     read_ledger,
-    read_members,
     read_predictions,
     read_rankings,
     read_settlements,
@@ -398,7 +398,7 @@ def _markets(data_dir: Path, store: QlibStore, listing: Listing, origin: datetim
     return {
         "all": all_lines(symbols),
         "usdt": all_lines({symbol: span for symbol, span in symbols.items() if symbol.endswith("_USDT")}),
-        "top50": market_lines(spans(read_members(data_dir, sorted(listing.rankings)))),
+        "top50": market_lines(spans(members_after_rankings(store.root, data_dir, listing.rankings))),
     }
 
 

@@ -218,15 +218,15 @@ class QlibStore:
         known = existing[1] if existing else 0
         if bars <= known:
             return
-        # The future first: the calendar is the record that both are there.
-        if frequency.future:
-            text = calendar_lines(frequency, origin, 0, future_bars(bars))
-            replace_file(
-                self._calendar_path(frequency, "_future"),
-                lambda temporary: temporary.write_text(text, encoding="ascii"),
-            )
         path = self._calendar_path(frequency)
         lines = calendar_lines(frequency, origin, known, bars - known)
+        # The future first: the calendar is the record that both are there.
+        if frequency.future:
+            ahead = calendar_lines(frequency, origin, bars, future_bars(bars) - bars)
+            replace_file(
+                self._calendar_path(frequency, "_future"),
+                lambda temporary: _extend(path, temporary, known, lines + ahead),
+            )
         replace_file(path, lambda temporary: _extend(path, temporary, known, lines))
 
     def day_spans(
