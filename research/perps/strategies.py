@@ -69,10 +69,14 @@ class LongShortTopK(BaseSignalStrategy):
         if self.n_drop is None:
             return ranked[:size], ranked[len(ranked) - size :]
         kept = [[s for s in ranked if held.get(s, 0.0) * side > 0] for side in (1, -1)]
-        free = [s for s in ranked if not held.get(s, 0.0)]
+        # The best of what is short may be long, too: else nobody would trade once every symbol is held.
+        stays_short = kept[1][self.n_drop :]
+        free = [s for s in ranked if s not in kept[0] and s not in stays_short]
         longs = _replace(kept[0], free, size, self.n_drop, ranked)
-        remaining = [s for s in free if s not in longs]
-        return longs, _replace(kept[1][::-1], remaining[::-1], size, self.n_drop, ranked[::-1])
+        short = [s for s in kept[1] if s not in longs]
+        free = [s for s in ranked if s not in longs and s not in short]
+        left = max(self.n_drop - (len(kept[1]) - len(short)), 0)  # who went over to the other side was replaced, too
+        return longs, _replace(short[::-1], free[::-1], size, left, ranked[::-1])
 
     def _scores(self) -> pd.Series | None:
         calendar = self.trade_calendar

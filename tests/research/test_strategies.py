@@ -47,6 +47,16 @@ def test_n_drop_replaces_the_worst_of_each_side_by_the_best_that_are_free():
     assert strategy.choose(scores, {"A": 1.0, "B": 2.0, "G": -1.0, "H": -3.0}) == (["A", "B"], ["H", "G"])
 
 
+def test_n_drop_lets_a_symbol_change_sides_where_every_one_is_held():
+    strategy = perps.LongShortTopK(topk=2, n_drop=1)
+    held = {"A": 1.0, "B": 1.0, "C": -1.0, "D": -1.0}
+
+    longs, shorts = strategy.choose(pd.Series({"D": 4.0, "A": 3.0, "B": 2.0, "C": 1.0}), held)
+
+    assert set(longs) == {"A", "D"}
+    assert set(shorts) == {"B", "C"}
+
+
 def test_n_drop_fills_empty_places_and_drops_what_has_no_signal_any_more():
     strategy = perps.LongShortTopK(topk=2, n_drop=1)
     scores = pd.Series({"A": 4.0, "B": 3.0, "C": 2.0, "D": 1.0})
