@@ -114,7 +114,7 @@ def _show_peer(peer: Peer) -> None:
     ):
         times = ratio(cost, peer.converter)
         text = f"{cost.wall_seconds:8.1f} s wall {cost.cpu_seconds:8.1f} s CPU"
-        console.print(f"{name:<30} {text}   {times['wall']:5.1f} x wall {times['cpu']:5.1f} x CPU")
+        console.print(f"{name:<30} {text} {times['wall']:6.1f} x wall {times['cpu']:6.1f} x CPU", soft_wrap=True)
 
 
 def _as_json(found: Judgement) -> dict[str, Any]:

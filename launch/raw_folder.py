@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shared.coverage import mask_from_minutes, mask_to_text
 from shared.dataset import Partition
-from shared.events import BY_DATASET, Candle, LedgerRow, Row
+from shared.events import Candle, LedgerRow, Row
 from shared.ledger import SETS
 from shared.parquet import arrow_schema
 
@@ -108,8 +108,3 @@ def _write_days(root: Path, kind: type[Row], table: pa.Table) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.slice(start, end - start), path, compression="snappy")
     return len(starts)
-
-
-def datasets() -> tuple[str, ...]:
-    """Return the names of the folders that a raw folder may have."""
-    return tuple(BY_DATASET)
