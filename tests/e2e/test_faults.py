@@ -319,7 +319,12 @@ def test_what_happens_to_connections_is_seen_and_heals(scene, row):
 
 
 def test_a_refused_connection_is_said_and_tried_again(scene):
-    pids, healed = scene.pids(), scene.healed()
+    wait_for(lambda: not scene.says("collector", "not connected"), 30)  # what is left of the fault before
+    pids, healed, before = scene.pids(), scene.healed(), len(scene.happened())
+
+    def happened(kind):
+        return [one for one in scene.happened()[before:] if one["kind"] == kind]
+
     scene.stack.tell_simulator(
         "/sim/faults",
         [
@@ -328,13 +333,14 @@ def test_a_refused_connection_is_said_and_tried_again(scene):
             {"kind": "drop", "path": "business", "count": 1},
         ],
     )
+    wait_for(lambda: happened("drop"), 15)
     wait_for(lambda: scene.says("collector", "candles: not connected to the exchange"), 15)
+    wait_for(lambda: {one["variant"] for one in happened("refuse")} == {"http", "tcp"}, 60)
     wait_for(lambda: scene.stack.ask_simulator("/sim/stats")["connections_now"].get("business"), 30)
     scene.until_healed("refuse")
 
     assert scene.pids() == pids
     assert scene.healed() - healed >= 5 * len(scene.symbols)
-    assert {one["variant"] for one in scene.happened() if one["kind"] == "refuse"} == {"http", "tcp"}
 
 
 @pytest.fixture(scope="module")
