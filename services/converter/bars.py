@@ -20,6 +20,9 @@ from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 Bools = NDArray[np.bool_]
 Aggregation = Literal["first", "max", "min", "last", "sum"]
 
+_NEUTRAL: dict[Aggregation, float] = {"sum": 0.0, "max": -np.inf, "min": np.inf}
+"""What a minute without candle has to be, to leave an aggregation as it is."""
+
 PartialBars = Literal["nan", "keep"]
 """What becomes of a bar that lacks minutes which the exchange may have: nothing, or what its other minutes make it."""
 
@@ -42,6 +45,16 @@ class Minutes:
     def count(self) -> int:
         """Number of minutes."""
         return len(self.present)
+
+    def filled(self, column: str, absent: float) -> Floats:
+        """Return a column with a value of its own where there is no candle."""
+        if (column, absent) not in self._filled:
+            self._filled[column, absent] = np.where(self.present, self.columns[column], absent)
+        return self._filled[column, absent]
+
+    @cached_property
+    def _filled(self) -> dict[tuple[str, float], Floats]:
+        return {}
 
 
 def on_grid(
@@ -137,18 +150,30 @@ class Bars:
         if self.frequency.minutes == 1:
             return self.minutes.columns[column]
         if column not in self._aggregated:
-            rows, present = self._rows(self.minutes.columns[column]), self._rows(self.minutes.present)
-            self._aggregated[column] = np.where(self.whole, _aggregate(rows, present, how), np.nan)
+            self._aggregated[column] = np.where(self.whole, self._aggregate(column, how), np.nan)
         return self._aggregated[column]
 
+    def _aggregate(self, column: str, how: Aggregation) -> Floats:
+        """Return what the minutes of each bar make of a column, whatever where the bar has no candle."""
+        if how in {"first", "last"}:
+            chosen: Floats = self.minutes.columns[column][self._first if how == "first" else self._last]
+            return chosen
+        rows = self._rows(self.minutes.filled(column, _NEUTRAL[how]))
+        if how == "sum":
+            added: Floats = rows.sum(axis=1)
+            return added
+        return rows.max(axis=1) if how == "max" else rows.min(axis=1)
 
-def _aggregate(rows: Floats, present: Bools, how: Aggregation) -> Floats:
-    if how in {"first", "last"}:
-        at = present.argmax(axis=1) if how == "first" else rows.shape[1] - 1 - present[:, ::-1].argmax(axis=1)
-        chosen: Floats = rows[np.arange(len(rows)), at]
-        return chosen
-    if how == "sum":
-        added: Floats = np.where(present, rows, 0.0).sum(axis=1)
-        return added
-    extreme = np.where(present, rows, -np.inf if how == "max" else np.inf)
-    return extreme.max(axis=1) if how == "max" else extreme.min(axis=1)
+    @cached_property
+    def _first(self) -> Positions:
+        """The first minute of each bar that has a candle."""
+        return self._starts + self._rows(self.minutes.present).argmax(axis=1)
+
+    @cached_property
+    def _last(self) -> Positions:
+        """The last minute of each bar that has a candle."""
+        return self._starts + self.frequency.minutes - 1 - self._rows(self.minutes.present)[:, ::-1].argmax(axis=1)
+
+    @property
+    def _starts(self) -> Positions:
+        return np.arange(0, self.minutes.count, self.frequency.minutes, dtype=np.intp)

@@ -74,7 +74,7 @@ def settled_before(close_ms: Ints, settlements: Settlements) -> Positions:
 
     A settlement at the very instant of the close belongs to the next bar: the exchange tells it just after.
     """
-    index = np.searchsorted(settlements.times, close_ms, side="left") - 1
+    index = _last_before(close_ms, settlements.times)
     return _young(index, close_ms, settlements.times, SETTLEMENT_VALID // _MS)
 
 
@@ -84,11 +84,20 @@ def predicted_at(close_ms: Ints, predictions: Predictions) -> Positions:
     It is the last one known before the close, if its settlement is still to come. An older one is never fallen back
     on: a newer one has replaced it, whatever became of that.
     """
-    index = np.searchsorted(predictions.known, close_ms, side="left") - 1
+    index = _last_before(close_ms, predictions.known)
     index = _young(index, close_ms, predictions.known, PREDICTION_VALID // _MS)
     if not len(predictions.known):
         return index
     return np.where(predictions.due[np.maximum(index, 0)] >= close_ms, index, -1)
+
+
+def _last_before(at_ms: Ints, times: Ints) -> Positions:
+    """Return the position of the last of `times` before each instant, -1 where there is none. Both ascend.
+
+    What is told is rarer than bars by far, so it is looked up among the bars, not the bars among it.
+    """
+    first_after = np.searchsorted(at_ms, times, side="right")
+    return np.repeat(np.arange(-1, len(times), dtype=np.intp), np.diff(first_after, prepend=0, append=len(at_ms)))
 
 
 def _young(index: Positions, at_ms: Ints, times: Ints, most_ms: int) -> Positions:
@@ -102,7 +111,7 @@ def ranked_at(open_ms: Ints, rankings: Rankings) -> Positions:
 
     A bar is a member's if the symbol was a member when the bar opened, as in the instruments file.
     """
-    return np.searchsorted(rankings.times, open_ms, side="right") - 1
+    return _last_before(open_ms + 1, rankings.times)
 
 
 def taken(values: Floats, index: Positions) -> Floats:
@@ -114,12 +123,12 @@ def taken(values: Floats, index: Positions) -> Floats:
 
 def paid_inside(open_ms: Ints, close_ms: Ints, settlements: Settlements) -> tuple[Floats, NDArray[np.bool_]]:
     """Return the sum of the rates settled in [open, close) of each bar, 0 where there was none; and where there was."""
-    first = np.searchsorted(settlements.times, open_ms, side="left")
-    last = np.searchsorted(settlements.times, close_ms, side="left")
-    paid = np.zeros(len(open_ms))
-    for bar in np.flatnonzero(last > first):  # settlements are rare: added up in order, as anybody would by hand
-        paid[bar] = settlements.rates[first[bar] : last[bar]].sum()
-    return paid, last > first
+    paid, settled = np.zeros(len(open_ms)), np.zeros(len(open_ms), bool)
+    bars = np.searchsorted(close_ms, settlements.times, side="right")  # the first bar that closes after it
+    inside = (bars < len(open_ms)) & (open_ms[np.minimum(bars, len(open_ms) - 1)] <= settlements.times)
+    np.add.at(paid, bars[inside], settlements.rates[inside])  # one after the other, as anybody would by hand
+    settled[bars[inside]] = True
+    return paid, settled
 
 
 def minutes_to_funding(close_ms: Ints, known: Known, settled: Positions, predicted: Positions) -> Floats:

@@ -10,8 +10,11 @@ Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarSt
 """
 
 import os
+import re
 import shutil
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +30,11 @@ _AT_ONCE = 8
 """Files that are made durable at a time."""
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
 
+_BIN_NAME = re.compile(r"(?P<field>\w+)\.(?P<frequency>\w+)\.bin")
+
 Values = NDArray[np.float32]
+Extent = tuple[int, int]
+"""The positions [first, end) of the calendar that a bin holds."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +85,20 @@ class QlibStore:
         folder = self.root / "features"
         return sorted(entry.name.upper() for entry in os.scandir(folder)) if folder.exists() else []
 
-    def extent(self, symbol: str, name: str, frequency: Frequency) -> tuple[int, int] | None:
+    def extent(self, symbol: str, name: str, frequency: Frequency) -> Extent | None:
         """Return the positions [first, end) that a bin holds, or None where there is no bin."""
-        path = self.bin_path(symbol, name, frequency)
-        try:
-            with path.open("rb") as handle:
-                header = handle.read(_WIDTH)
-                size = os.fstat(handle.fileno()).st_size
-        except FileNotFoundError:
-            return None
-        first = int(np.frombuffer(header, "<f4")[0])
-        return first, first + size // _WIDTH - 1
+        return _extent(self.bin_path(symbol, name, frequency))
 
-    def extents(self, symbol: str, frequency: Frequency) -> dict[str, tuple[int, int]]:
-        """Return the extent of every field of a symbol."""
-        suffix = f".{frequency.name}.bin"
-        names = [path.name.removesuffix(suffix) for path in self._folder(symbol).glob(f"*{suffix}")]
-        return {name: extent for name in names if (extent := self.extent(symbol, name, frequency)) is not None}
+    def extents(self, symbol: str) -> Mapping[str, Mapping[str, Extent]]:
+        """Return the extent of every bin of a symbol: name of the frequency → field → extent."""
+        found: dict[str, dict[str, Extent]] = {frequency.name: {} for frequency in FREQUENCIES}
+        with suppress(FileNotFoundError), os.scandir(self._folder(symbol)) as entries:
+            for entry in entries:
+                match = _BIN_NAME.fullmatch(entry.name)
+                extent = _extent(entry.path) if match and match["frequency"] in found else None
+                if match and extent is not None:
+                    found[match["frequency"]][match["field"]] = extent
+        return found
 
     def value(self, symbol: str, name: str, frequency: Frequency, position: int) -> np.float32:
         """Return the value at a position, NaN where the bin does not reach."""
@@ -116,7 +120,7 @@ class QlibStore:
 
     def bin_path(self, symbol: str, name: str, frequency: Frequency) -> Path:
         """Return where a field of a symbol lies."""
-        return self._folder(symbol) / f"{name}.{frequency.name}.bin"
+        return Path(f"{self.root}/features/{symbol.lower()}/{name}.{frequency.name}.bin")
 
     def _calendar_path(self, frequency: Frequency, suffix: str = "") -> Path:
         return self.root / "calendars" / f"{frequency.name}{suffix}.txt"
@@ -133,7 +137,7 @@ class QlibStore:
     def _marker(self) -> Path:
         return self.root / ".converter" / "writing"
 
-    def write(self, symbol: str, name: str, frequency: Frequency, slices: list[Slice], span: tuple[int, int]) -> None:
+    def write(self, symbol: str, name: str, frequency: Frequency, slices: list[Slice], span: Extent) -> None:
         """Put values at their positions, and let the bin hold all of `span`, NaN where nobody gave a value.
 
         slices: sorted, disjoint, inside of span. span: [first, end) of the bars that the symbol has; it never shrinks.
@@ -145,34 +149,30 @@ class QlibStore:
         elif self._patch(path, extent, slices, span) or self._distrusts:
             self._touched.add(path)
 
-    def _rewrite(self, path: Path, extent: tuple[int, int] | None, slices: list[Slice], span: tuple[int, int]) -> None:
+    def _rewrite(self, path: Path, extent: Extent | None, slices: list[Slice], span: Extent) -> None:
         """Write a bin anew, with a new first position. It gets its name by `name_new`, so that no reader sees half."""
         parts = slices
         if extent is not None:
             old = np.fromfile(path, "<f4", offset=_WIDTH, count=extent[1] - extent[0])
             parts = [Slice(extent[0], old), *slices]
         first, end = span[0], max(span[1], *(part.end for part in parts))
-        values = np.full(end - first, np.nan, "<f4")
+        content = np.full(1 + end - first, np.nan, "<f4")
+        content[0] = first
         for part in parts:
-            values[part.position - first : part.end - first] = part.values
+            content[1 + part.position - first : 1 + part.end - first] = part.values
         temporary = temporary_of(path)
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(np.concatenate([np.array([first], "<f4"), values]).tobytes())
+        _write_new(temporary, content.data.cast("B"))
         self._unnamed[temporary] = path
 
     def name_new(self) -> None:
-        """Give the bins that were written anew their names, once they are durable.
-
-        All at once: a disk that is asked for many files at a time takes little longer than for one.
-        """
-        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-            list(pool.map(fsync_path, self._unnamed))
+        """Give the bins that were written anew their names, once they are durable."""
+        _sync_all(self._unnamed)
         for temporary, path in self._unnamed.items():
             temporary.replace(path)
             self._folders.add(path.parent)
         self._unnamed.clear()
 
-    def _patch(self, path: Path, extent: tuple[int, int], slices: list[Slice], span: tuple[int, int]) -> bool:
+    def _patch(self, path: Path, extent: Extent, slices: list[Slice], span: Extent) -> bool:
         """Write what is not there yet; return whether that was anything."""
         first, end = extent
         changed = False
@@ -183,7 +183,7 @@ class QlibStore:
                     part = Slice(end, np.concatenate([hole, part.values]))  # noqa: PLW2901
                 content, at = part.values.astype("<f4").tobytes(), _WIDTH * (1 + part.position - first)
                 if os.pread(handle.fileno(), len(content), at) != content:
-                    os.pwrite(handle.fileno(), content, at)
+                    _write_whole(handle.fileno(), memoryview(content), at)
                     changed = True
                 end = max(end, part.end)
         return changed
@@ -205,9 +205,8 @@ class QlibStore:
         self._marker.unlink(missing_ok=True)
 
     def _sync_bins(self) -> None:
-        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-            list(pool.map(fsync_path, self._touched))
-            list(pool.map(fsync_path, self._folders))
+        _sync_all(self._touched)
+        _sync_all(self._folders)
         if self._folders:
             fsync_path(self.root / "features")
         self._touched.clear()
@@ -241,6 +240,53 @@ class QlibStore:
                 last = min(extent[1], bars) - 1
                 found[symbol] = (origin + extent[0] * frequency.step, origin + last * frequency.step)
         return found
+
+
+def _extent(path: str | Path) -> Extent | None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        first = int(np.frombuffer(os.pread(handle, _WIDTH, 0), "<f4")[0])
+        return first, first + os.fstat(handle).st_size // _WIDTH - 1
+    finally:
+        os.close(handle)
+
+
+def _write_new(path: Path, content: memoryview) -> None:
+    """Write a file that is not there yet, nor perhaps its folder."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        handle = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, flags, 0o666)
+    try:
+        _write_whole(handle, content, 0)
+    finally:
+        os.close(handle)
+
+
+def _write_whole(handle: int, content: memoryview, at: int) -> None:
+    """Write at an offset. A disk that gets full takes a part first, and says so only when it is asked again."""
+    while content:
+        written = os.pwrite(handle, content, at)
+        content, at = content[written:], at + written
+
+
+def _sync_all(paths: Collection[Path]) -> None:
+    """Make files durable: a disk that is asked for many at a time takes little longer than for one."""
+    ordered = list(paths)
+    shares = [share for start in range(_AT_ONCE) if (share := ordered[start::_AT_ONCE])]
+    if shares:
+        with ThreadPoolExecutor(max_workers=len(shares)) as pool:
+            list(pool.map(_sync_one_by_one, shares))
+
+
+def _sync_one_by_one(paths: list[Path]) -> None:
+    for path in paths:
+        fsync_path(path)
 
 
 def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:

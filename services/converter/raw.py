@@ -63,11 +63,10 @@ def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles
         root,
         files,
         lambda rows: rows.filter(pl.col("open_time") < until).select(
-            pl.col("open_time").dt.epoch("ms"), *(pl.col(name) for name in COLUMNS)
+            _epoch("open_time"), *(_number(name) for name in COLUMNS)
         ),
     )
-    columns = {name: _floats(frame, name) for name in COLUMNS}
-    return Candles(_ints(frame, "open_time"), columns)
+    return Candles(_ints(frame, "open_time"), {name: _floats(frame, name) for name in COLUMNS})
 
 
 def read_settlements(root: Path, files: Iterable[Partition]) -> dict[str, Settlements]:
@@ -139,20 +138,26 @@ def _by_symbol(root: Path, files: Iterable[Partition], times: list[str], values:
     frame = _read(
         root,
         chosen,
-        lambda rows: rows.select("symbol", *(pl.col(name).dt.epoch("ms") for name in times), *values).sort(
-            "symbol", times[0]
-        ),
+        lambda rows: rows.select("symbol", *map(_epoch, times), *map(_number, values)).sort("symbol", times[0]),
     )
     return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}
 
 
+def _epoch(name: str) -> pl.Expr:
+    return pl.col(name).dt.epoch("ms")
+
+
+def _number(name: str) -> pl.Expr:
+    """Return a column as numbers, NaN where it is empty."""
+    return pl.col(name).cast(pl.Float64).fill_null(float("nan"))
+
+
 def _ints(frame: pl.DataFrame, name: str) -> Ints:
-    return frame[name].to_numpy().astype(np.int64)
+    return frame[name].to_numpy().astype(np.int64, copy=False)
 
 
 def _floats(frame: pl.DataFrame, name: str) -> Floats:
-    """Return a column, NaN where it is empty."""
-    return frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
+    return frame[name].to_numpy().astype(np.float64, copy=False)
 
 
 _POLARS: dict[type, pl.DataType | type[pl.DataType]] = {

@@ -225,7 +225,7 @@ def _describe(folder: Path, name: str, created: datetime, base: str, progress: P
         recipe=read_manifest(folder).recipe,
         software=software(),
         calendars={frequency.name: found for frequency in FREQUENCIES if (found := _range(store, frequency))},
-        fields={frequency.name: names for frequency in FREQUENCIES if (names := _fields(store, frequency))},
+        fields=_fields(store),
         symbols=symbols,
         coverage=coverage,
         files=_files(folder, progress),
@@ -244,8 +244,11 @@ def _label(frequency: Frequency, opened: datetime) -> str:
     return f"{opened:%Y-%m-%d}" if frequency.name == "day" else f"{opened:%Y-%m-%d %H:%M:%S}"
 
 
-def _fields(store: QlibStore, frequency: Frequency) -> list[str]:
-    return sorted({name for symbol in store.symbols() for name in store.extents(symbol, frequency)})
+def _fields(store: QlibStore) -> dict[str, list[str]]:
+    """Return the fields of every frequency that has any, those of all symbols together."""
+    extents = [store.extents(symbol) for symbol in store.symbols()]
+    found = {one.name: sorted({name for bins in extents for name in bins[one.name]}) for one in FREQUENCIES}
+    return {frequency: names for frequency, names in found.items() if names}
 
 
 def _symbols(store: QlibStore, progress: Progress) -> tuple[dict[str, Symbol], float]:

@@ -89,8 +89,8 @@ def check_stored(
     """
     for frequency in FREQUENCIES:
         _check_calendar(store, frequency, origin)
-        for symbol in dirty:
-            _check_lengths(store, symbol, frequency)
+    for symbol in dirty:
+        _check_lengths(store, symbol)
     dice = random.Random(end.isoformat())
     for symbol in dice.sample(sorted(dirty), min(_SPOT_CHECKS, len(dirty))):
         file = Partition(Candle.dataset, dice.choice(dirty[symbol]), symbol)
@@ -114,11 +114,11 @@ def _check_calendar(store: QlibStore, frequency: Frequency, origin: datetime) ->
         )
 
 
-def _check_lengths(store: QlibStore, symbol: str, frequency: Frequency) -> None:
-    extents = store.extents(symbol, frequency)
-    if len(set(extents.values())) > 1:
-        told = ", ".join(f"{name} {first} to {end}" for name, (first, end) in sorted(extents.items()))
-        raise ValidationError(f"{symbol}, {frequency.name}: bins of unequal extent: {told}")
+def _check_lengths(store: QlibStore, symbol: str) -> None:
+    for frequency, extents in store.extents(symbol).items():
+        if len(set(extents.values())) > 1:
+            told = ", ".join(f"{name} {first} to {end}" for name, (first, end) in sorted(extents.items()))
+            raise ValidationError(f"{symbol}, {frequency}: bins of unequal extent: {told}")
 
 
 def _check_minute(store: QlibStore, file: Partition, candles: Candles, origin: datetime, row: int) -> None:
