@@ -58,8 +58,10 @@ def remove_stale_temporaries(root: Path) -> int:
 
 
 @contextmanager
-def exclusive(path: Path, otherwise: str) -> Iterator[None]:
+def exclusive(path: Path, otherwise: str) -> Iterator[int]:
     """Hold a lock file, so that two processes never change the same folder. The lock dies with its process.
+
+    Yields its descriptor: a process that inherits it holds the lock, too, until it ends itself.
 
     Raises `BusyError`, saying `otherwise`, at once where another process holds it.
     """
@@ -69,4 +71,4 @@ def exclusive(path: Path, otherwise: str) -> Iterator[None]:
             flock(handle, LOCK_EX | LOCK_NB)
         except BlockingIOError:
             raise BusyError(otherwise) from None
-        yield
+        yield handle.fileno()

@@ -14,6 +14,7 @@ from services.converter.changes import name_of
 from services.converter.raw import read_members
 from shared.dataset import Partition
 from shared.durable import replace_file
+from shared.events import Rank
 
 
 class _Day(msgspec.Struct):
@@ -29,12 +30,16 @@ def members_after_rankings(
     """Return who was a member after each ranking of some files, in order of time, and remember it under `root`."""
     path = root / ".converter" / "members.json"
     known = _read(path)
-    days = {}
-    for file, version in sorted(files.items()):
+    days = {name_of(file): _Day(version, []) for file, version in sorted(files.items())}
+    unread = []
+    for file in files:
         day = known.get(name_of(file))
-        if day is None or day.version != version:
-            day = _Day(version, [(ranked, sorted(members)) for ranked, members in read_members(data_dir, [file])])
-        days[name_of(file)] = day
+        if day is not None and day.version == files[file]:
+            days[name_of(file)] = day
+        else:
+            unread.append(file)
+    for ranked, members in read_members(data_dir, unread):
+        days[name_of(Partition(Rank.dataset, ranked.date()))].rankings.append((ranked, sorted(members)))
     if days != known:
         replace_file(path, lambda temporary: temporary.write_bytes(msgspec.json.encode(days)))
     return [(ranked, frozenset(members)) for day in days.values() for ranked, members in day.rankings]

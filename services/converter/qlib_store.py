@@ -55,14 +55,14 @@ class QlibStore:
     """One provider folder."""
 
     root: Path
+    distrusts: bool = False
+    """Whether the last run died before its commit: then what is equal on disk may not be durable yet."""
     _touched: set[Path] = field(default_factory=set)
     """Bins that were written in place, and are not durable yet."""
     _unnamed: dict[Path, Path] = field(default_factory=dict)
     """Bins that were written anew, under names that nobody reads: temporary → its name."""
     _folders: set[Path] = field(default_factory=set)
     """Folders whose names are not durable yet."""
-    _distrusts: bool = False
-    """Whether the last run died before its commit: then what is equal on disk may not be durable yet."""
 
     # --- what is there
 
@@ -129,7 +129,7 @@ class QlibStore:
 
     def begin(self) -> None:
         """Say that bins are being written. Whoever finds that somebody died since syncs also what it need not write."""
-        self._distrusts = self._marker.exists()
+        self.distrusts = self._marker.exists()
         self._marker.parent.mkdir(parents=True, exist_ok=True)
         self._marker.touch()
 
@@ -146,7 +146,7 @@ class QlibStore:
         extent = self.extent(symbol, name, frequency)
         if extent is None or span[0] < extent[0]:
             self._rewrite(path, extent, slices, span)
-        elif self._patch(path, extent, slices, span) or self._distrusts:
+        elif self._patch(path, extent, slices, span) or self.distrusts:
             self._touched.add(path)
 
     def _rewrite(self, path: Path, extent: Extent | None, slices: list[Slice], span: Extent) -> None:
@@ -195,8 +195,7 @@ class QlibStore:
 
         until: the instant up to which minutes are there; calendars never get shorter.
         """
-        self.name_new()
-        self._sync_bins()
+        self.make_durable()
         for frequency in FREQUENCIES:
             self._write_calendar(frequency, origin, frequency.bars_until(origin, until))
         for market, text in market_texts.items():
@@ -204,7 +203,9 @@ class QlibStore:
             replace_file(path, lambda temporary, text=text: temporary.write_text(text, encoding="ascii"))  # type: ignore[misc]
         self._marker.unlink(missing_ok=True)
 
-    def _sync_bins(self) -> None:
+    def make_durable(self) -> None:
+        """Make every bin durable that was written."""
+        self.name_new()
         _sync_all(self._touched)
         _sync_all(self._folders)
         if self._folders:

@@ -13,7 +13,8 @@ from services.converter.fields import COLUMNS
 from services.converter.known import Floats, Ints, Predictions, Rankings, Settlements
 from shared.coverage import mask_from_text
 from shared.dataset import Partition
-from shared.events import BY_DATASET, LedgerRow, columns_of
+from shared.events import BY_DATASET, columns_of
+from shared.grid import to_ms
 
 
 class UnreadableError(ValueError):
@@ -59,14 +60,13 @@ class AllRankings:
 
 def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles:
     """Read the candles of some day files, as far as they open before `until`."""
-    frame = _read(
-        root,
-        files,
-        lambda rows: rows.filter(pl.col("open_time") < until).select(
-            _epoch("open_time"), *(_number(name) for name in COLUMNS)
-        ),
-    )
-    return Candles(_ints(frame, "open_time"), {name: _floats(frame, name) for name in COLUMNS})
+    frame = _read(root, files, lambda rows: rows.select(_epoch("open_time"), *COLUMNS))
+    opens = _ints(frame, "open_time")
+    columns = {name: _floats(frame, name) for name in COLUMNS}
+    inside = opens < to_ms(until)
+    if not inside.all():
+        opens, columns = opens[inside], {name: values[inside] for name, values in columns.items()}
+    return Candles(opens, columns)
 
 
 def read_settlements(root: Path, files: Iterable[Partition]) -> dict[str, Settlements]:
@@ -117,16 +117,18 @@ def read_members(root: Path, files: Iterable[Partition]) -> list[tuple[datetime,
     return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
 
 
-def read_ledger(root: Path, day: date) -> dict[str, LedgerDay]:
-    """Read what the ledger says of a day, by symbol; nothing where there is no ledger of that day."""
-    file = Partition(LedgerRow.dataset, day)
-    if not file.path(root).exists():
+def read_ledgers(root: Path, files: Iterable[Partition]) -> dict[date, dict[str, LedgerDay]]:
+    """Read what the ledger says of some days: day → symbol → what it says."""
+    chosen = list(files)
+    if not chosen:
         return {}
     names = ("absent", "halted", "received", "healed", "version")
-    found = {}
-    for symbol, *texts, version in _read(root, [file], lambda rows: rows.select("symbol", *names)).iter_rows():
+    found: dict[date, dict[str, LedgerDay]] = {file.day: {} for file in chosen}
+    for day, symbol, *texts, version in _read(
+        root, chosen, lambda rows: rows.select(pl.col("day").dt.date(), "symbol", *names)
+    ).iter_rows():
         absent, halted, received, healed = (mask_from_text(text or "") for text in texts)
-        found[symbol] = LedgerDay((absent | halted) & ~(received | healed), received | healed, version or "")
+        found[day][symbol] = LedgerDay((absent | halted) & ~(received | healed), received | healed, version or "")
     return found
 
 
@@ -138,7 +140,7 @@ def _by_symbol(root: Path, files: Iterable[Partition], times: list[str], values:
     frame = _read(
         root,
         chosen,
-        lambda rows: rows.select("symbol", *map(_epoch, times), *map(_number, values)).sort("symbol", times[0]),
+        lambda rows: rows.select("symbol", *map(_epoch, times), *values).sort("symbol", times[0]),
     )
     return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}
 
@@ -147,16 +149,12 @@ def _epoch(name: str) -> pl.Expr:
     return pl.col(name).dt.epoch("ms")
 
 
-def _number(name: str) -> pl.Expr:
-    """Return a column as numbers, NaN where it is empty."""
-    return pl.col(name).cast(pl.Float64).fill_null(float("nan"))
-
-
 def _ints(frame: pl.DataFrame, name: str) -> Ints:
     return frame[name].to_numpy().astype(np.int64, copy=False)
 
 
 def _floats(frame: pl.DataFrame, name: str) -> Floats:
+    """Return a column as numbers; polars makes an empty cell NaN."""
     return frame[name].to_numpy().astype(np.float64, copy=False)
 
 

@@ -36,6 +36,12 @@ class ConverterSettings(CommonSettings):
     stock_fields: Annotated[
         bool, Field(description="Write factor and change, too; they make Qlib's stock rules apply under region cn")
     ] = False
+    convert_processes: Annotated[
+        int,
+        Field(
+            ge=0, description="Processes that --once and --rebuild share symbols out to; 0: one per processor, at most"
+        ),
+    ] = 0
     converter_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9104
 
     @property

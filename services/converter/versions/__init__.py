@@ -145,6 +145,8 @@ class Versions:
 class LockedVersions(Versions):
     """The versions of one dataset while nobody else may change them: see `changing`."""
 
+    lock_descriptor: int = -1
+    """What the lock of the head hangs on."""
     _locks: ExitStack = field(default_factory=ExitStack)
     _holds_folder: bool = False
     _building: Path | None = None
@@ -159,7 +161,7 @@ class LockedVersions(Versions):
         if not self.in_place:
             self._heal()
         head = self.head
-        self._locks.enter_context(exclusive(head / _LOCK, self._busy))
+        self.lock_descriptor = self._locks.enter_context(exclusive(head / _LOCK, self._busy))
         if (self.in_place, self.head) != (in_place, head):
             raise BusyError(self._busy)  # it was moved into the versions while its lock was waited for
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from services.converter.versions import SNAPSHOT_FILE, VersionError, Versions, changing, check_name, head_folder
 from shared.durable import BusyError, exclusive
 from tests.support.builders import wait_for
+from tests.support.dying import NAMING, Dying, KilledError
 from tests.support.simulator import ROOT
 
 
@@ -340,30 +341,6 @@ def test_what_a_living_process_makes_is_not_swept_away_but_what_a_dead_one_left_
 # --- who dies
 
 
-class KilledError(BaseException):
-    """Stands for the end of the process: nothing catches it."""
-
-
-class Dying:
-    """Lets the n-th call to the operating system that changes names be the last."""
-
-    NAMES = ("replace", "rename", "symlink", "mkdir", "unlink", "fsync", "rmdir")
-
-    def __init__(self, monkeypatch, after):
-        self.left, self.calls = after, 0
-        for name in self.NAMES:
-            monkeypatch.setattr(os, name, self._wrap(getattr(os, name)))
-
-    def _wrap(self, call):
-        def counted(*arguments, **options):
-            self.calls += 1
-            if self.calls > self.left:
-                raise KilledError
-            return call(*arguments, **options)
-
-        return counted
-
-
 def _prepare(kind, qlib):
     if kind == "in place":
         fill(qlib, "old")
@@ -384,7 +361,7 @@ def test_killed_at_any_call_of_a_swap_and_run_again_it_is_right(tmp_path, monkey
         qlib.parent.mkdir()
         _prepare(kind, qlib)
         with monkeypatch.context() as dying:
-            Dying(dying, after=instant)
+            Dying(dying, NAMING, after=instant)
             try:
                 publish(qlib, "new")
                 finished = True
@@ -428,7 +405,7 @@ def test_killed_at_any_call_of_a_command_and_run_again_it_is_right(tmp_path, mon
         if step == "unpin":
             _do(qlib, "pin")
         with monkeypatch.context() as dying:
-            Dying(dying, after=instant)
+            Dying(dying, NAMING, after=instant)
             try:
                 _do(qlib, step)
                 finished = True

@@ -1,0 +1,179 @@
+"""The converter as a service: converts once a day after midnight, or more often, and patches in what comes late."""
+
+import asyncio
+import time
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.converter import metrics
+from services.converter.convert import NothingToConvertError, convert, late_days
+from services.converter.report import Report, log_report, publish
+from services.converter.settings import ConverterSettings
+from services.converter.versions import head_folder
+from shared.durable import BusyError
+from shared.grid import floor_day
+from shared.ledger import account, from_text
+from shared.schedule import daily_at, every, firings
+from shared.service import Service, running, wait_for_clock
+
+log = structlog.get_logger()
+
+_LOOK_AGAIN_SECONDS = 1.0
+_HISTORY_PATIENCE_SECONDS = 900.0
+"""Longer than a rate limit or a maintenance usually lasts."""
+_HEALING_PATIENCE_SECONDS = 300.0
+"""A lost hour of 50 symbols is healed in seconds; a hole that stays open for longer must not hold the others up."""
+
+
+class Converter:
+    """A running converter: when to convert, and up to when."""
+
+    def __init__(self, service: Service, settings: ConverterSettings) -> None:
+        self.service = service
+        self.settings = settings
+        self._one_at_a_time = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Catch up with the last midnight, then convert on schedule until the service is stopped."""
+        if not await wait_for_clock(self.service):
+            return
+        await self._wait_for_history()
+        await self._convert_day(floor_day(self.service.clock.now()))
+        self.service.health.started = True
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._daily())
+            if self.settings.convert_every:
+                group.create_task(self._often())
+            if self.settings.patch_every:
+                group.create_task(self._patch())
+
+    async def _wait_for_history(self) -> None:
+        """Hold the very first conversion back until the history is there: it fixes the calendar's origin.
+
+        History that does not grow for a while will not come soon; then what is there is converted.
+        """
+        if (head_folder(self.settings.qlib_dir) / "calendars").exists():
+            return
+        least, since = None, time.monotonic()
+        while True:
+            beat = await self.service.until_bus_answers(lambda: self.service.bus.heartbeat("collector"))
+            if beat is not None and beat.details.get("history_complete"):
+                break
+            missing = beat.details.get("missing_minutes") if beat else None
+            if missing is not None and (least is None or missing < least):
+                least, since = missing, time.monotonic()
+            if least is not None and time.monotonic() - since > _HISTORY_PATIENCE_SECONDS:
+                log.warning("history does not grow, converting what is there", missing_minutes=least)
+                break
+            reason = "the collector is not there yet" if missing is None else f"{missing:,} minutes of history to go"
+            self.service.health.details["waiting"] = f"first conversion waits: {reason}"
+            if not await self.service.pause(_LOOK_AGAIN_SECONDS):
+                return
+        self.service.health.details.pop("waiting", None)
+
+    async def _daily(self) -> None:
+        at = self.settings.convert_at
+        async for due in firings(daily_at(at.hour, at.minute), self.service):
+            await self._convert_day(floor_day(due))
+
+    async def _often(self) -> None:
+        async for _ in firings(every(timedelta(seconds=self.settings.convert_every)), self.service):
+            marks = await self.service.until_bus_answers(self.service.bus.watermarks)
+            written, converted = marks.get("written_until"), marks.get("converted_until")
+            if written is not None and (converted is None or written > converted):
+                await self._convert(written)
+
+    async def _patch(self) -> None:
+        """Bring rows that came late into Qlib soon, not only with the next day."""
+        while await self.service.pause(self.settings.patch_every):
+            async with self._one_at_a_time:
+                found = await asyncio.to_thread(
+                    late_days, self.settings.data_dir, self.settings.qlib_dir, self.settings.recipe
+                )
+            if found is not None and found[1]:
+                log.info("late rows", symbol_days=found[1])
+                metrics.LATE.inc(found[1])
+                await self._convert(found[0])
+
+    async def _convert_day(self, midnight: datetime) -> None:
+        """Convert up to a midnight once the writer has stored everything before it; the clock alone says nothing.
+
+        Holes that are being healed are waited for a while; what comes later is patched in.
+        """
+        began = time.monotonic()
+        while True:
+            mark = (await self.service.until_bus_answers(self.service.bus.watermarks)).get("written_until")
+            if mark is not None and mark >= midnight:
+                missing = await self._missing_before(midnight)
+                if not missing or time.monotonic() - began > _HEALING_PATIENCE_SECONDS:
+                    break
+                self.service.health.details["waiting"] = (
+                    f"for {missing} minutes before {midnight:%Y-%m-%d} to be healed"
+                )
+                if not await self.service.pause(_LOOK_AGAIN_SECONDS):
+                    return
+                continue
+            self.service.health.details["waiting"] = (
+                f"for the writer to pass {midnight:%Y-%m-%d %H:%M}; it has stored until {mark or 'nothing yet'}"
+            )
+            if not await self.service.pause(_LOOK_AGAIN_SECONDS):
+                return
+        self.service.health.details.pop("waiting", None)
+        await self._convert(midnight)
+
+    async def _missing_before(self, midnight: datetime) -> int:
+        """Return how many minutes of the day before the ledger cannot account for yet."""
+        day = midnight.date() - timedelta(days=1)
+        texts = (await self.service.until_bus_answers(lambda: self.service.bus.ledger([day])))[day]
+        missing = account(((day, from_text(text)) for text in texts.values()), midnight).missing
+        metrics.MISSING.set(missing)
+        return missing
+
+    async def _convert(self, until: datetime) -> None:
+        began = time.monotonic()
+        folders = self.settings.data_dir, self.settings.qlib_dir
+        try:
+            async with self._one_at_a_time:
+                report = await asyncio.to_thread(convert, *folders, until=until, recipe=self.settings.recipe)
+        except NothingToConvertError as error:
+            log.info("nothing to convert", reason=str(error))
+            return
+        except (BusyError, OSError, ValueError) as error:
+            metrics.CONVERSIONS.labels("failed").inc()
+            self.service.health.problem("conversion", f"conversion failed, Qlib stays as it was: {error}")
+            return
+        self.service.health.solved("conversion")
+        self._tell(report, time.monotonic() - began)
+        await self.service.until_bus_answers(lambda: publish(self.service.bus, report))
+
+    def _tell(self, report: Report, seconds: float) -> None:
+        metrics.CONVERSIONS.labels("ok").inc()
+        metrics.SECONDS.observe(seconds)
+        metrics.DAYS.inc(report.days)
+        metrics.CONVERTED_UNTIL.set(report.until.timestamp())
+        metrics.LEFT_OUT.set(report.left_out)
+        self.service.health.details["converted_until"] = report.until.isoformat()
+        if report.unreadable:
+            self.service.health.problem("raw", f"raw files that cannot be read: {', '.join(report.unreadable)}")
+        else:
+            self.service.health.solved("raw")
+        if report.left_out:
+            self.service.health.problem(
+                "origin",
+                f"{report.left_out} days of history lie before the calendar's first day {report.origin:%Y-%m-%d}; "
+                "run the converter with --rebuild to take them in",
+            )
+        else:
+            self.service.health.solved("origin")
+        log_report(report, seconds)
+
+
+async def serve(settings: ConverterSettings) -> None:
+    """Run the converter until it is stopped."""
+    async with running("converter", settings, metrics_port=settings.converter_metrics_port) as service:
+        try:
+            await Converter(service, settings).run()
+        except asyncio.CancelledError:
+            if not service.stop.is_set():
+                raise

@@ -1,0 +1,132 @@
+"""Some days of one symbol: raw candles → bars → bins. I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from services.converter.bars import Bars, Minutes, on_grid
+from services.converter.calendars import FREQUENCIES, Frequency
+from services.converter.changes import runs_of_days
+from services.converter.fields import Recipe, features
+from services.converter.known import Known
+from services.converter.qlib_store import QlibStore, Slice
+from services.converter.raw import LedgerDay, read_candles
+from services.converter.validation import check_bars, check_coverage
+from shared.dataset import Partition, signature
+from shared.events import Candle
+from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, from_ms, to_ms
+
+
+@dataclass(frozen=True)
+class Build:
+    """What is the same for all symbols of a conversion. origin, end: [from, until) of the calendar."""
+
+    data_dir: Path
+    recipe: Recipe
+    origin: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class SymbolDays:
+    """The days of a symbol to compute again, and all that is known of it beside its candles.
+
+    days: ascending. ledger: of the days, and of those before them where fields look back. versions: signatures of the
+    candle files that there are.
+    """
+
+    symbol: str
+    days: list[date]
+    known: Known
+    ledger: Mapping[date, LedgerDay]
+    versions: Mapping[date, str]
+
+    def ledger_of(self, day: date) -> LedgerDay:
+        """Return what the ledger says of a day."""
+        return self.ledger.get(day, LedgerDay())
+
+
+def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> int:
+    """Compute and write some days of a symbol in every frequency; return how many candles they hold.
+
+    Raises:
+        OSError, UnreadableError: a raw file cannot be read; the bins stay as they were.
+        ValidationError: what would be written cannot be.
+
+    """
+    parts = [_minutes(build, work, first, length) for first, length in runs_of_days(work.days)]
+    for frequency in FREQUENCIES:
+        slices: dict[str, list[Slice]] = {field.name: [] for field in build.recipe.fields}
+        for minutes, skipped in parts:
+            for name, part in _slices(build, work.symbol, frequency, minutes, skipped).items():
+                slices[name].append(part)
+        _write_fields(store, work.symbol, frequency, slices)
+    store.name_new()
+    return sum(int(minutes.present[skipped:].sum()) for minutes, skipped in parts)
+
+
+def _minutes(build: Build, work: SymbolDays, first: date, length: int) -> tuple[Minutes, int]:
+    """Lay some days on the minute grid; with them the day before, where fields look back on it, and its length."""
+    back = 1 if build.recipe.stock_fields and first - DAY in work.versions else 0
+    days = [first + timedelta(days=ahead) for ahead in range(-back, length)]
+    candles = read_candles(build.data_dir, [Partition(Candle.dataset, day, work.symbol) for day in days], build.end)
+    absent = [0 if build.recipe.partial_bars == "keep" else work.ledger_of(day).without for day in days]
+    minutes = on_grid(candles.opens, candles.columns, to_ms(day_start(days[0])), absent, work.known)
+    _check_against_ledger(build, work, days, minutes)
+    return minutes, back * MINUTES_PER_DAY
+
+
+def _slices(build: Build, symbol: str, frequency: Frequency, minutes: Minutes, skipped: int) -> dict[str, Slice]:
+    """Compute the bars of one frequency, as far as they are over."""
+    begin = from_ms(minutes.begin_ms)
+    values = features(Bars(minutes, frequency, build.recipe.partial_bars), build.recipe.fields)
+    check_bars(symbol, frequency, begin, values)
+    over, back = frequency.bars_until(begin, build.end), skipped // frequency.minutes
+    position = frequency.position(build.origin, begin)
+    return {name: Slice(position + back, field[back:over]) for name, field in values.items()}
+
+
+def _write_fields(store: QlibStore, symbol: str, frequency: Frequency, slices: dict[str, list[Slice]]) -> None:
+    """Write the fields of one frequency: each bin begins and ends with a bar of which something is known."""
+    extent = store.extent(symbol, "close", frequency)
+    ends = [extent] if extent else []
+    for part in slices["funding_paid"]:  # the field that every bar has which has any
+        bars = np.flatnonzero(~np.isnan(part.values))
+        if len(bars):
+            ends.append((part.position + int(bars[0]), part.position + int(bars[-1]) + 1))
+    if not ends:
+        return
+    span = min(first for first, _ in ends), max(end for _, end in ends)
+    for name, parts in slices.items():
+        clipped = [clip for part in parts if (clip := _clip(part, *span)) is not None]
+        if clipped:
+            store.write(symbol, name, frequency, clipped, span)
+
+
+def _clip(part: Slice, first: int, end: int) -> Slice | None:
+    begin, stop = max(part.position, first), min(part.end, end)
+    return Slice(begin, part.values[begin - part.position : stop - part.position]) if begin < stop else None
+
+
+def _check_against_ledger(build: Build, work: SymbolDays, days: list[date], minutes: Minutes) -> None:
+    """Hold what was read of each day against what the ledger says is stored. Raises `ValidationError`."""
+    for number, day in enumerate(days):
+        said = work.ledger_of(day)
+        if not said.version or said.version != work.versions.get(day):
+            continue  # the ledger speaks of another version of the file
+        file = Partition(Candle.dataset, day, work.symbol)
+        check_coverage(
+            file,
+            stored=said.stored,
+            present=minutes.present[number * MINUTES_PER_DAY : (number + 1) * MINUTES_PER_DAY],
+            over=(build.end - day_start(day)) // MINUTE,
+            is_still=partial(_has_signature, file.path(build.data_dir), said.version),
+        )
+
+
+def _has_signature(path: Path, version: str) -> bool:
+    return signature(path.stat()) == version

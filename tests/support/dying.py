@@ -1,0 +1,40 @@
+"""Processes that die, in-process: the n-th call to the operating system is the last."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+WRITING = ("pwrite", "fsync", "replace", "rename", "unlink")
+"""Calls that change files and their names."""
+NAMING = ("replace", "rename", "symlink", "mkdir", "unlink", "fsync", "rmdir")
+"""Calls that change the names in a folder."""
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+class Dying:
+    """Lets the call after so many others be the last."""
+
+    def __init__(self, monkeypatch: Any, names: tuple[str, ...], after: int) -> None:
+        self.left, self.calls = after, 0
+        for name in names:
+            monkeypatch.setattr(os, name, self._wrap(getattr(os, name)))
+
+    def _wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.calls += 1
+            if self.calls > self.left:
+                raise KilledError
+            return call(*arguments, **options)
+
+        return counted
+
+
+def calls_of(monkeypatch: Any, names: tuple[str, ...], do: Callable[[], object]) -> int:
+    """Count the calls that something makes from beginning to end."""
+    with monkeypatch.context() as counting:
+        counted = Dying(counting, names, after=10**9)
+        do()
+    return counted.calls

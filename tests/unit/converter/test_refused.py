@@ -1,0 +1,161 @@
+"""What cannot be is not published, and what cannot be read is named and stops nothing else."""
+
+import os
+from datetime import timedelta
+
+import pyarrow.parquet as pq
+import pytest
+
+from services.converter.convert import NothingToConvertError, convert
+from services.converter.validation import ValidationError
+from shared.dataset import Partition, day_digest, signature
+from tests.support.builders import (
+    DAY_0,
+    MIDNIGHT,
+    a_candle,
+    a_funding_rate,
+    minute,
+    store,
+)
+from tests.support.conversions import a_ledger_row, rebuilt, some_minutes, started
+from tests.support.provider import labels, tree, values
+
+# --- what is refused to be published
+
+
+@pytest.mark.invariant(8)
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"high": 1.0}, "high is below low"),
+        ({"close": 1000.0}, "close is above high"),
+        ({"open": 1.0}, "open is below low"),
+        ({"volume": -1.0}, "volume is negative"),
+        ({"amount": float("inf")}, "amount is infinite"),
+    ],
+)
+def test_bars_that_cannot_be_are_not_published_and_named(raw, qlib, changes, what):
+    """Invariant 8: it fails closed."""
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    convert(raw, qlib, until=None)
+    store(raw, [*some_minutes("BTC_USDT", range(1440, 1500)), a_candle("BTC_USDT", minute(1500), **changes)])
+
+    with pytest.raises(ValidationError, match=rf"BTC_USDT, 1min bar 2025-04-06 01:00:00.*: {what}"):
+        convert(raw, qlib, until=None)
+
+    assert len(labels(qlib, "1min")) == 1440
+
+
+@pytest.mark.invariant(7)
+def test_a_candle_file_that_lacks_what_the_ledger_says_it_holds_is_not_published(raw, qlib):
+    """Invariant 7."""
+    store(raw, some_minutes("BTC_USDT", range(10)))
+    file = Partition("kline_1m", DAY_0, "BTC_USDT").path(raw)
+    store(raw, [a_ledger_row("BTC_USDT", received="0-9,12-13", version=signature(file.stat()))])
+
+    with pytest.raises(ValidationError, match=r"BTC_USDT 2025-04-05: .*: minutes 12-13 lack in the file, none in the"):
+        convert(raw, qlib, until=minute(1440))
+
+    store(raw, [a_ledger_row("BTC_USDT", received="0-9,12-13", version="of another version")])
+    convert(raw, qlib, until=minute(1440))
+
+
+@pytest.mark.invariant(8)
+def test_a_bin_that_is_not_what_was_written_is_not_published(raw, qlib, monkeypatch):
+    """Invariant 8: read back before it is shown."""
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    convert(raw, qlib, until=None)
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, content, at: pwrite(handle, content, at + 4))
+
+    with pytest.raises(ValidationError, match="BTC_USDT"):
+        convert(raw, qlib, until=None)
+
+    assert len(labels(qlib, "1min")) == 1440
+
+
+# --- damage
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("content", [b"", b"PAR1 torn", b"x" * 5000])
+@pytest.mark.parametrize("until", [None, minute(2880)])
+def test_a_damaged_file_stops_only_its_symbol_and_is_named(raw, qlib, tmp_path, content, until):
+    """Invariant 12: bad input has an address and stops nobody else."""
+    store(raw, some_minutes("BTC_USDT", range(2880)) + some_minutes("BAD_USDT", range(2880)))
+    damaged = Partition("kline_1m", DAY_0 + timedelta(days=1), "BAD_USDT").path(raw)
+    good = damaged.read_bytes()
+    damaged.write_bytes(content)
+
+    report = convert(raw, qlib, until=until)
+
+    assert report.unreadable == ("BAD_USDT",)
+    assert len(values(qlib, "BTC_USDT", "close")) == 2880
+    assert "kline_1m/2025-04-06" not in report.digests or report.digests["kline_1m/2025-04-06"] != day_digest(
+        raw, "kline_1m", DAY_0 + timedelta(days=1)
+    )
+
+    damaged.write_bytes(good)
+    assert convert(raw, qlib, until=until).unreadable == ()
+    assert tree(qlib) == rebuilt(raw, tmp_path / "fresh", until)
+
+
+def test_a_file_from_before_a_column_was_added_is_nan_there_and_whole_elsewhere(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(1440, 1450)))
+    store(raw, some_minutes("BTC_USDT", range(1430, 1440)))
+    old = Partition("kline_1m", DAY_0, "BTC_USDT").path(raw)
+    pq.write_table(pq.ParquetFile(old).read().drop_columns(["amount"]), old)
+
+    convert(raw, qlib, until=None)
+
+    assert list(values(qlib, "BTC_USDT", "amount")) == [minute(number) for number in range(1440, 1450)]
+    assert list(values(qlib, "BTC_USDT", "close")) == [minute(number) for number in range(1430, 1450)]
+
+
+def test_nothing_to_convert_is_said(raw, qlib):
+    with pytest.raises(NothingToConvertError, match=str(raw)):
+        convert(raw, qlib, until=None)
+
+    store(raw, some_minutes("BTC_USDT", range(10)))
+    with pytest.raises(NothingToConvertError):
+        convert(raw, qlib, until=MIDNIGHT)
+
+
+def test_once_says_what_is_missing_and_ends_with_1(raw, qlib):
+    process = started(raw, qlib)
+    _, log = process.communicate()
+
+    assert process.returncode == 1
+    assert "no raw candle" in log
+    assert "Traceback" not in log
+
+
+def test_once_with_a_damaged_file_names_it_and_ends_with_1(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(10)) + some_minutes("BAD_USDT", range(10)))
+    Partition("kline_1m", DAY_0, "BAD_USDT").path(raw).write_bytes(b"torn")
+
+    process = started(raw, qlib)
+    _, log = process.communicate()
+
+    assert process.returncode == 1
+    assert "BAD_USDT" in log
+    assert "Traceback" not in log
+    assert len(values(qlib, "BTC_USDT", "close")) == 10
+
+
+def test_a_damaged_funding_file_is_named_and_qlib_stays_as_it_was(raw, qlib):
+    store(raw, [*some_minutes("BTC_USDT", range(10)), a_funding_rate()])
+    convert(raw, qlib, until=None)
+    before = tree(qlib)
+    path = Partition("funding", DAY_0).path(raw)
+    path.write_bytes(b"torn")
+    store(raw, some_minutes("BTC_USDT", range(10, 20)))
+
+    process = started(raw, qlib)
+    _, log = process.communicate()
+
+    assert process.returncode == 1
+    assert "funding_rates_20250405" in log
+    assert "Traceback" not in log
+    assert tree(qlib) == before
