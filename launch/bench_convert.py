@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.synthetic_year import Market, make
-from services.converter.convert import Report, convert
+from services.converter.convert import convert
+from services.converter.report import Report
 from shared.command import run
 from shared.dataset import days as raw_days
 from shared.events import Candle

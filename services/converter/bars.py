@@ -68,12 +68,14 @@ def on_grid(
     minutes = len(absent) * MINUTES_PER_DAY
     positions = (opens - begin_ms) // MINUTE_MS
     inside = (positions >= 0) & (positions < minutes)
+    if not inside.all():
+        positions, columns = positions[inside], {name: values[inside] for name, values in columns.items()}
     present = np.zeros(minutes, bool)
-    present[positions[inside]] = True
+    present[positions] = True
     grid = {}
     for name, values in columns.items():
         grid[name] = np.full(minutes, np.nan)
-        grid[name][positions[inside]] = values[inside]
+        grid[name][positions] = values
     return Minutes(begin_ms, grid, present, _spread(absent) & ~present, known or Known())
 
 

@@ -145,11 +145,11 @@ def after(listing: Listing, until: datetime, recipe: str, holes: Mapping[str, st
     return Manifest(recipe=recipe, files=done, holes={name: text for name, text in holes.items() if name in done})
 
 
-def runs_of_days(dirty: list[date]) -> list[tuple[date, int]]:
-    """Return runs of consecutive days as (first, how many). Pure."""
+def runs_of_days(dirty: list[date], longest: int | None = None) -> list[tuple[date, int]]:
+    """Return runs of consecutive days as (first, how many), of at most `longest` days. Pure."""
     runs: list[tuple[date, int]] = []
     for day in dirty:
-        if runs and runs[-1][0] + timedelta(days=runs[-1][1]) == day:
+        if runs and runs[-1][0] + timedelta(days=runs[-1][1]) == day and runs[-1][1] != longest:
             runs[-1] = (runs[-1][0], runs[-1][1] + 1)
         else:
             runs.append((day, 1))

@@ -156,8 +156,10 @@ class QlibStore:
             old = np.fromfile(path, "<f4", offset=_WIDTH, count=extent[1] - extent[0])
             parts = [Slice(extent[0], old), *slices]
         first, end = span[0], max(span[1], *(part.end for part in parts))
-        content = np.full(1 + end - first, np.nan, "<f4")
+        content = np.empty(1 + end - first, "<f4")
         content[0] = first
+        if extent is not None or sum(len(part.values) for part in parts) != end - first:
+            content[1:] = np.nan
         for part in parts:
             content[1 + part.position - first : 1 + part.end - first] = part.values
         temporary = temporary_of(path)

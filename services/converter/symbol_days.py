@@ -1,5 +1,6 @@
 """Some days of one symbol: raw candles → bars → bins. I/O."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -19,6 +20,9 @@ from services.converter.validation import check_bars, check_coverage
 from shared.dataset import Partition, signature
 from shared.events import Candle
 from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, from_ms, to_ms
+
+_DAYS_AT_ONCE = 90
+"""Days that are computed together, so that years take no more memory than months."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,18 @@ def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> int:
         ValidationError: what would be written cannot be.
 
     """
-    parts = [_minutes(build, work, first, length) for first, length in runs_of_days(work.days)]
-    for frequency in FREQUENCIES:
-        slices: dict[str, list[Slice]] = {field.name: [] for field in build.recipe.fields}
-        for minutes, skipped in parts:
+    candles = 0
+    slices: dict[Frequency, dict[str, list[Slice]]] = {frequency: defaultdict(list) for frequency in FREQUENCIES}
+    for first, length in runs_of_days(work.days, _DAYS_AT_ONCE):
+        minutes, skipped = _minutes(build, work, first, length)
+        candles += int(minutes.present[skipped:].sum())
+        for frequency in FREQUENCIES:
             for name, part in _slices(build, work.symbol, frequency, minutes, skipped).items():
-                slices[name].append(part)
-        _write_fields(store, work.symbol, frequency, slices)
+                slices[frequency][name].append(part)
+    for frequency in FREQUENCIES:
+        _write_fields(store, work.symbol, frequency, slices[frequency])
     store.name_new()
-    return sum(int(minutes.present[skipped:].sum()) for minutes, skipped in parts)
+    return candles
 
 
 def _minutes(build: Build, work: SymbolDays, first: date, length: int) -> tuple[Minutes, int]:
