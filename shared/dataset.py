@@ -57,6 +57,16 @@ def days(root: Path, dataset: str) -> list[date]:
     return []
 
 
+def days_with_change(root: Path, dataset: str) -> dict[date, int]:
+    """Return the days that have a folder, in order, with the time at which a name in it changed last, in ns."""
+    found = {}
+    with suppress(FileNotFoundError), os.scandir(root / dataset) as entries:
+        for entry in entries:
+            if match := _DAY_FOLDER.match(entry.name):
+                found[date.fromisoformat(match[1])] = entry.stat().st_mtime_ns
+    return dict(sorted(found.items()))
+
+
 def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition, os.stat_result]]:
     """Yield the files of one day with their stat. Temporary and foreign files are not among them."""
     per_symbol = BY_DATASET[dataset].file_stem is None
@@ -70,13 +80,12 @@ def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition,
 
 def day_digest(root: Path, dataset: str, day: date) -> str:
     """Name the version of a whole day that is on disk: it differs as soon as one of its files does."""
-    return digest_of({partition: signature(stat) for partition, stat in partitions(root, dataset, day)})
+    return digest_of({partition.symbol or "": signature(stat) for partition, stat in partitions(root, dataset, day)})
 
 
-def digest_of(versions: Mapping[Partition, str]) -> str:
-    """Name a version of a whole day from the signatures of its files. Pure."""
-    listing = sorted((partition.symbol or "", version) for partition, version in versions.items())
-    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+def digest_of(versions: Mapping[str, str]) -> str:
+    """Name a version of a whole day from the signatures of its files, by symbol. Pure."""
+    return hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:16]
 
 
 def signature(stat: os.stat_result) -> str:

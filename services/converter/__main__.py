@@ -38,6 +38,7 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
                 until=None,
                 recipe=settings.recipe,
                 rebuild=rebuild,
+                every_file=True,
                 processes=settings.convert_processes or os.process_cpu_count() or 1,
                 progress=progress,
             )

@@ -1,8 +1,9 @@
 """Which raw days differ from what is in Qlib? The manifest remembers; the decision is pure, the scan is I/O."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -10,42 +11,68 @@ import msgspec
 
 from services.converter.known import PREDICTION_VALID, SETTLEMENT_VALID
 from shared.coverage import mask_to_text
-from shared.dataset import Partition, days, partitions, signature
+from shared.dataset import Partition, days_with_change, digest_of, partitions, signature
 from shared.durable import replace_file
-from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank
+from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank, Row
 from shared.grid import DAY, day_start
 
-Versions = dict[Partition, str]
-Holes = dict[str, int]
-"""Name of a candle file → the minutes of its day that the exchange has no candle of, as a mask."""
+Holes = Mapping[date, Mapping[str, int]]
+"""Day → symbol → the minutes of which the exchange has no candle, as a mask: of every candle file of the day."""
+
+_QUIET_NS = 5_000_000_000
+"""A folder that changed less than this before it was looked at may change once more without another time of change."""
+
+
+class DayFiles(msgspec.Struct, frozen=True):
+    """The files of one day of a dataset.
+
+    versions: symbol ("" for the one file of all) → signature. changed_ns: when a name in the folder changed last; 0
+    where that says nothing. digest: names the version of the whole day.
+    """
+
+    versions: dict[str, str]
+    changed_ns: int = 0
+    digest: str = ""
+
+
+NO_FILES = DayFiles({})
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """Which version of which raw file is in Qlib, whole: "kline_1m/2025-04-05/BTC_USDT" → its signature."""
+    """What is in Qlib, whole: "kline_1m/2025-04-05" → the files of the day as they were converted."""
 
     recipe: str = ""
-    files: dict[str, str] = {}
-    holes: dict[str, str] = {}
-    """Name of a candle file → the minutes that the exchange had no candle of when it was converted, as runs."""
+    days: dict[str, DayFiles] = {}
+    without: dict[str, dict[str, str]] = {}
+    """Day → symbol → the minutes that the exchange had no candle of when it was converted, as runs."""
+
+    def of(self, dataset: str, day: date) -> DayFiles:
+        """Return the files of a day that are in Qlib."""
+        return self.days.get(f"{dataset}/{day}", NO_FILES)
+
+
+Days = dict[date, DayFiles]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The raw files as they were when the run began, with their signatures."""
+    """The raw files as they were when the run began: dataset → day → files, in order of time."""
 
-    candles: Versions
-    funding: Versions
-    predictions: Versions
-    rankings: Versions
-    ledger: Versions
+    datasets: Mapping[str, Days]
 
-    def all(self) -> Versions:
-        """Return all files."""
-        return {file: version for one in fields(self) for file, version in getattr(self, one.name).items()}
+    def of(self, kind: type[Row]) -> Days:
+        """Return the days of a dataset."""
+        return self.datasets[kind.dataset]
+
+    def partitions(self, kind: type[Row], days: Iterable[date]) -> list[Partition]:
+        """Return the files of some days, in order."""
+        found = self.of(kind)
+        there = sorted(day for day in days if day in found)
+        return [Partition(kind.dataset, day, name or None) for day in there for name in sorted(found[day].versions)]
 
 
-SOURCES = (Candle, FundingRate, PredictedFundingRate, Rank, LedgerRow)
-"""Datasets that end up in Qlib, in the order of the listing."""
+SOURCES: tuple[type[Row], ...] = (Candle, FundingRate, PredictedFundingRate, Rank, LedgerRow)
+"""Datasets that end up in Qlib."""
 
 
 def manifest_path(root: Path) -> Path:
@@ -67,27 +94,33 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     replace_file(manifest_path(root), lambda temporary: temporary.write_bytes(content))
 
 
-def scan(data_dir: Path) -> Listing:
-    """List the raw files."""
-    found = [
-        {
-            partition: signature(stat)
-            for day in days(data_dir, kind.dataset)
-            for partition, stat in partitions(data_dir, kind.dataset, day)
-        }
-        for kind in SOURCES
-    ]
-    return Listing(*found)
+def scan(data_dir: Path, known: Manifest, *, every_file: bool = False) -> Listing:
+    """List the raw files. A day's folder in which no name has changed since it was converted is not looked into again.
+
+    Files are replaced under their names, which changes the folder's time of change; `every_file` finds also what was
+    written into a file that was there.
+    """
+    return Listing({kind.dataset: _scan_days(data_dir, kind.dataset, known, every_file) for kind in SOURCES})
 
 
-def name_of(partition: Partition) -> str:
-    """Return the name of a file in the manifest."""
-    return f"{partition.dataset}/{partition.day}" + (f"/{partition.symbol}" if partition.symbol else "")
+def _scan_days(data_dir: Path, dataset: str, known: Manifest, every_file: bool) -> Days:
+    looked_ns, found = time.time_ns(), {}
+    for day, changed_ns in days_with_change(data_dir, dataset).items():
+        before = known.of(dataset, day)
+        if before.changed_ns == changed_ns and not every_file:
+            found[day] = before
+        else:
+            files = partitions(data_dir, dataset, day)
+            versions = {partition.symbol or "": signature(stat) for partition, stat in files}
+            if versions:
+                quiet = changed_ns < looked_ns - _QUIET_NS
+                found[day] = DayFiles(versions, changed_ns if quiet else 0, digest_of(versions))
+    return found
 
 
-def changed_days(files: Mapping[Partition, str], manifest: Manifest) -> set[date]:
-    """Return the days of the files that are not those of the manifest. Pure."""
-    return {file.day for file, version in files.items() if manifest.files.get(name_of(file)) != version}
+def changed_days(days: Days, dataset: str, manifest: Manifest) -> set[date]:
+    """Return the days whose files are not those of the manifest. Pure."""
+    return {day for day, files in days.items() if files.versions != manifest.of(dataset, day).versions}
 
 
 def concerned_days(listing: Listing, manifest: Manifest, end: date) -> set[date]:
@@ -96,12 +129,14 @@ def concerned_days(listing: Listing, manifest: Manifest, end: date) -> set[date]
     A settlement is the last one known for as long as `SETTLEMENT_VALID`, a prediction for `PREDICTION_VALID`, a ranking
     until the first one of another day.
     """
-    settled, predicted = SETTLEMENT_VALID // DAY, -(-PREDICTION_VALID // DAY)
-    found = _reaching(changed_days(listing.funding, manifest), settled)
-    found |= _reaching(changed_days(listing.predictions, manifest), predicted)
-    ranked = sorted(file.day for file in listing.rankings)
-    for day in changed_days(listing.rankings, manifest):
-        last = min((later for later in ranked if later > day), default=end)
+
+    def changed(kind: type[Row]) -> set[date]:
+        return changed_days(listing.of(kind), kind.dataset, manifest)
+
+    found = _reaching(changed(FundingRate), SETTLEMENT_VALID // DAY)
+    found |= _reaching(changed(PredictedFundingRate), -(-PREDICTION_VALID // DAY))
+    for day in changed(Rank):
+        last = min((later for later in listing.of(Rank) if later > day), default=end)
         found |= {day + timedelta(days=ahead) for ahead in range((last - day).days + 1)}
     return found
 
@@ -118,31 +153,69 @@ def dirty_days(
     A candle file concerns its own day, and the next one where fields look back on the bar before. `holes` tells of the
     days whose ledger has changed: another word on a day's missing minutes changes which of its bars are whole.
     """
-    everywhere = concerned_days(listing, manifest, until.date())
+    everywhere, candles = concerned_days(listing, manifest, until.date()), listing.of(Candle)
     dirty: dict[str, set[date]] = defaultdict(set)
-    for file, version in listing.candles.items():
-        name = name_of(file)
-        known = manifest.holes.get(name, "")
-        changed = manifest.files.get(name) != version or (name in holes and mask_to_text(holes[name]) != known)
-        if day_start(file.day) < until and (changed or file.day in everywhere):
-            dirty[file.symbol or ""].add(file.day)
-            if changed and looks_back and Partition(file.dataset, file.day + DAY, file.symbol) in listing.candles:
-                dirty[file.symbol or ""].add(file.day + DAY)
+    for day, files in candles.items():
+        if day_start(day) >= until:
+            continue
+        changed = _changed_symbols(files, manifest.of(Candle.dataset, day))
+        changed |= _with_another_word(files, holes.get(day, {}), manifest.without.get(str(day), {}))
+        for symbol in files.versions if day in everywhere else changed:
+            dirty[symbol].add(day)
+        if looks_back:
+            for symbol in changed & candles.get(day + DAY, NO_FILES).versions.keys():
+                dirty[symbol].add(day + DAY)
     return {symbol: sorted(day for day in found if day_start(day) < until) for symbol, found in sorted(dirty.items())}
 
 
-def after(listing: Listing, until: datetime, recipe: str, holes: Mapping[str, str]) -> Manifest:
-    """Return the manifest of a run that converted everything before `until`. Pure.
+def _changed_symbols(files: DayFiles, known: DayFiles) -> set[str]:
+    if files.versions == known.versions:
+        return set()
+    return {symbol for symbol, version in files.versions.items() if known.versions.get(symbol) != version}
 
-    A day that was not over at `until` is not whole in Qlib, so it is not remembered; days whose files were retired are
+
+def _with_another_word(files: DayFiles, holes: Mapping[str, int], known: Mapping[str, str]) -> set[str]:
+    return {
+        symbol for symbol, mask in holes.items() if mask_to_text(mask) != known.get(symbol, "")
+    } & files.versions.keys()
+
+
+def after(
+    listing: Listing,
+    known: Manifest,
+    holes: Holes,
+    *,
+    span: tuple[datetime, datetime],
+    recipe: str,
+    left: Iterable[str],
+) -> Manifest:
+    """Return the manifest of a run that converted everything in `span`, but for the candles of symbols `left`. Pure.
+
+    A day that was not over at its end is not whole in Qlib, so it is not remembered; days whose files were retired are
     dropped. Whoever reads it finds them unconverted, never the other way round.
     """
-    done = {
-        name_of(partition): version
-        for partition, version in listing.all().items()
-        if day_start(partition.day) + DAY <= until
+    origin, end = span
+    whole: dict[str, DayFiles] = {}
+    for dataset, days in listing.datasets.items():
+        for day, files in days.items():
+            if day_start(day) + DAY <= end and (dataset != Candle.dataset or day_start(day) >= origin):
+                whole[f"{dataset}/{day}"] = _but_for(files, left) if dataset == Candle.dataset else files
+    without = known.without | {
+        str(day): {symbol: mask_to_text(mask) for symbol, mask in said.items()} for day, said in holes.items()
     }
-    return Manifest(recipe=recipe, files=done, holes={name: text for name, text in holes.items() if name in done})
+    kept = {day: said for day, said in without.items() if f"{Candle.dataset}/{day}" in whole}
+    return Manifest(recipe=recipe, days=whole, without=kept)
+
+
+def _but_for(files: DayFiles, left: Iterable[str]) -> DayFiles:
+    versions = {symbol: version for symbol, version in files.versions.items() if symbol not in left}
+    return files if len(versions) == len(files.versions) else DayFiles(versions, digest=digest_of(versions))
+
+
+def digests(manifest: Manifest) -> dict[str, str]:
+    """Return which version of each day is in Qlib, of the datasets that are retired once they are there. Pure."""
+    retired = Candle.dataset, PredictedFundingRate.dataset
+    return {name: files.digest for name, files in manifest.days.items() if name.split("/")[0] in retired}
 
 
 def runs_of_days(dirty: list[date], longest: int | None = None) -> list[tuple[date, int]]:

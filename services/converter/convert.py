@@ -1,10 +1,9 @@
 """One conversion: raw days that changed → bins → calendars → instruments → manifest. I/O, in that order."""
 
 import shutil
-from collections import defaultdict
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import structlog
 
 from services.converter.calendars import FREQUENCIES
 from services.converter.changes import (
+    NO_FILES,
     Holes,
     Listing,
     Manifest,
     after,
     changed_days,
+    digests,
     dirty_days,
-    name_of,
     read_manifest,
     runs_of_days,
     scan,
@@ -44,9 +44,9 @@ from services.converter.symbol_days import Build, SymbolDays
 from services.converter.universe import all_lines, market_lines, spans
 from services.converter.validation import check_stored
 from services.converter.versions import LockedVersions, changing, head_folder
-from shared.coverage import mask_to_text
-from shared.dataset import Partition, digest_of
+from shared.dataset import Partition
 from shared.durable import remove_stale_temporaries
+from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank
 from shared.grid import DAY, MINUTE, day_start, from_ms
 
 log = structlog.get_logger()
@@ -70,6 +70,7 @@ def convert(
     until: datetime | None,
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen
     rebuild: bool = False,
+    every_file: bool = False,
     processes: int = 1,
     progress: Progress = lambda *_: None,
 ) -> Report:
@@ -77,8 +78,8 @@ def convert(
 
     `rebuild` computes every raw day on disk anew, and lets the calendar begin with the first of them; days of which no
     raw file is left stay as they are. So does another `recipe` than that of the last conversion. A calendar that begins
-    earlier is a new version of the dataset: readers of the old one are not disturbed. `processes`: among how many the
-    symbols are shared out at most, where there is enough to do.
+    earlier is a new version of the dataset: readers of the old one are not disturbed. `every_file`: see `changes.scan`.
+    `processes`: among how many the symbols are shared out at most, where there is enough to do.
 
     Raises:
         NothingToConvertError: no raw day lies before `until`.
@@ -91,7 +92,14 @@ def convert(
     with changing(qlib_dir) as versions:
         remove_stale_temporaries(versions.head)
         return _convert(
-            data_dir, versions, until=until, recipe=recipe, rebuild=rebuild, processes=processes, progress=progress
+            data_dir,
+            versions,
+            until=until,
+            recipe=recipe,
+            rebuild=rebuild,
+            every_file=every_file,
+            processes=processes,
+            progress=progress,
         )
 
 
@@ -105,7 +113,8 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> tupl
     if calendar is None:
         return None
     origin, end = calendar[0], calendar[0] + calendar[1] * MINUTE
-    listing, manifest = scan(data_dir), read_manifest(store.root)
+    manifest = read_manifest(store.root)
+    listing = scan(data_dir, manifest)
     holes = _holes(listing, _changed_ledger(data_dir, listing, manifest, recipe))
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
     whole = [day for days in dirty.values() for day in days if origin <= day_start(day) <= end - DAY]
@@ -119,6 +128,7 @@ def _convert(
     until: datetime | None,
     recipe: Recipe,
     rebuild: bool,
+    every_file: bool,
     processes: int,
     progress: Progress,
 ) -> Report:
@@ -126,8 +136,8 @@ def _convert(
     if not any((store.root / "calendars").glob("*.txt")):
         # A first run that died: without an origin the positions in its bins mean nothing.
         shutil.rmtree(store.root / "features", ignore_errors=True)
-    listing = scan(data_dir)
     manifest = _manifest(store.root, recipe, rebuild=rebuild)
+    listing = scan(data_dir, manifest, every_file=every_file)
     end = _end(data_dir, store, listing, until)
     origin = _origin(store, listing, end, rebuild=rebuild)
     store = with_origin(store, origin, versions.begin)
@@ -148,9 +158,8 @@ def _convert(
         bars, unreadable = _told(convert_symbols(work), len(work), progress)
     check_stored(data_dir, store, {symbol: dirty[symbol] for symbol in dirty if symbol not in unreadable}, origin, end)
     store.commit(origin, end, _markets(data_dir, store, listing, origin, end))
-    converted = _converted(listing, unreadable, origin)
-    told = {name: mask_to_text(mask) for name, mask in holes.items()}
-    write_manifest(store.root, after(converted, end, recipe.name(), {**manifest.holes, **told}))
+    converted = after(listing, manifest, holes, span=(origin, end), recipe=recipe.name(), left=unreadable)
+    write_manifest(store.root, converted)
     versions.publish()
     return Report(
         origin=origin,
@@ -160,7 +169,7 @@ def _convert(
         bars=bars,
         left_out=left_out,
         unreadable=tuple(unreadable),
-        digests=_digests(converted, end),
+        digests=digests(converted),
     )
 
 
@@ -177,28 +186,28 @@ def _end(data_dir: Path, store: QlibStore, listing: Listing, until: datetime | N
     if until is None:
         until = _newest_minute(data_dir, listing)
     ends = [end for end in (known, until) if end is not None]
-    if not ends or (calendar is None and not any(day_start(file.day) < max(ends) for file in listing.candles)):
+    if not ends or (calendar is None and not any(day_start(day) < max(ends) for day in listing.of(Candle))):
         raise NothingToConvertError(f"no raw candle in {data_dir} before {until or 'now'}")
     return max(ends)
 
 
 def _newest_minute(data_dir: Path, listing: Listing) -> datetime | None:
     """Return the end of the newest minute on disk."""
-    if not listing.candles:
+    candles = listing.of(Candle)
+    if not candles:
         return None
-    newest_day = max(file.day for file in listing.candles)
+    newest_day = max(candles)
     newest = day_start(newest_day)
-    for file in listing.candles:
-        if file.day == newest_day:
-            with suppress(UnreadableError):  # it is named when its symbol is converted
-                opens = read_candles(data_dir, [file], day_start(newest_day) + DAY).opens
-                newest = max(newest, from_ms(int(opens.max())) + MINUTE) if len(opens) else newest
+    for file in listing.partitions(Candle, [newest_day]):
+        with suppress(UnreadableError):  # it is named when its symbol is converted
+            opens = read_candles(data_dir, [file], day_start(newest_day) + DAY).opens
+            newest = max(newest, from_ms(int(opens.max())) + MINUTE) if len(opens) else newest
     return newest
 
 
 def _origin(store: QlibStore, listing: Listing, end: datetime, *, rebuild: bool) -> datetime:
     """Return the origin of the grid: as it is, or the first raw day; a rebuild may move it back."""
-    raw_days = [day_start(file.day) for file in listing.candles if day_start(file.day) < end]
+    raw_days = [day_start(day) for day in listing.of(Candle) if day_start(day) < end]
     calendar = store.calendar(FREQUENCIES[0])
     if calendar is None:
         return min(raw_days)
@@ -210,20 +219,23 @@ def _origin(store: QlibStore, listing: Listing, end: datetime, *, rebuild: bool)
 
 def _ledger(data_dir: Path, listing: Listing, days: set[date]) -> Ledger:
     """Read the ledger of some days, where there is one."""
-    return read_ledgers(data_dir, sorted(file for file in listing.ledger if file.day in days))
+    return read_ledgers(data_dir, listing.partitions(LedgerRow, days))
 
 
 def _changed_ledger(data_dir: Path, listing: Listing, manifest: Manifest, recipe: Recipe) -> Ledger:
     """Read the ledgers that changed, where they decide anything."""
-    return {} if recipe.partial_bars == "keep" else _ledger(data_dir, listing, changed_days(listing.ledger, manifest))
+    if recipe.partial_bars == "keep":
+        return {}
+    return _ledger(data_dir, listing, changed_days(listing.of(LedgerRow), LedgerRow.dataset, manifest))
 
 
 def _holes(listing: Listing, changed: Ledger) -> Holes:
     """Return what the ledgers that changed say of the candle files of their days."""
+    candles = listing.of(Candle)
     return {
-        name_of(file): changed[file.day].get(file.symbol or "", LedgerDay()).without
-        for file in listing.candles
-        if file.day in changed
+        day: {symbol: said.get(symbol, LedgerDay()).without for symbol in candles[day].versions}
+        for day, said in changed.items()
+        if day in candles
     }
 
 
@@ -235,19 +247,17 @@ def _gather(data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, chan
     settled = _before(days, SETTLEMENT_VALID // DAY)
     predicted = _before(days, -(-PREDICTION_VALID // DAY))
     ledger = changed | _ledger(data_dir, listing, days - changed.keys())
-    settlements = read_settlements(data_dir, sorted(file for file in listing.funding if file.day in settled))
-    predictions = read_predictions(data_dir, sorted(file for file in listing.predictions if file.day in predicted))
+    settlements = read_settlements(data_dir, listing.partitions(FundingRate, settled))
+    predictions = read_predictions(data_dir, listing.partitions(PredictedFundingRate, predicted))
     rankings = read_rankings(data_dir, _rankings_for(listing, days))
-    versions: dict[str, dict[date, str]] = defaultdict(dict)
-    for file, version in listing.candles.items():
-        versions[file.symbol or ""][file.day] = version
+    candles = listing.of(Candle)
     return [
         SymbolDays(
             symbol,
             found,
             Known(settlements.get(symbol, Settlements()), predictions.get(symbol, Predictions()), rankings.of(symbol)),
             ledger={day: ledger[day][symbol] for day in ledger if symbol in ledger[day]},
-            versions=versions[symbol],
+            versions={day: files[symbol] for day in days if symbol in (files := candles.get(day, NO_FILES).versions)},
         )
         for symbol, found in dirty.items()
     ]
@@ -259,11 +269,11 @@ def _before(days: Iterable[date], reach: int) -> set[date]:
 
 def _rankings_for(listing: Listing, days: set[date]) -> list[Partition]:
     """Return the rankings of some days, and for each of them the last ones before it: they are in force at midnight."""
-    files = sorted(listing.rankings)
-    chosen = {file for file in files if file.day in days}
+    ranked = list(listing.of(Rank))
+    chosen = days & set(ranked)
     for first, _ in runs_of_days(sorted(days)):
-        chosen |= set([file for file in files if file.day < first][-1:])
-    return sorted(chosen)
+        chosen |= set(ranked[: bisect_left(ranked, first)][-1:])
+    return listing.partitions(Rank, chosen)
 
 
 def _told(outcomes: Iterable[Outcome], symbols: int, progress: Progress) -> tuple[int, list[str]]:
@@ -289,23 +299,5 @@ def _markets(data_dir: Path, store: QlibStore, listing: Listing, origin: datetim
     return {
         "all": all_lines(symbols),
         "usdt": all_lines({symbol: span for symbol, span in symbols.items() if symbol.endswith("_USDT")}),
-        "top50": market_lines(spans(members_after_rankings(store.root, data_dir, listing.rankings))),
+        "top50": market_lines(spans(members_after_rankings(store.root, data_dir, listing.of(Rank)))),
     }
-
-
-def _converted(listing: Listing, unreadable: list[str], origin: datetime) -> Listing:
-    """Return the files that are in Qlib now: not those of a damaged symbol, nor those from before the origin."""
-    candles = {
-        file: version
-        for file, version in listing.candles.items()
-        if file.symbol not in unreadable and day_start(file.day) >= origin
-    }
-    return replace(listing, candles=candles)
-
-
-def _digests(listing: Listing, end: datetime) -> dict[str, str]:
-    by_day: dict[tuple[str, date], dict[Partition, str]] = {}
-    for file, version in (listing.candles | listing.predictions).items():
-        if day_start(file.day) + DAY <= end:
-            by_day.setdefault((file.dataset, file.day), {})[file] = version
-    return {f"{dataset}/{day}": digest_of(versions) for (dataset, day), versions in by_day.items()}

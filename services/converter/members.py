@@ -5,12 +5,12 @@ again each time. What is remembered can be made anew from the files.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import msgspec
 
-from services.converter.changes import name_of
+from services.converter.changes import DayFiles
 from services.converter.raw import read_members
 from shared.dataset import Partition
 from shared.durable import replace_file
@@ -18,31 +18,31 @@ from shared.events import Rank
 
 
 class _Day(msgspec.Struct):
-    """The rankings of one file. version: its signature."""
+    """The rankings of one day. version: the digest of its file."""
 
     version: str
     rankings: list[tuple[datetime, list[str]]]
 
 
 def members_after_rankings(
-    root: Path, data_dir: Path, files: Mapping[Partition, str]
+    root: Path, data_dir: Path, days: Mapping[date, DayFiles]
 ) -> Iterable[tuple[datetime, frozenset[str]]]:
-    """Return who was a member after each ranking of some files, in order of time, and remember it under `root`."""
+    """Return who was a member after each ranking of some days, in order of time, and remember it under `root`."""
     path = root / ".converter" / "members.json"
     known = _read(path)
-    days = {name_of(file): _Day(version, []) for file, version in sorted(files.items())}
+    found = {str(day): _Day(files.digest, []) for day, files in sorted(days.items())}
     unread = []
-    for file in files:
-        day = known.get(name_of(file))
-        if day is not None and day.version == files[file]:
-            days[name_of(file)] = day
+    for day, files in days.items():
+        before = known.get(str(day))
+        if before is not None and before.version == files.digest:
+            found[str(day)] = before
         else:
-            unread.append(file)
+            unread.append(Partition(Rank.dataset, day))
     for ranked, members in read_members(data_dir, unread):
-        days[name_of(Partition(Rank.dataset, ranked.date()))].rankings.append((ranked, sorted(members)))
-    if days != known:
-        replace_file(path, lambda temporary: temporary.write_bytes(msgspec.json.encode(days)))
-    return [(ranked, frozenset(members)) for day in days.values() for ranked, members in day.rankings]
+        found[str(ranked.date())].rankings.append((ranked, sorted(members)))
+    if found != known:
+        replace_file(path, lambda temporary: temporary.write_bytes(msgspec.json.encode(found)))
+    return [(ranked, frozenset(members)) for day in found.values() for ranked, members in day.rankings]
 
 
 def _read(path: Path) -> dict[str, _Day]:

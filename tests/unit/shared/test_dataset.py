@@ -79,6 +79,6 @@ def test_the_digest_of_a_day_changes_with_any_of_its_files(tmp_path):
 
 
 def test_the_digest_does_not_depend_on_the_order_of_the_listing():
-    versions = {Partition("kline_1m", DAY_0, symbol): symbol for symbol in "ABC"}
+    versions = {symbol: f"{symbol}-1" for symbol in "ABC"}
 
     assert digest_of(versions) == digest_of(dict(reversed(versions.items())))
