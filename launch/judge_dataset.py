@@ -109,8 +109,9 @@ def _show_peer(peer: Peer) -> None:
     )
     for name, cost in (
         ("converter --rebuild", peer.converter),
-        ("dump_bin dump_all", peer.dump_bin),
-        ("dump_bin and making its input", peer.dump_bin + peer.inputs),
+        ("dump_all, CSV, 16 workers", peer.dump_bin_csv),
+        ("dump_all, Parquet, 2 workers", peer.dump_bin),
+        ("the same and making its input", peer.dump_bin + peer.inputs),
     ):
         times = ratio(cost, peer.converter)
         text = f"{cost.wall_seconds:8.1f} s wall {cost.cpu_seconds:8.1f} s CPU"
@@ -167,6 +168,7 @@ def judge(
             "bytes": peer.bytes_compared,
             "converter": asdict(peer.converter),
             "dump_all": asdict(peer.dump_bin),
+            "dump_all_csv": asdict(peer.dump_bin_csv),
             "making_its_input": asdict(peer.inputs),
             "ratio": ratio(peer.dump_bin, peer.converter),
         }

@@ -18,6 +18,7 @@ from perps.executor import PerpExecutor  # noqa: E402
 from perps.ledger import ledger, ledger_by_symbol  # noqa: E402
 from perps.position import PerpPosition  # noqa: E402
 from perps.processors import CSZScore  # noqa: E402
+from perps.rankings import rankings  # noqa: E402
 from perps.risk import bars_per_year, risk  # noqa: E402
 from perps.setup import DatasetError, init, refresh  # noqa: E402
 from perps.simulation import Backtest, backtest  # noqa: E402
@@ -37,6 +38,7 @@ __all__ = [
     "init",
     "ledger",
     "ledger_by_symbol",
+    "rankings",
     "refresh",
     "risk",
 ]

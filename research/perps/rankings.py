@@ -1,0 +1,74 @@
+"""Rankings, whole: who was in the universe when, and where everybody else stood."""
+
+import os
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+COLUMNS = (
+    "ranked_time",
+    "rank",
+    "symbol",
+    "funding_rate",
+    "interval_hours",
+    "score",
+    "member",
+    "rank_by",
+    "funding_time",
+)
+_DAY = "date="
+
+
+def rankings(
+    data: str | Path | None = None,
+    begin: str | pd.Timestamp | None = None,
+    end: str | pd.Timestamp | None = None,
+    *,
+    at: str | pd.Timestamp | None = None,
+) -> pd.DataFrame:
+    """Return rankings of all swaps, one row per ranking and symbol, indexed by (ranked_time, rank).
+
+    With `at` the one that was in force at an instant, indexed by rank; otherwise all that were made in [begin, end).
+    `data` is the collector's DATA_DIR; by default the environment's DATA_DIR, or `okx_data`. `funding_rate` is what the symbol was ranked by, a share of the position; `member` says whether it was in the
+    universe from then on. Instants are UTC without a zone, as Qlib's are.
+
+    Raises:
+        FileNotFoundError: `data` is no DATA_DIR with rankings in it.
+        LookupError: no ranking had been made at the instant.
+
+    """
+    folder = Path(data or os.environ.get("DATA_DIR", "okx_data")).expanduser() / "universe"
+    days = {date.fromisoformat(path.name.removeprefix(_DAY)): path for path in folder.glob(f"{_DAY}*")}
+    if not days:
+        raise FileNotFoundError(f"{folder}: no rankings there; `data` is the collector's DATA_DIR, such as okx_data")
+    if at is not None:
+        return _in_force(days, _utc(at))
+    first, last = _utc(begin or min(days)), _utc(end or pd.Timestamp.max)
+    chosen = [days[day] for day in sorted(days) if first.date() <= day <= last.date()]
+    found = _read(chosen)
+    return found[(found["ranked_time"] >= first) & (found["ranked_time"] < last)].set_index(["ranked_time", "rank"])
+
+
+def _in_force(days: dict[date, Path], at: pd.Timestamp) -> pd.DataFrame:
+    for day in sorted((day for day in days if day <= at.date()), reverse=True):
+        found = _read([days[day]])
+        made = found.loc[found["ranked_time"] <= at, "ranked_time"]
+        if len(made):
+            return found[found["ranked_time"] == made.max()].set_index("rank")
+    raise LookupError(f"no ranking had been made at {at}; the first day with one is {min(days)}")
+
+
+def _read(folders: list[Path]) -> pd.DataFrame:
+    files = [path for folder in folders for path in sorted(folder.glob("universe_*.parquet"))]
+    parts = [pq.read_table(path, columns=list(COLUMNS), partitioning=None).to_pandas() for path in files]
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    for name in ("ranked_time", "funding_time"):
+        found[name] = pd.to_datetime(found[name], utc=True).dt.tz_localize(None)
+    return found.sort_values(["ranked_time", "rank"], ignore_index=True)
+
+
+def _utc(instant: str | date | pd.Timestamp) -> pd.Timestamp:
+    given = pd.Timestamp(instant)
+    return given if given.tz is None else given.tz_convert("UTC").tz_localize(None)
