@@ -31,8 +31,9 @@ def rankings(
     """Return rankings of all swaps, one row per ranking and symbol, indexed by (ranked_time, rank).
 
     With `at` the one that was in force at an instant, indexed by rank; otherwise all that were made in [begin, end).
-    `data` is the collector's DATA_DIR; by default the environment's DATA_DIR, or `okx_data`. `funding_rate` is what the symbol was ranked by, a share of the position; `member` says whether it was in the
-    universe from then on. Instants are UTC without a zone, as Qlib's are.
+    `data` is the collector's DATA_DIR; by default the environment's DATA_DIR, or `okx_data`. `funding_rate` is what the
+    symbol was ranked by, a share of the position; `member` says whether it was in the universe from then on. Instants
+    are UTC without a zone, as Qlib's are.
 
     Raises:
         FileNotFoundError: `data` is no DATA_DIR with rankings in it.
