@@ -51,7 +51,7 @@ chaos: env env-research  ## Everything goes wrong at once, then every minute is 
 
 chaos-report: env  ## Add up what several runs of chaos wrote: FILES="a.json b.json" [FAULTS=0] [CANDLES=0] [EACH=0]
 	@$(if $(FILES),,$(error FILES is missing: what `make chaos REPORT=file` wrote))
-	@$(PYTHON) -m launch.chaos_report $(FILES) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CANDLES),--candles $(CANDLES)) $(if $(EACH),--each $(EACH))
+	@$(PYTHON) -m launch.chaos.report $(FILES) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CANDLES),--candles $(CANDLES)) $(if $(EACH),--each $(EACH))
 
 soak: env  ## A simulated week, to see what grows: [DAYS=7] [SYMBOLS=100] [SPEED=300] [CSV=file]
 	@$(PYTHON) -m launch.soak --days $(or $(DAYS),7) --symbols $(or $(SYMBOLS),100) --speed $(or $(SPEED),300) $(if $(CSV),--csv $(CSV))

@@ -1,7 +1,8 @@
 """What a chaos run says of itself."""
 
-from launch.chaos import Outcome, Plan, around, report
-from launch.chaos_faults import Happened
+from launch.chaos.faults import Happened
+from launch.chaos.outcome import Outcome, around, report
+from launch.chaos.plan import Plan
 from launch.truth import Difference, Judgement
 from launch.verify import Counts
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from launch.chaos_audit import Told, Window, audit, corrected_minutes, read_report, windows_of
+from launch.chaos.audit import Told, Window, audit, corrected_minutes, read_report, windows_of
 
 MIDNIGHT = 1_772_323_200_000
 MINUTE = 60_000

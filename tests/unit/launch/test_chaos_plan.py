@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from launch.chaos_plan import HOST, WIRE, chosen_kinds, schedule, shares, wire_arguments
+from launch.chaos.plan import HOST, WIRE, chosen_kinds, schedule, shares, wire_arguments
 
 
 def test_schedule_is_a_function_of_the_seed():

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from launch.chaos_plan import HOST, WIRE
-from launch.chaos_report import BadReportError, add_up, read_reports
+from launch.chaos.plan import HOST, WIRE
+from launch.chaos.report import BadReportError, add_up, read_reports
 
 
 def a_report(seed: int, **changes: Any) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import pytest
 
 from launch import synthetic_year
 from launch.conversion import ROOT
-from launch.dataset_bins import FREQUENCIES, MINUTE_MS, bin_path, read_bin
-from launch.dataset_lookahead import cut_raw, instants, judge_cut
-from launch.dataset_recompute import FIELDS, Options, Raw, facts_of, recompute
-from launch.dataset_tally import compare
-from launch.dataset_values import judge_values
+from launch.judge.bins import FREQUENCIES, MINUTE_MS, bin_path, read_bin
+from launch.judge.lookahead import cut_raw, instants, judge_cut
+from launch.judge.recompute import FIELDS, Options, Raw, facts_of, recompute
+from launch.judge.tally import compare
+from launch.judge.values import judge_values
 from launch.raw_folder import DAY_MS
 from launch.synthetic_year import Market
 
@@ -341,7 +341,7 @@ def test_it_is_cut_on_and_off_the_bars_and_where_something_happened(raw):
 def test_the_converter_passes_the_judges(tmp_path):
     for _ in synthetic_year.make(Market(symbols=6, days=4, seed=3, members=3), tmp_path / "okx_data"):
         pass
-    command = [sys.executable, "-m", "launch.judge_dataset", "--data", str(tmp_path / "okx_data"), "--cuts", "5"]
+    command = [sys.executable, "-m", "launch.judge", "--data", str(tmp_path / "okx_data"), "--cuts", "5"]
     command += ["--work", str(tmp_path / "work"), "--json", str(tmp_path / "report.json")]
 
     answer = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from launch.dataset_recompute import Options, Raw, RawError, facts_of, recompute
+from launch.judge.recompute import Options, Raw, RawError, facts_of, recompute
 from shared.events import LedgerRow
 from shared.grid import to_ms
 from tests.support.builders import (

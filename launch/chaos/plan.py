@@ -7,6 +7,7 @@ own chaos: its kinds are read from its table, so that a new one takes part by it
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from launch.stack import SERVICES
 from services.simulator.faults import KINDS
@@ -21,6 +22,10 @@ DISK = ("disk full",)
 FILES = ("file damaged",)
 HOST = (*KILLS, *STOPS, *REDIS, *DISK, *FILES)
 WIRE = tuple(KINDS)
+
+FAULT_LOG = "faults.jsonl"
+"""Where the simulator writes down what it did, in the folder of the run."""
+_START = datetime(2026, 3, 1, 5, 30, tzinfo=UTC)
 
 _SHORT_STOP, _LONG_STOP, _LONG_SHARE = (0.5, 4.0), (8.0, 20.0), 0.15
 """Most stops are shorter than any time-out; some outlast a heartbeat, a ping and a socket's patience."""
@@ -80,3 +85,61 @@ def shares(rate: float, kinds: Sequence[str]) -> tuple[float, float]:
     """Return how many faults a second fall to the host and to the wire, so that each kind comes as often. Pure."""
     host = sum(kind in HOST for kind in kinds)
     return rate * host / max(1, len(kinds)), rate * (len(kinds) - host) / max(1, len(kinds))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One campaign."""
+
+    seed: int
+    minutes: float
+    symbols: int
+    members: int
+    speed: float
+    rate: float
+    backfill_days: int
+    settle_seconds: float
+    only: str = ""
+    without: str = ""
+    has_disk: bool = True
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of faults that take part."""
+        return tuple(kind for kind in chosen_kinds(self.only, self.without) if self.has_disk or kind not in DISK)
+
+    @property
+    def start(self) -> datetime:
+        """Where the simulated time begins: at another minute of the day for each seed."""
+        return _START + timedelta(minutes=self.seed * 61 % 1440)
+
+    def market(self) -> list[str]:
+        """Return the simulator's arguments."""
+        sizes = ["--symbols", str(self.symbols), "--seed", str(self.seed)]
+        pace = ["--speed", f"{self.speed:g}", "--start", self.start.isoformat()]
+        faults = wire_arguments(self.seed, shares(self.rate, self.kinds)[1], self.kinds)
+        return [*sizes, *pace, *faults, "--fault-log", FAULT_LOG]
+
+    def strikes(self) -> list[Strike]:
+        """Return the faults of the host."""
+        kinds = [kind for kind in self.kinds if kind in HOST]
+        return schedule(self.seed, 60 * self.minutes, shares(self.rate, self.kinds)[0], kinds)
+
+    def settings(self) -> dict[str, str]:
+        """Return the services' settings."""
+        return {
+            "TOP_N": str(self.members),
+            "BACKFILL_DAYS": str(self.backfill_days),
+            "RETENTION_DAYS": str(self.backfill_days + 60),
+            "FLUSH_SECONDS": "1",
+            "CONVERT_EVERY": str(max(1, int(5 * self.speed))),
+            "LOG_FORMAT": "json",
+        }
+
+    def command(self) -> str:
+        """Return what repeats it."""
+        return (
+            f"make chaos SEED={self.seed} MINUTES={self.minutes:g} SYMBOLS={self.symbols} MEMBERS={self.members} "
+            f"SPEED={self.speed:g} RATE={self.rate:g}"
+            + "".join(f' {name}="{words}"' for name, words in (("ONLY", self.only), ("WITHOUT", self.without)) if words)
+        )

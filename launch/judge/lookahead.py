@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from launch.dataset_bins import (
+from launch.judge.bins import (
     DAY_MS,
     FREQUENCIES,
     MINUTE_MS,
@@ -28,9 +28,9 @@ from launch.dataset_bins import (
     read_spans,
     symbols_of,
 )
-from launch.dataset_recompute import Raw
-from launch.dataset_tally import Judgement, Place, Tally, compare, compare_bits
-from launch.dataset_values import UNIVERSE, label
+from launch.judge.recompute import Raw
+from launch.judge.tally import Judgement, Place, Tally, compare, compare_bits
+from launch.judge.values import UNIVERSE, label
 from launch.raw_folder import day_of, ms_of
 
 _SETS = ("wanted", "received", "healed", "absent", "halted", "due", "settled")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xmlrpc.client import Error as RpcError
 
-from launch.chaos_plan import Strike
+from launch.chaos.plan import Strike
 from launch.small_disk import SmallDisk
 from launch.stack import Stack, StackError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.dataset_bins import (
+from launch.judge.bins import (
     DAY_MS,
     FREQUENCIES,
     MINUTE_MS,
@@ -26,8 +26,8 @@ from launch.dataset_bins import (
     read_spans,
     symbols_of,
 )
-from launch.dataset_recompute import FIELDS, STOCK_FIELDS, Options, Raw, SymbolFacts, facts_of, recompute
-from launch.dataset_tally import Judgement, Tally, compare
+from launch.judge.recompute import FIELDS, STOCK_FIELDS, Options, Raw, SymbolFacts, facts_of, recompute
+from launch.judge.tally import Judgement, Tally, compare
 
 SUMS = frozenset({"volume", "amount", "contracts", "vwap", "funding_paid"})
 UNIVERSE = "top50"

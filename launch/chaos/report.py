@@ -1,4 +1,4 @@
-"""`python -m launch.chaos_report FILES...`: adds up what several chaos runs wrote with --report."""
+"""`python -m launch.chaos.report FILES...`: adds up what several chaos runs wrote with --report."""
 
 import json
 from collections import Counter
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launch.chaos_plan import HOST, WIRE
+from launch.chaos.plan import HOST, WIRE
 from shared.command import run
 
 _OF_QLIB = ("missing", "invented", "wrong", "shifted", "funding_wrong", "off_grid", "spans_wrong")

@@ -15,7 +15,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from launch.dataset_bins import DAY_MS, FREQUENCIES, MINUTE_MS, Times
+from launch.judge.bins import DAY_MS, FREQUENCIES, MINUTE_MS, Times
 
 Frame = Any
 """A pandas DataFrame: pandas has no types."""

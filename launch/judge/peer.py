@@ -1,7 +1,7 @@
 """Judge: are the bins those that Qlib's own `scripts/dump_bin.py` makes of the same values, byte for byte? I/O.
 
 The script comes from a checkout of microsoft/qlib and runs in the environment of Qlib. It is given every field of every
-bar as `launch.dataset_recompute` computes it, one Parquet file a symbol. Its calendar is the union of the bars that it
+bar as `launch.judge.recompute` computes it, one Parquet file a symbol. Its calendar is the union of the bars that it
 is given, and its positions count from the first of them; so the raw data is taken from the first day on which a symbol
 has every minute, and somebody must have a bar everywhere. Both are measured in the same run.
 """
@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from launch.conversion import ROOT, Cost, convert, measured
-from launch.dataset_bins import FREQUENCIES, MINUTE_MS, NO_BIN, Bin, read_bin, read_calendar, symbols_of
-from launch.dataset_recompute import Frame, Options, Raw, SymbolFacts, facts_of, recompute
-from launch.dataset_tally import Judgement, compare_bits
-from launch.dataset_values import label
+from launch.judge.bins import FREQUENCIES, MINUTE_MS, NO_BIN, Bin, read_bin, read_calendar, symbols_of
+from launch.judge.recompute import Frame, Options, Raw, SymbolFacts, facts_of, recompute
+from launch.judge.tally import Judgement, compare_bits
+from launch.judge.values import label
 
 RESEARCH_PYTHON = ROOT / ".venv-research" / "bin" / "python"
 _SUMMED = ("volume", "amount", "contracts")

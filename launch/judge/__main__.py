@@ -1,4 +1,4 @@
-"""`python -m launch.judge_dataset --data okx_data`: three judges of the Qlib dataset, none of whom shares its code.
+"""`python -m launch.judge --data okx_data`: three judges of the Qlib dataset, none of whom shares its code.
 
 values      every field at every frequency, computed once more with pandas from the raw Parquet files
 look-ahead  the raw data cut at many instants T, converted from nothing: up to T nothing may change, bit for bit
@@ -22,12 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from launch.conversion import ProcessFailedError, convert
-from launch.dataset_bins import FREQUENCIES, MINUTE_MS, UnreadableDatasetError, read_calendar
-from launch.dataset_lookahead import CutError, cut_raw, instants, judge_cut
-from launch.dataset_peer import Peer, PeerError, judge_against_dump_bin, ratio
-from launch.dataset_recompute import Options, Raw, RawError
-from launch.dataset_tally import Judgement
-from launch.dataset_values import judge_values, label
+from launch.judge.bins import FREQUENCIES, MINUTE_MS, UnreadableDatasetError, read_calendar
+from launch.judge.lookahead import CutError, cut_raw, instants, judge_cut
+from launch.judge.peer import Peer, PeerError, judge_against_dump_bin, ratio
+from launch.judge.recompute import Options, Raw, RawError
+from launch.judge.tally import Judgement
+from launch.judge.values import judge_values, label
 from launch.raw_from_recording import write_recording
 from launch.recording import UnusableRecordingError
 from shared.command import run

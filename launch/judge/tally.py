@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from launch.dataset_bins import Values
+from launch.judge.bins import Values
 
 Place = Callable[[int], str]
 """Index of a value → its name, for people."""
