@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from services.api.datasets import Space
 from services.api.lag import missing_minutes, symbol_ages
@@ -122,28 +122,50 @@ _RESUMES = {
     "writer": "whatever supervises it starts it again; it then takes up what waits in Redis",
     "converter": "whatever supervises it starts it again; it then catches up",
 }
+
+
+class _Cause(NamedTuple):
+    """What a cause of a service's health means, what the system does about it, and what the user should."""
+
+    means: str
+    doing: str
+    todo: str = ""
+
+
 _CAUSES = {
-    "ranking": ("symbols that should join or leave the universe do not yet", "ranking is tried again every minute"),
-    "funding": ("live funding rates do not arrive", "new connections are opened; settled rates come over REST"),
-    "settlements": ("settled funding rates may be missing so far", "the history is asked again every few seconds"),
-    "history": ("gaps stay open so far", "the exchange is asked again every few seconds"),
-    "candles": ("live candles do not arrive", "a new connection is opened; what was missed is fetched over REST"),
-    "clock": ("times are those of the host's clock", "the exchange is asked again and again"),
-    "disk": ("nothing new is stored; it waits in Redis", "the write is repeated until it works, nothing is lost"),
-    "ledger": ("nobody can tell which minutes are complete", "the folder is looked at again"),
-    "standby": ("this writer stores nothing, the other one does", "it takes over once the other one ends"),
-    "conversion": ("Qlib stays as it is", "the next conversion tries again"),
-    "raw": ("what these files hold is not in Qlib", "everything else is converted"),
-    "origin": ("that history is not in Qlib", "everything later is converted"),
-    "redis": ("this service can neither read nor publish", "it tries again for ever"),
+    "ranking": _Cause(
+        "symbols that should join or leave the universe do not yet", "ranking is tried again every minute"
+    ),
+    "funding": _Cause("live funding rates do not arrive", "new connections are opened; settled rates come over REST"),
+    "settlements": _Cause(
+        "settled funding rates may be missing so far", "the history is asked again every few seconds"
+    ),
+    "history": _Cause("gaps stay open so far", "the exchange is asked again every few seconds"),
+    "candles": _Cause("live candles do not arrive", "a new connection is opened; what was missed is fetched over REST"),
+    "clock": _Cause("times are those of the host's clock", "the exchange is asked again and again"),
+    "disk": _Cause(
+        "nothing new is stored; it waits in Redis",
+        "the write is repeated until it works, nothing is lost",
+        "make room, or see why the folder cannot be written to",
+    ),
+    "ledger": _Cause("nobody can tell which minutes are complete", "the folder is looked at again"),
+    "standby": _Cause(
+        "this writer stores nothing, the other one does",
+        "it takes over once the other one ends",
+        "run one writer for a folder",
+    ),
+    "conversion": _Cause("Qlib stays as it is", "the next conversion tries again"),
+    "raw": _Cause(
+        "what these files hold is not in Qlib", "everything else is converted", "see whether the files are damaged"
+    ),
+    "origin": _Cause(
+        "that history is not in Qlib",
+        "everything later is converted",
+        "run the converter with --rebuild when it suits you",
+    ),
+    "redis": _Cause("this service can neither read nor publish", "it tries again for ever"),
 }
-"""Cause of a service's health → what it means, and what the system does about it."""
-_TODO = {
-    "standby": "run one writer for a folder",
-    "disk": "make room, or see why the folder cannot be written to",
-    "raw": "see whether the files are damaged",
-    "origin": "run the converter with --rebuild when it suits you",
-}
+_UNKNOWN_CAUSE = _Cause("the service does not do all of its work", "it tries again by itself")
 _LATE = {
     ("ranker", Verdict.STALE): (
         "symbols that should join or leave the universe do not yet",
@@ -195,14 +217,14 @@ def _down(service: str, *, unreadable: bool) -> Condition:
 
 def _problems(service: str, beat: Heartbeat) -> Iterator[Condition]:
     for cause, reason in beat.problems.items():
-        means, doing = _CAUSES.get(cause, ("the service does not do all of its work", "it tries again by itself"))
+        known = _CAUSES.get(cause, _UNKNOWN_CAUSE)
         yield Condition(
             key=f"problem:{service}:{cause}",
             severity="critical" if cause == "disk" else "warning",
             what=f"{service}: {reason}",
-            means=means,
-            doing=doing,
-            todo=_TODO.get(cause, ""),
+            means=known.means,
+            doing=known.doing,
+            todo=known.todo,
         )
 
 

@@ -129,9 +129,14 @@ class QlibStore:
 
     def begin(self) -> None:
         """Say that bins are being written. Whoever finds that somebody died since syncs also what it need not write."""
-        self.distrusts = self._marker.exists()
+        self.distrusts = self.unfinished
         self._marker.parent.mkdir(parents=True, exist_ok=True)
         self._marker.touch()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last run that wrote has not come to its commit."""
+        return self._marker.exists()
 
     @property
     def _marker(self) -> Path:

@@ -152,7 +152,7 @@ def _sha256(path: Path) -> str:
 def _check_finished(head: QlibStore) -> None:
     if head.calendar(_MINUTELY) is None:
         raise VersionError(f"{head.root}: nothing has been converted yet")
-    if (head.root / ".converter" / "writing").exists():
+    if head.unfinished:
         raise VersionError(
             f"{head.root}: the last conversion did not end, so late rows may be there by half; convert again first"
         )

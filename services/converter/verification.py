@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines
+from services.converter.qlib_store import QlibStore
 from services.converter.snapshots import File, SnapshotManifest, digests, files_of, read_snapshot
 from services.converter.versions import SNAPSHOT_FILE
 from shared.grid import floor_day
@@ -66,7 +67,7 @@ def verify(folder: Path, *, frozen: bool, progress: Progress = lambda *_: None) 
     found = Findings()
     if frozen:
         _against_manifest(folder, _manifest(folder), found, progress)
-    elif (folder / ".converter" / "writing").exists():
+    elif QlibStore(folder).unfinished:
         found.notes.append("the last conversion did not end: what it began may look like a difference; convert again")
     _Version(folder, found, frozen).check(progress)
     return found
