@@ -75,6 +75,13 @@ SOURCES: tuple[type[Row], ...] = (Candle, FundingRate, PredictedFundingRate, Ran
 """Datasets that end up in Qlib."""
 
 
+VALID_DAYS: Mapping[type[Row], int] = {
+    FundingRate: SETTLEMENT_VALID // DAY,
+    PredictedFundingRate: -(-PREDICTION_VALID // DAY),
+}
+"""On how many days after its own a row may still be the last one known."""
+
+
 def manifest_path(root: Path) -> Path:
     """Return where the manifest lies inside a provider folder; Qlib does not look there."""
     return root / ".converter" / "manifest.json"
@@ -118,26 +125,23 @@ def _scan_days(data_dir: Path, dataset: str, known: Manifest, every_file: bool) 
     return found
 
 
-def changed_days(days: Days, dataset: str, manifest: Manifest) -> set[date]:
-    """Return the days whose files are not those of the manifest. Pure."""
-    return {day for day, files in days.items() if files.versions != manifest.of(dataset, day).versions}
+def changed_days(listing: Listing, kind: type[Row], manifest: Manifest) -> set[date]:
+    """Return the days of a dataset whose files are not those of the manifest. Pure."""
+    return {day for day, files in listing.of(kind).items() if files.versions != manifest.of(kind.dataset, day).versions}
 
 
 def concerned_days(listing: Listing, manifest: Manifest, end: date) -> set[date]:
     """Return the days of which something has changed that concerns every symbol. Pure.
 
-    A settlement is the last one known for as long as `SETTLEMENT_VALID`, a prediction for `PREDICTION_VALID`, a ranking
-    until the first one of another day.
+    A settlement or a prediction concerns the days of `VALID_DAYS` after its own, a ranking those until the first one of
+    another day.
     """
-
-    def changed(kind: type[Row]) -> set[date]:
-        return changed_days(listing.of(kind), kind.dataset, manifest)
-
-    found = _reaching(changed(FundingRate), SETTLEMENT_VALID // DAY)
-    found |= _reaching(changed(PredictedFundingRate), -(-PREDICTION_VALID // DAY))
-    for day in changed(Rank):
+    found: set[date] = set()
+    for kind, reach in VALID_DAYS.items():
+        found |= _reaching(changed_days(listing, kind, manifest), reach)
+    for day in changed_days(listing, Rank, manifest):
         last = min((later for later in listing.of(Rank) if later > day), default=end)
-        found |= {day + timedelta(days=ahead) for ahead in range((last - day).days + 1)}
+        found |= _reaching([day], (last - day).days)
     return found
 
 

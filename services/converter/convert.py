@@ -12,6 +12,7 @@ import structlog
 from services.converter.calendars import FREQUENCIES
 from services.converter.changes import (
     NO_FILES,
+    VALID_DAYS,
     Holes,
     Listing,
     Manifest,
@@ -25,7 +26,7 @@ from services.converter.changes import (
     write_manifest,
 )
 from services.converter.fields import Recipe
-from services.converter.known import PREDICTION_VALID, SETTLEMENT_VALID, Known, Predictions, Settlements
+from services.converter.known import Known, Predictions, Settlements
 from services.converter.members import members_after_rankings
 from services.converter.origin import with_origin
 from services.converter.processes import Outcome, processes_for, symbol_conversion
@@ -46,7 +47,7 @@ from services.converter.validation import check_stored
 from services.converter.versions import LockedVersions, changing, head_folder
 from shared.dataset import Partition
 from shared.durable import remove_stale_temporaries
-from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank
+from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank, Row
 from shared.grid import DAY, MINUTE, day_start, from_ms
 
 log = structlog.get_logger()
@@ -226,7 +227,7 @@ def _changed_ledger(data_dir: Path, listing: Listing, manifest: Manifest, recipe
     """Read the ledgers that changed, where they decide anything."""
     if recipe.partial_bars == "keep":
         return {}
-    return _ledger(data_dir, listing, changed_days(listing.of(LedgerRow), LedgerRow.dataset, manifest))
+    return _ledger(data_dir, listing, changed_days(listing, LedgerRow, manifest))
 
 
 def _holes(listing: Listing, changed: Ledger) -> Holes:
@@ -244,11 +245,9 @@ def _gather(data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, chan
     days = {day for found in dirty.values() for day in found}
     if recipe.stock_fields:
         days |= {day - DAY for day in days}
-    settled = _before(days, SETTLEMENT_VALID // DAY)
-    predicted = _before(days, -(-PREDICTION_VALID // DAY))
     ledger = changed | _ledger(data_dir, listing, days - changed.keys())
-    settlements = read_settlements(data_dir, listing.partitions(FundingRate, settled))
-    predictions = read_predictions(data_dir, listing.partitions(PredictedFundingRate, predicted))
+    settlements = read_settlements(data_dir, _still_known(listing, FundingRate, days))
+    predictions = read_predictions(data_dir, _still_known(listing, PredictedFundingRate, days))
     rankings = read_rankings(data_dir, _rankings_for(listing, days))
     candles = listing.of(Candle)
     return [
@@ -263,8 +262,10 @@ def _gather(data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, chan
     ]
 
 
-def _before(days: Iterable[date], reach: int) -> set[date]:
-    return {day - timedelta(days=back) for day in days for back in range(reach + 1)}
+def _still_known(listing: Listing, kind: type[Row], days: Iterable[date]) -> list[Partition]:
+    """Return the files of some days, and of those before them whose rows may be the last ones known."""
+    reach = range(VALID_DAYS[kind] + 1)
+    return listing.partitions(kind, {day - timedelta(days=back) for day in days for back in reach})
 
 
 def _rankings_for(listing: Listing, days: set[date]) -> list[Partition]:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 WRITING = ("pwrite", "fsync", "replace", "rename", "unlink")
 """Calls that change files and their names."""
 NAMING = ("replace", "rename", "symlink", "mkdir", "unlink", "fsync", "rmdir")
@@ -30,6 +32,14 @@ class Dying:
             return call(*arguments, **options)
 
         return counted
+
+
+def die_at(monkeypatch: Any, names: tuple[str, ...], after: int, do: Callable[[], object]) -> None:
+    """Do something that dies after so many calls; fail where it does not."""
+    with monkeypatch.context() as dying:
+        Dying(dying, names, after)
+        with pytest.raises(KilledError):
+            do()
 
 
 def calls_of(monkeypatch: Any, names: tuple[str, ...], do: Callable[[], object]) -> int:

@@ -4,6 +4,7 @@ import random
 import shutil
 import time
 from fcntl import LOCK_EX, flock
+from functools import partial
 
 import pytest
 
@@ -17,17 +18,14 @@ from tests.support.builders import (
     wait_for,
 )
 from tests.support.conversions import rebuilt, some_minutes, started
-from tests.support.dying import WRITING, Dying, KilledError, calls_of
+from tests.support.dying import WRITING, calls_of, die_at
 from tests.support.provider import labels, tree, values
 
 
 def test_a_first_conversion_that_died_does_not_fix_the_origin(raw, qlib, tmp_path, monkeypatch):
     """Before the first calendar there is no origin; bins left behind by a run that died must not count as one."""
     store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
-    with monkeypatch.context() as dying:
-        Dying(dying, WRITING, after=40)
-        with pytest.raises(KilledError):
-            convert(raw, qlib, until=None)
+    die_at(monkeypatch, WRITING, 40, partial(convert, raw, qlib, until=None))
     store(raw, some_minutes("BTC_USDT", range(5, 1440)))
 
     convert(raw, qlib, until=None)
@@ -60,7 +58,7 @@ def test_killed_at_any_instant_and_run_again_it_is_a_rebuild(tmp_path, monkeypat
     expected = rebuilt(raw, tmp_path / "fresh")
     base.mkdir(exist_ok=True)
     shutil.copytree(base, tmp_path / "counted")
-    instants = calls_of(monkeypatch, WRITING, lambda: convert(raw, tmp_path / "counted", until=None))
+    instants = calls_of(monkeypatch, WRITING, partial(convert, raw, tmp_path / "counted", until=None))
     assert instants > 50
     # All bins are written alike, so some of them will do; of calendars, instruments and manifest all.
     chosen = {*range(0, instants, max(1, instants // 12)), *range(instants - 40, instants)}
@@ -68,10 +66,7 @@ def test_killed_at_any_instant_and_run_again_it_is_a_rebuild(tmp_path, monkeypat
     for instant in sorted(chosen):
         qlib = tmp_path / f"killed{instant}"
         shutil.copytree(base, qlib)
-        with monkeypatch.context() as dying:
-            Dying(dying, WRITING, after=instant)
-            with pytest.raises(KilledError):
-                convert(raw, qlib, until=None)
+        die_at(monkeypatch, WRITING, instant, partial(convert, raw, qlib, until=None))
 
         convert(raw, qlib, until=None)
 
@@ -91,10 +86,7 @@ def test_killed_while_the_origin_moves_and_run_again_it_is_a_rebuild(tmp_path, m
     for instant in (*range(12), *range(12, 300, 16)):  # a directory becomes a version within the first calls
         qlib = tmp_path / f"killed{instant}"
         shutil.copytree(base, qlib)
-        with monkeypatch.context() as dying:
-            Dying(dying, WRITING, after=instant)
-            with pytest.raises(KilledError):
-                convert(raw, qlib, until=None, rebuild=True)
+        die_at(monkeypatch, WRITING, instant, partial(convert, raw, qlib, until=None, rebuild=True))
 
         convert(raw, qlib, until=None, rebuild=True)
 
@@ -109,16 +101,13 @@ def test_what_is_visible_when_it_dies_is_the_old_state_until_the_calendar_comes(
     convert(raw, base, until=None)
     store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
     shutil.copytree(base, tmp_path / "counted")
-    instants = calls_of(monkeypatch, WRITING, lambda: convert(raw, tmp_path / "counted", until=None))
+    instants = calls_of(monkeypatch, WRITING, partial(convert, raw, tmp_path / "counted", until=None))
     seen = set()
 
     for instant in range(0, instants, 2):
         qlib = tmp_path / f"killed{instant}"
         shutil.copytree(base, qlib)
-        with monkeypatch.context() as dying:
-            Dying(dying, WRITING, after=instant)
-            with pytest.raises(KilledError):
-                convert(raw, qlib, until=None)
+        die_at(monkeypatch, WRITING, instant, partial(convert, raw, qlib, until=None))
 
         bars = labels(qlib, "1min")
         for field in ("open", "close", "volume", "vwap"):

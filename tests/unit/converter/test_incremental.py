@@ -4,6 +4,7 @@ import os
 import shutil
 from contextlib import suppress
 from datetime import date, timedelta
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,7 +28,7 @@ from tests.support.builders import (
     store,
 )
 from tests.support.conversions import a_ledger_row, rebuilt, some_minutes
-from tests.support.dying import WRITING, Dying, KilledError
+from tests.support.dying import WRITING, die_at
 from tests.support.provider import labels, tree, values
 
 # --- incremental equals rebuild
@@ -202,10 +203,7 @@ def test_a_rebuild_that_moves_the_origin_makes_a_version_and_disturbs_nobody_who
     convert(raw, qlib, until=None)
     reader, before = qlib.resolve(), tree(qlib)
     store(raw, some_minutes("BTC_USDT", range(1440)))
-    with monkeypatch.context() as dying:
-        Dying(dying, WRITING, after=60)
-        with pytest.raises(KilledError):
-            convert(raw, qlib, until=None, rebuild=True)
+    die_at(monkeypatch, WRITING, 60, partial(convert, raw, qlib, until=None, rebuild=True))
     assert tree(qlib) == before
 
     convert(raw, qlib, until=None, rebuild=True)

@@ -11,12 +11,18 @@ from pathlib import Path
 import pytest
 
 from services.converter import processes
+from services.converter.calendars import FREQUENCIES
 from services.converter.convert import convert
-from services.converter.processes import ProcessDiedError, processes_for
+from services.converter.fields import Recipe
+from services.converter.known import Known
+from services.converter.processes import ProcessDiedError, _Inherited, _Worker, processes_for
+from services.converter.qlib_store import QlibStore
+from services.converter.symbol_days import Build, SymbolDays
 from services.converter.validation import ValidationError
-from services.converter.versions import changing
+from services.converter.versions import changing, head_folder
 from shared.dataset import Partition
 from shared.durable import BusyError
+from shared.grid import DAY, day_start
 from tests.support.builders import DAY_0, a_candle, a_funding_rate, minute, store, wait_for
 from tests.support.conversions import rebuilt, some_minutes
 from tests.support.provider import labels, tree
@@ -133,3 +139,20 @@ def test_nobody_else_begins_while_a_process_of_a_killed_converter_still_writes(m
     wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     convert(many, qlib, until=None)
     assert tree(qlib) == rebuilt(many, tmp_path / "alone")
+
+
+@pytest.mark.invariant(3)
+@pytest.mark.parametrize("distrusts", [False, True])
+def test_a_process_leaves_nothing_that_is_not_durable(raw, qlib, disk, distrusts):
+    """Invariant 3: whoever commits knows nothing of what the others have written."""
+    store(raw, some_minutes("BTC_USDT", range(1000)))
+    convert(raw, qlib, until=None)
+    if not distrusts:  # else everything is there already, and may not be durable
+        store(raw, some_minutes("BTC_USDT", range(1000, 1440)))
+    midnight = day_start(DAY_0)
+    _Worker.start(Build(raw, Recipe(), midnight, midnight + DAY), head_folder(qlib), _Inherited(-1))
+    disk.calls.clear()
+
+    _Worker.convert(SymbolDays("BTC_USDT", [DAY_0], Known(), {}, {}), distrusts)
+
+    assert disk.synced(QlibStore(head_folder(qlib)).bin_path("BTC_USDT", "close", FREQUENCIES[0]))

@@ -1,5 +1,7 @@
 """Bins by offset, judged by an array that grows in both directions."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,3 +191,14 @@ def test_a_new_bin_is_durable_before_it_has_its_name(store, disk):
 
     path = store.bin_path("BTC_USDT", "close", DAILY)
     assert disk.synced(path) < disk.named(path)
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gets_all_of_it(store, monkeypatch):
+    """A disk that gets full takes less than it is given, and says so only when it is asked again."""
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, content, at: pwrite(handle, content[:3], at))
+
+    write(store, part(2, 1, 2, 3))
+    write(store, part(3, 20, 30, 40))
+
+    assert read(store) == {2: 1, 3: 20, 4: 30, 5: 40}
