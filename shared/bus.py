@@ -5,6 +5,7 @@ own pending entries, then new ones, then claims what a dead consumer left behind
 so each is stored exactly once. Groups are created at `0`: whoever starts last misses nothing.
 """
 
+import hashlib
 import os
 import socket
 import time
@@ -20,6 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from shared.events import AnyEvent, Ranking, decode, encode
 from shared.metrics import DEAD_LETTERS, PUBLISHED
+from shared.symbol import Symbol
 
 BusError = RedisError
 
@@ -34,10 +36,18 @@ DEAD_LETTER = "dead-letter"
 #: Hard cap per stream, in entries; about 300 bytes each, so 150 MB for `candles` in the worst case.
 CAPS = {"candles": 500_000, "funding": 200_000, "ledger": 50_000, "universe": 200, DEAD_LETTER: 10_000}
 
+MOST_PAYLOAD = 4_000
+"""Bytes of an input that its dead letter keeps."""
+MOST_ERROR = 1_000
+
 #: An entry that its consumer holds for this long without acknowledging it is claimed by another.
 CLAIM_IDLE_MS = 300_000
 
 _UNIVERSE = "universe:current"
+_LEFT = "universe:left"
+_STORED_RANKINGS = "universe:stored"
+_KEPT_MARKS = 100
+"""Stored rankings that are remembered; a ranker keeps fewer."""
 _CONVERTED = "converted:days"
 _WATERMARKS = "watermarks"
 _ALERTS = "alerts:open"
@@ -102,9 +112,11 @@ class DeadLetter:
     error: str
     payload: str
     """The input as text; JSON where it was more than a text."""
+    cut: str = ""
+    """Length and SHA-256 of the whole payload, where only its beginning was kept."""
 
 
-_LETTER_FIELDS = ("at", "origin", "error", "payload")
+_LETTER_FIELDS = ("at", "origin", "error", "payload", "cut")
 
 
 @dataclass(frozen=True)
@@ -180,10 +192,17 @@ class Bus:
             PUBLISHED.labels(event.stream).inc()
 
     async def dead_letter(self, origin: str, payload: object, error: str) -> None:
-        """Set bad input aside with its origin and its error: it stops neither the socket nor the stream."""
+        """Set bad input aside with its origin and its error: it stops neither the socket nor the stream.
+
+        A long one is cut: 10,000 letters of the largest size fit into Redis beside everything else.
+        """
         DEAD_LETTERS.labels(":".join(origin.split(":")[:2])).inc()  # without the id of the entry: one series per place
-        text = payload if isinstance(payload, str) else msgspec.json.encode(payload, enc_hook=repr).decode()
-        fields = {"origin": origin, "payload": text, "error": error, "at": datetime.now(UTC).isoformat()}
+        text = payload_text(payload)
+        fields = {"origin": origin, "payload": text, "error": error[:MOST_ERROR], "at": datetime.now(UTC).isoformat()}
+        whole = text.encode("utf-8", "backslashreplace")
+        if len(whole) > MOST_PAYLOAD:
+            fields["payload"] = whole[:MOST_PAYLOAD].decode("utf-8", "ignore")
+            fields["cut"] = f"{len(whole)} bytes, sha256 {hashlib.sha256(whole).hexdigest()}"
         await self._redis.xadd(DEAD_LETTER, fields, maxlen=CAPS[DEAD_LETTER], approximate=True)
 
     async def consume(
@@ -354,6 +373,32 @@ class Bus:
         text = await self._redis.get(_UNIVERSE)
         return None if text is None else msgspec.json.decode(text, type=Ranking)
 
+    async def mark_stored(self, ranked_times: Iterable[datetime]) -> None:
+        """Record that some rankings are on disk; a Redis that goes back in time forgets this with the rankings."""
+        if marks := {at.isoformat(): at.timestamp() for at in ranked_times}:
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.zadd(_STORED_RANKINGS, marks)
+            pipeline.zremrangebyrank(_STORED_RANKINGS, 0, -_KEPT_MARKS - 1)
+            await pipeline.execute()
+
+    async def stored_rankings(self) -> set[datetime]:
+        """Return which of the last rankings are on disk."""
+        return {datetime.fromisoformat(at) for at in await self._redis.zrange(_STORED_RANKINGS, 0, -1)}
+
+    async def set_left(self, left: Mapping[Symbol, datetime]) -> None:
+        """Record which symbols are followed on although they left the universe, and when they did."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(_LEFT)
+            # Never empty: whoever finds nothing knows that Redis has forgotten it.
+            mapping: dict[str, str] = {"": ""} | {symbol: at.isoformat() for symbol, at in left.items()}
+            pipe.hset(_LEFT, mapping=mapping)
+            await pipe.execute()
+
+    async def left(self) -> dict[str, datetime] | None:
+        """Return what `set_left` recorded; None where it never did, or Redis has forgotten it."""
+        found = await self._redis.hgetall(_LEFT)
+        return {name: datetime.fromisoformat(at) for name, at in found.items() if name} if found else None
+
     async def last_ranking(self) -> Ranking | None:
         """Return the newest ranking whole, everybody's place included; None where the stream has none (any more).
 
@@ -457,6 +502,16 @@ class Bus:
 
 #: Claiming looks through the pending list, so it is done once in so many reads.
 _READS_BETWEEN_CLAIMS = 50
+
+
+def payload_text(payload: object) -> str:
+    """Return an input as the text of a dead letter: itself, or as JSON; whatever it is, this ends with a text."""
+    if isinstance(payload, str):
+        return payload.encode("utf-8", "backslashreplace").decode()
+    try:
+        return msgspec.json.encode(payload, enc_hook=repr).decode()
+    except (ValueError, TypeError, RecursionError, OverflowError, msgspec.MsgspecError):
+        return ascii(type(payload)) if isinstance(payload, list | dict | tuple) else ascii(payload)
 
 
 def consumer_name(service: str) -> str:

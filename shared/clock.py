@@ -97,15 +97,31 @@ class _Bounds:
 
 @dataclass
 class ExchangeClock:
-    """Tells the exchange's time from measurements; before the first one it is the host's clock, and says so."""
+    """The exchange's time from measurements; before the first one it is the host's clock, and says so.
+
+    A measurement that contradicts the others opens a dispute: the clock was set, or the endpoint is wrong for a while.
+    Until the dispute is over both are kept. `now` is the earlier of the two and `latest` the later, so nothing
+    counts as over, and nothing as from the future, that might not be; whoever deletes or denies data waits for the end.
+    """
 
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=5))
     line: ClockLine | None = None
+    distrusted: bool = False
+    """Whether even the first measurements are to be held against rows before they count as measured."""
     _fitted: bool = False
+    _doubted: deque[Sample] = field(default_factory=lambda: deque(maxlen=30))
+    """Samples that agree with each other and contradict the line."""
+    _rival: ClockLine | None = None
+    """The line through them."""
 
     @property
     def measured(self) -> bool:
-        """Whether offset and rate are known: the exchange was asked successfully at least twice."""
+        """Whether offset and rate are known: the exchange was asked successfully at least twice, and is believed."""
+        return self.fitted and not self.distrusted
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there were two answers that agree, believed or not."""
         return self.line is not None and self._fitted
 
     @property
@@ -113,16 +129,25 @@ class ExchangeClock:
         """Whether the window holds enough samples; until then it is worth measuring again soon."""
         return len(self.samples) >= _SETTLED_SAMPLES
 
-    def add(self, sample: Sample) -> None:
-        """Take a measurement into account.
+    @property
+    def disputed(self) -> bool:
+        """Whether newer measurements contradict the clock, and neither is proven."""
+        return self._rival is not None
 
-        One that contradicts the line starts a new window: the other clock was set, or runs at another rate from now
-        on. The old rate holds until the next sample tells.
-        """
-        if self.line is not None and len(self.samples) > 1:
-            error = abs(self.line.exchange((sample.sent + sample.received) / 2) - sample.exchange)
-            if error > _JUMP_SECONDS * max(1.0, self.line.rate):
-                self.samples.clear()
+    @property
+    def jump_seconds(self) -> float:
+        """Return by how much the newer measurements are ahead; 0 without a dispute."""
+        if self.line is None or self._rival is None:
+            return 0.0
+        here = self._rival.monotonic_at
+        return self._rival.exchange(here) - self.line.exchange(here)
+
+    def add(self, sample: Sample) -> None:
+        """Take a measurement into account: with the others, or where it contradicts them in a dispute of its own."""
+        if self.line is not None and self._fitted and _contradicts(self.line, sample):
+            self._doubt(sample)
+            return
+        self._end_dispute()
         self.samples.append(sample)
         if len(self.samples) > 1:
             self.line = fit(list(self.samples))
@@ -130,17 +155,69 @@ class ExchangeClock:
         else:
             self.line = replace(fit([sample]), rate=self.rate)
 
+    def _doubt(self, sample: Sample) -> None:
+        if self._rival is not None and len(self._doubted) > 1 and _contradicts(self._rival, sample):
+            self._doubted.clear()
+        self._doubted.append(sample)
+        fitted = fit(list(self._doubted))
+        self._rival = fitted if len(self._doubted) > 1 else replace(fitted, rate=self.rate)
+
+    def _end_dispute(self) -> None:
+        self._doubted.clear()
+        self._rival = None
+
+    def forget(self) -> None:
+        """Forget every measurement: they were proven wrong."""
+        self.samples.clear()
+        self.line, self._fitted = None, False
+        self._end_dispute()
+
+    @property
+    def is_ripe(self) -> bool:
+        """Whether a dispute has lasted so long, and its samples agree so often, that rows may decide it."""
+        if len(self._doubted) < _RIPE_SAMPLES:
+            return False
+        return self._doubted[-1].received - self._doubted[0].sent >= RIPE_SECONDS
+
+    def decide(self, row_time: datetime, monotonic: float) -> bool:
+        """Hold a ripe dispute against the time of the exchange's newest rows, seen at a moment of the local clock.
+
+        Return whether the newer measurements are believed from now on; else the dispute goes on.
+        """
+        if self._rival is None or not self.is_ripe or not self.is_near(row_time, self._rival, monotonic):
+            return False
+        self.samples.clear()
+        self.samples.extend(self._doubted)
+        self.line = fit(list(self.samples))
+        self._end_dispute()
+        return True
+
+    def confirms(self, row_time: datetime, monotonic: float) -> bool:
+        """Return whether the exchange's newest rows, seen at a moment of the local clock, are as old as they may be."""
+        return self.line is not None and self.is_near(row_time, self.line, monotonic)
+
+    @staticmethod
+    def is_near(row_time: datetime, line: ClockLine, monotonic: float) -> bool:
+        """Return whether rows of a time can be the newest ones of a line at that moment."""
+        age = line.exchange(monotonic) - (row_time - EPOCH).total_seconds()
+        return abs(age) <= ROW_AGE_SECONDS + _ANSWER_SECONDS * line.rate
+
     def now(self) -> datetime:
-        """Return the exchange's time."""
+        """Return the exchange's time; in a dispute the earlier one."""
         if self.line is None:
             return datetime.now(UTC)
-        return EPOCH + timedelta(seconds=self.line.exchange(time.monotonic()))
+        here = time.monotonic()
+        return EPOCH + timedelta(seconds=min(line.exchange(here) for line in self._lines()))
 
     def latest(self) -> datetime:
         """Return the latest time that it can be there now: what is later still is from the future."""
         if self.line is None:
             return self.now()
-        return EPOCH + timedelta(seconds=self.line.latest(time.monotonic()))
+        here = time.monotonic()
+        return EPOCH + timedelta(seconds=max(line.latest(here) for line in self._lines()))
+
+    def _lines(self) -> list[ClockLine]:
+        return [line for line in (self.line, self._rival) if line is not None]
 
     @property
     def rate(self) -> float:
@@ -158,8 +235,21 @@ class ExchangeClock:
         return max(0.0, remaining / self.rate) if self.rate > 0 else _STANDSTILL_SECONDS
 
 
-#: A measurement that contradicts the line by more than this starts a new one.
+def _contradicts(line: ClockLine, sample: Sample) -> bool:
+    """Return whether a line cannot be true given a sample: at no moment between question and answer. Pure."""
+    off = max(line.exchange(sample.sent) - sample.exchange, sample.exchange - line.exchange(sample.received))
+    return off > _JUMP_SECONDS * max(1.0, line.rate)
+
+
+#: A measurement that contradicts the line by more than this opens a dispute.
 _JUMP_SECONDS = 5.0
 _SETTLED_SAMPLES = 3
+RIPE_SECONDS = 60.0
+"""How long new measurements must agree before rows may prove them."""
+_RIPE_SAMPLES = 3
+ROW_AGE_SECONDS = 180.0
+"""How old the newest funding row of the exchange may be: OKX renews them every 30 to 90 s."""
+_ANSWER_SECONDS = 10.0
+"""How long the answer may take that brings it, in our seconds."""
 #: How long to wait before looking again at a clock that stands still (a replay that ended).
 _STANDSTILL_SECONDS = 1.0

@@ -134,6 +134,16 @@ class Coverage:
         """Return the missing minutes of [begin, end) as gaps, oldest first, joined across midnight."""
         return gaps_of(begin, end, lambda day: self.days.get(day, 0))
 
+    def first(self) -> datetime | None:
+        """Return the open of the first minute; None where there is none."""
+        day = min((day for day, mask in self.days.items() if mask), default=None)
+        return None if day is None else next(gaps_of_mask(day, self.days[day])).begin
+
+    def last(self) -> datetime | None:
+        """Return the open of the last minute; None where there is none."""
+        day = max((day for day, mask in self.days.items() if mask), default=None)
+        return None if day is None else day_start(day) + (self.days[day].bit_length() - 1) * MINUTE
+
     def count(self) -> int:
         """Return how many minutes are there."""
         return sum(mask.bit_count() for mask in self.days.values())

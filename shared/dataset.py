@@ -17,11 +17,16 @@ from datetime import date, datetime
 from pathlib import Path
 
 from shared.events import BY_DATASET, Row
+from shared.symbol import SymbolError, parse_symbol
 
 UNIVERSE_FILE = "top50_symbols.json"
 RANKINGS_FILE = "rankings.json"
 """The last rankings, whole."""
-_DAY_FOLDER = re.compile(r"date=(\d{4}-\d{2}-\d{2})$")
+_DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})\Z")
+
+
+class OutsideError(ValueError):
+    """A name that would lead out of its folder."""
 
 
 @dataclass(frozen=True, order=True)
@@ -33,9 +38,16 @@ class Partition:
     symbol: str | None = None
 
     def path(self, root: Path) -> Path:
-        """Return where the file lies under DATA_DIR."""
+        """Return where the file lies under DATA_DIR. Raises `OutsideError` where it would lie elsewhere."""
         stem = self.symbol or BY_DATASET[self.dataset].file_stem
-        return day_folder(root, self.dataset, self.day) / f"{stem}_{self.day:%Y%m%d}.parquet"
+        return child(day_folder(root, self.dataset, self.day), f"{stem}_{self.day:%Y%m%d}.parquet")
+
+
+def child(folder: Path, name: str) -> Path:
+    """Return a file of a folder. Raises `OutsideError` where the name is more than a name."""
+    if name in {"", ".", ".."} or set(name) & {"/", "\\", "\0"}:
+        raise OutsideError(f"{name[:100]!r} is not the name of a file in {folder}")
+    return folder / name
 
 
 def day_folder(root: Path, dataset: str, day: date) -> Path:
@@ -51,31 +63,59 @@ def partition_of(row: Row) -> Partition:
 
 def days(root: Path, dataset: str) -> list[date]:
     """Return the days that have a folder, in order."""
-    with suppress(FileNotFoundError), os.scandir(root / dataset) as entries:
-        matches = (_DAY_FOLDER.match(entry.name) for entry in entries)
-        return sorted(date.fromisoformat(match[1]) for match in matches if match)
-    return []
+    return list(days_with_change(root, dataset))
 
 
 def days_with_change(root: Path, dataset: str) -> dict[date, int]:
     """Return the days that have a folder, in order, with the time at which a name in it changed last, in ns."""
     found = {}
-    with suppress(FileNotFoundError), os.scandir(root / dataset) as entries:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root / dataset) as entries:
         for entry in entries:
-            if match := _DAY_FOLDER.match(entry.name):
-                found[date.fromisoformat(match[1])] = entry.stat().st_mtime_ns
+            day = _day_of(entry.name)
+            if day is not None and entry.is_dir() and (stat := _stat_of(entry)) is not None:
+                found[day] = stat.st_mtime_ns
     return dict(sorted(found.items()))
 
 
+def _day_of(name: str) -> date | None:
+    """Return the day of a folder's name; None for one that is none of ours, such as date=2026-02-30."""
+    if (match := _DAY_FOLDER.match(name)) is None:
+        return None
+    try:
+        return date.fromisoformat(match[1])
+    except ValueError:
+        return None
+
+
+def _stat_of(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Look at an entry; None where it is gone meanwhile, or is a link that leads nowhere."""
+    try:
+        return entry.stat()
+    except OSError:
+        return None
+
+
 def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition, os.stat_result]]:
-    """Yield the files of one day with their stat. Temporary and foreign files are not among them."""
-    per_symbol = BY_DATASET[dataset].file_stem is None
+    """Yield the files of one day with their stat.
+
+    Temporary and foreign files are not among them; a folder under the name of a file is, and cannot be read.
+    """
+    stem = BY_DATASET[dataset].file_stem
     suffix = f"_{day:%Y%m%d}.parquet"
-    with suppress(FileNotFoundError), os.scandir(day_folder(root, dataset, day)) as entries:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(day_folder(root, dataset, day)) as entries:
         for entry in entries:
-            if entry.name.endswith(suffix) and not entry.name.startswith("."):
-                symbol = entry.name.removesuffix(suffix) if per_symbol else None
-                yield Partition(dataset, day, symbol), entry.stat()
+            name = entry.name.removesuffix(suffix)
+            ours = name != entry.name and (name == stem if stem is not None else _is_symbol(name))
+            if ours and (stat := _stat_of(entry)) is not None:
+                yield Partition(dataset, day, name if stem is None else None), stat
+
+
+def _is_symbol(name: str) -> bool:
+    try:
+        parse_symbol(name)
+    except SymbolError:
+        return False
+    return True
 
 
 def day_digest(root: Path, dataset: str, day: date) -> str:

@@ -14,9 +14,15 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 import msgspec
 
+from shared.symbol import Symbol, SymbolError, parse_symbol
+
+FLOAT32_SAFE = (1e-30, 1e30)
+"""Between these, prices and sizes, their products, and the sums of a day survive as float32, which Qlib stores. The
+smallest normal float32 is 1.2e-38, the largest 3.4e38; no price of any market comes near either bound."""
+
 Source = Literal["ws", "rest"]
 RankBy = Literal["raw", "per_8h"]
-Finding = Literal["wanted", "absent", "halted", "due"]
+Finding = Literal["wanted", "absent", "halted", "refused", "due"]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,11 +40,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     newest: ClassVar[str]
     converted: ClassVar[bool] = False
     """Whether the converter reads it: then no day is retired before it is in Qlib."""
+    on_grid: ClassVar[bool] = False
+    """Whether `time` is always the start of a minute."""
     retired: ClassVar[bool] = False
     """Whether RETENTION_DAYS applies. What is small and cannot be fetched again is kept for ever."""
 
     exchange: str
-    symbol: str
+    symbol: Symbol
 
 
 class Event(Row, frozen=True, kw_only=True):
@@ -57,6 +65,7 @@ class Candle(Event, frozen=True, kw_only=True):
     key = ("exchange", "symbol", "interval", "open_time")
     time = "open_time"
     newest = "receive_time"
+    on_grid = True
     converted = True
     retired = True
 
@@ -96,6 +105,8 @@ class FundingRate(Event, frozen=True, kw_only=True):
     """The exchange's clock when it told us."""
     source: Source
     receive_time: datetime
+    flag: str | None = None
+    """What is suspicious about the rate, such as that it is beyond the instrument's own cap; None: nothing."""
 
 
 class PredictedFundingRate(Event, frozen=True, kw_only=True):
@@ -117,6 +128,8 @@ class PredictedFundingRate(Event, frozen=True, kw_only=True):
     interval_hours: int | None = None
     source: Source
     receive_time: datetime
+    flag: str | None = None
+    """As of a settled rate. A rate that is flagged is kept, and does not rank."""
 
 
 class Rank(Row, frozen=True, kw_only=True):
@@ -152,6 +165,7 @@ class LedgerRow(Row, frozen=True, kw_only=True):
     key = ("exchange", "day", "symbol")
     time = "day"
     newest = "version"
+    on_grid = True
 
     day: datetime
     wanted: str = ""
@@ -163,6 +177,7 @@ class LedgerRow(Row, frozen=True, kw_only=True):
     settled: str = ""
     version: str = ""
     """Signature of the candle file that `received` and `healed` were read from."""
+    refused: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +192,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     exchange: str
     verdict: Finding
-    symbols: tuple[str, ...]
+    symbols: tuple[Symbol, ...]
     begin: datetime
     end: datetime
     known_time: datetime
@@ -194,9 +209,9 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     ranked_time: datetime
     rank_by: RankBy
     top_n: int
-    members: tuple[str, ...]
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
+    members: tuple[Symbol, ...]
+    added: tuple[Symbol, ...]
+    removed: tuple[Symbol, ...]
     ranks: tuple[Rank, ...] = ()
 
 
@@ -219,6 +234,13 @@ def rows_of(event: AnyEvent) -> tuple[Row, ...]:
     return () if isinstance(event, Verdict) else (event,)
 
 
+def symbols_of(event: AnyEvent) -> tuple[Symbol, ...]:
+    """Return every symbol that an event names."""
+    if isinstance(event, Ranking):
+        return (*event.members, *event.added, *event.removed, *(place.symbol for place in event.ranks))
+    return event.symbols if isinstance(event, Verdict) else (event.symbol,)
+
+
 @cache
 def columns_of(kind: type[Row]) -> dict[str, tuple[type, bool]]:
     """Return the columns of a dataset in the declared order: name → (plain Python type, whether it may be absent)."""
@@ -227,6 +249,7 @@ def columns_of(kind: type[Row]) -> dict[str, tuple[type, bool]]:
 
 
 def _plain_type(hint: Any) -> tuple[type, bool]:
+    hint = getattr(hint, "__supertype__", hint)  # Symbol is a str
     if get_origin(hint) in {Union, types.UnionType}:
         (inner,) = (argument for argument in get_args(hint) if argument is not type(None))
         return inner, True
@@ -246,7 +269,7 @@ def decode(fields: dict[str, str]) -> AnyEvent:
     """Read an event back, checking every field against its declaration.
 
     Raises:
-        UndecodableError: no such event, or a field is missing, of the wrong type, or a time without a zone.
+        UndecodableError: no such event, or a field is missing, of the wrong type, no symbol, or a time without a zone.
 
     """
     kind = BY_NAME.get(fields.get("event", ""))
@@ -260,10 +283,12 @@ def decode(fields: dict[str, str]) -> AnyEvent:
             if name != "event"
         }
         event = msgspec.convert(values, kind, strict=False)
+        for symbol in symbols_of(event):
+            parse_symbol(symbol)
         if isinstance(event, Ranking):
             event = msgspec.structs.replace(event, ranks=tuple(_in_utc(rank) for rank in event.ranks))
         return _in_utc(event)
-    except (msgspec.MsgspecError, _ZoneError) as error:
+    except (msgspec.MsgspecError, RecursionError, SymbolError, _ZoneError) as error:
         raise UndecodableError(f"{kind.name}: {error}") from error
 
 

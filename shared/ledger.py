@@ -5,14 +5,15 @@ Per symbol and UTC day it holds sets of minutes, as bit masks (`shared.coverage`
     wanted    was to be collected: a member of the universe, its history, the grace time of one that left
     received  stored, came over WebSocket
     healed    stored, came over REST
-    absent    the exchange has no such candle, asked well after the minute
-    halted    the same, while the exchange or the instrument stood still
+    refused   the exchange has a candle that cannot be true, such as a price of 0; it is not stored
+    absent    the exchange has no such candle: it shows rows before and after, and said so half an hour apart
+    halted    it has none, while the exchange or the instrument stood still
     due       instants at which funding was settled
     settled   instants whose settled rate is stored
 
 `received`, `healed` and `settled` are read from the stored files, so they can be rebuilt from them at any time; the
-others are found out by the collector and travel as `Verdict` events. What is wanted, over, and in none of the four is
-missing. The writer owns the ledger: one Parquet file a day beside the data, and a copy on the bus.
+others are found out by the collector and travel as `Verdict` events. What is wanted, over, and in none of the first
+six but `wanted` is missing. The writer owns the ledger: one Parquet file a day beside the data, and a copy on the bus.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ from typing import NamedTuple
 from shared.coverage import day_mask, mask_from_text, mask_to_text
 from shared.events import LedgerRow, Verdict
 from shared.grid import DAY, day_start, days_between
+from shared.symbol import Symbol
 
 
 class MinuteVerdict(StrEnum):
@@ -32,6 +34,7 @@ class MinuteVerdict(StrEnum):
 
     RECEIVED = "received"
     HEALED = "healed"
+    REFUSED = "refused"
     HALTED = "halted"
     ABSENT = "absent"
     MISSING = "missing"
@@ -48,6 +51,7 @@ class DayLedger:
     halted: int = 0
     due: int = 0
     settled: int = 0
+    refused: int = 0
 
     def __or__(self, other: "DayLedger") -> "DayLedger":
         return DayLedger(*(getattr(self, name) | getattr(other, name) for name in SETS))
@@ -59,12 +63,12 @@ class DayLedger:
 
     @property
     def without_candle(self) -> int:
-        """Minutes of which the exchange has no candle."""
-        return (self.absent | self.halted) & ~self.stored
+        """Minutes of which the exchange has no candle. One that was refused is none of them: it has something."""
+        return (self.absent | self.halted) & ~(self.stored | self.refused)
 
     def missing(self, over: int) -> int:
         """Return the wanted minutes among those that are over which nobody can account for."""
-        return self.wanted & over & ~(self.stored | self.absent | self.halted)
+        return self.wanted & over & ~(self.stored | self.refused | self.absent | self.halted)
 
     def missing_settlements(self, over: int) -> int:
         """Return the settlement instants among those that are over whose rate is not stored."""
@@ -95,7 +99,7 @@ def from_text(text: str) -> DayLedger:
     return DayLedger(**{name: mask_from_text(runs) for name, _, runs in (part.partition("=") for part in text.split())})
 
 
-def to_row(exchange: str, symbol: str, day: date, ledger: DayLedger, version: str) -> LedgerRow:
+def to_row(exchange: str, symbol: Symbol, day: date, ledger: DayLedger, version: str) -> LedgerRow:
     """Spell a day for the disk."""
     sets = {name: mask_to_text(getattr(ledger, name)) for name in SETS}
     return LedgerRow(exchange=exchange, symbol=symbol, day=day_start(day), version=version, **sets)
@@ -135,28 +139,31 @@ class Account(NamedTuple):
     missing: int = 0
     settlements: int = 0
     settlements_missing: int = 0
+    refused: int = 0
 
     @property
     def existing(self) -> int:
-        """Wanted minutes of which the exchange has a candle, as far as anybody knows."""
-        return self.received + self.healed + self.missing
+        """Wanted minutes of which the exchange has a candle, as far as is known; also one that cannot be true."""
+        return self.received + self.healed + self.refused + self.missing
 
     @property
     def complete(self) -> float | None:
         """Share of the wanted minutes that the exchange has and that are stored; None where none is."""
-        return (self.existing - self.missing) / self.existing if self.existing else None
+        return (self.received + self.healed) / self.existing if self.existing else None
 
 
 def account_of(ledger: DayLedger, over: int) -> Account:
     """Count what is known about a symbol's day, as far as its minutes are among those of `over`."""
     left = wanted = ledger.wanted & over
     counts = [wanted.bit_count()]
+    refused = wanted & ledger.refused & ~ledger.stored
+    left &= ~refused
     for mask in (ledger.received, ledger.healed, ledger.halted, ledger.absent):  # as `verdicts`, for many days at once
         found = left & mask
         left ^= found
         counts.append(found.bit_count())
     due = ledger.due & over
-    counts += [left.bit_count(), due.bit_count(), (due & ~ledger.settled).bit_count()]
+    counts += [left.bit_count(), due.bit_count(), (due & ~ledger.settled).bit_count(), refused.bit_count()]
     return Account(*counts)
 
 

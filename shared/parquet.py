@@ -1,16 +1,22 @@
 """Parquet files of rows: the Arrow schema of a declaration, reading, merging by identity. pyarrow lives here."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache, reduce
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from msgspec import NODEFAULT
 
+from shared.dataset import Partition
 from shared.durable import replace_file
-from shared.events import Row, columns_of
+from shared.events import BY_DATASET, FLOAT32_SAFE, Row, columns_of
+from shared.grid import MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
 
 _ARROW = {
     str: pa.string(),
@@ -53,26 +59,168 @@ def merge(kind: type[Row], stored: pa.Table | None, fresh: pa.Table) -> pa.Table
     return table.filter(last_of_key)
 
 
-def read_rows(kind: type[Row], path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a day file whole (it never changes in place), as the declared columns.
+class ContentError(ValueError):
+    """A file that does not hold what it should; the text says why."""
 
-    A column that a file written before an evolution lacks is read as nulls.
+
+def read_rows(kind: type[Row], path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a day file (it never changes in place) as the declared columns, or some of them, and verify it.
+
+    A column that a file written before an evolution lacks is read as its default.
+
+    Raises:
+        ContentError: a column is missing, of another type, or not what was written.
+        OSError, pa.ArrowException: the file cannot be read; pyarrow's own errors about its content have no errno.
+
     """
     schema = arrow_schema(kind)
     wanted = columns or schema.names
     with pa.OSFile(str(path), "rb") as source:
-        file = pq.ParquetFile(source)
-        table = file.read(columns=[name for name in wanted if name in file.schema_arrow.names])
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+        there = [name for name in wanted if name in file.schema_arrow.names]
+        table = file.read(columns=there)
+        digests = _digests_in(file.schema_arrow.metadata)
+    table = table.replace_schema_metadata(None)
     for name in wanted:
-        if name not in table.schema.names:
-            table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
-    return table.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
+        if name not in there:
+            table = table.append_column(schema.field(name), _default(kind, name, table.num_rows, digests))
+    try:
+        table = table.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise ContentError(f"columns of another type: {error}") from error
+    for name in there:
+        if name in digests and digests[name] != _digest(table[name]):
+            raise ContentError(f"column {name}: not what was written")
+        if not schema.field(name).nullable and table[name].null_count:
+            raise ContentError(f"column {name}: empty where a value is needed")
+    return table
+
+
+def _default(kind: type[Row], name: str, rows: int, digests: Mapping[str, int]) -> pa.Array:
+    """Return a column that an older file lacks. Part of the identity, or one that was written, is never one."""
+    optional = dict(zip(reversed(kind.__struct_fields__), reversed(kind.__struct_defaults__), strict=False))
+    default = optional.get(name, NODEFAULT)
+    if name in digests or name in {*kind.key, kind.time} or (digests and default is NODEFAULT):
+        raise ContentError(f"column {name}: missing")
+    wanted = arrow_schema(kind).field(name)
+    if default is NODEFAULT and not wanted.nullable and pa.types.is_floating(wanted.type):
+        default = float("nan")
+    empty = default is None or default is NODEFAULT
+    return pa.nulls(rows, wanted.type) if empty else pa.repeat(pa.scalar(default, wanted.type), rows)
+
+
+def read_partition(root: Path, partition: Partition, columns: list[str] | None = None) -> pa.Table:
+    """Read a day file, verify it, and check that it holds what its name says. Raises as `read_rows`."""
+    kind = BY_DATASET[partition.dataset]
+    wanted = columns or arrow_schema(kind).names
+    needed = [name for name in _CHECKED.get(partition.dataset, ()) if columns is None or name in columns]
+    table = read_rows(kind, partition.path(root), list(dict.fromkeys([*wanted, *kind.key, kind.time, *needed])))
+    if reason := wrong_content(partition, table):
+        raise ContentError(reason)
+    return table.select(wanted)
+
+
+def wrong_content(partition: Partition, table: pa.Table) -> str | None:
+    """Return why a table cannot be the rows of a file, or None: day, symbol, grid, uniqueness, possible numbers. Pure.
+
+    The columns of the identity must be there; numbers are looked at where they are.
+    """
+    kind = BY_DATASET[partition.dataset]
+    if table.num_rows == 0:
+        return "it holds no row"
+    if partition.symbol is not None and pc.any(pc.not_equal(table["symbol"], partition.symbol)).as_py():
+        return f"it holds rows of another symbol than {partition.symbol}"
+    if table.select(list(kind.key)).group_by(list(kind.key)).aggregate([]).num_rows != table.num_rows:
+        return "it holds two rows of one identity"
+    return _wrong_time(partition, table) or _impossible_number(kind, table)
+
+
+def _wrong_time(partition: Partition, table: pa.Table) -> str | None:
+    kind = BY_DATASET[partition.dataset]
+    times = table[kind.time].cast(pa.int64()).to_numpy()
+    midnight = to_ms(day_start(partition.day))
+    if times.min() < midnight or times.max() >= midnight + MINUTES_PER_DAY * MINUTE_MS:
+        return f"it holds rows of another day than {partition.day}"
+    if (np.diff(times) < 0).any():
+        return "its rows are not in order of time"
+    if kind.on_grid and (times % MINUTE_MS != 0).any():
+        return "it holds rows off the minute grid"
+    return None
+
+
+def _impossible_number(kind: type[Row], table: pa.Table) -> str | None:
+    least, most = FLOAT32_SAFE
+    for name in (name for name in _CHECKED.get(kind.dataset, ()) if name in table.schema.names):
+        values = table[name].to_numpy()
+        if np.isnan(values).all():  # a column that an older file lacks
+            continue
+        sizes = np.abs(values)
+        fits = (sizes < 1) if name == "funding_rate" else (values >= least) & (sizes <= most)
+        if name in _MAY_BE_ZERO:
+            fits |= values == 0
+        if not fits.all():
+            at = table[kind.time][int(np.flatnonzero(~fits)[0])].as_py()
+            return f"{name}: {float(values[~fits][0])} at {at:%Y-%m-%d %H:%M} cannot be true"
+    if kind.dataset == "kline_1m" and {"open", "high", "low", "close"} <= set(table.schema.names):
+        opened, high, low, close = (table[name].to_numpy() for name in ("open", "high", "low", "close"))
+        encloses = (low <= np.minimum(opened, close)) & (high >= np.maximum(opened, close))
+        if not encloses.all():
+            at = table[kind.time][int(np.flatnonzero(~encloses)[0])].as_py()
+            return f"high or low does not enclose open and close at {at:%Y-%m-%d %H:%M}"
+    return None
+
+
+_CHECKED = {
+    "kline_1m": ("open", "high", "low", "close", "volume", "amount", "contracts"),
+    "funding": ("funding_rate",),
+    "funding_predicted": ("funding_rate",),
+    "universe": ("funding_rate",),
+}
+_MAY_BE_ZERO = {"volume", "amount", "contracts", "funding_rate"}
+
+
+# --- What was written, in the file itself
+
+_DIGESTS = b"qlib_crypto.crc32"
+"""Key of the file's metadata: JSON of column → CRC-32 of its values. The checksums of the pages do not cover the names
+of the columns, their types and the number of rows; these do."""
+
+
+def _digests_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, int]:
+    """Read the digests; none in a file that was written before there were any."""
+    text = (metadata or {}).get(_DIGESTS)
+    if text is None:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, int])
+    except msgspec.MsgspecError as error:
+        raise ContentError("the digests of its columns cannot be read") from error
+
+
+def _digest(column: pa.ChunkedArray) -> int:
+    """Return the CRC-32 of the values of a column, with their number and where they are absent."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    digest = zlib.crc32(str(len(array)).encode())
+    if array.null_count:
+        digest = zlib.crc32(np.packbits(array.is_null().to_numpy(zero_copy_only=False)), digest)
+    if pa.types.is_string(array.type):
+        texts = array.fill_null("")
+        lengths = pc.binary_length(texts).to_numpy()
+        digest = zlib.crc32(lengths.tobytes(), digest)
+        return zlib.crc32("".join(texts.to_pylist()).encode("utf-8", "surrogatepass"), digest)
+    plain = array.cast(pa.int64()) if pa.types.is_timestamp(array.type) else array
+    filled = plain.fill_null(False if pa.types.is_boolean(plain.type) else 0)
+    return zlib.crc32(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes(), digest)
 
 
 def write_table(path: Path, table: pa.Table, *, sync_folder: bool = True) -> None:
-    """Replace a day file durably: snappy, one row group."""
+    """Replace a day file durably: snappy, one row group, with checksums of its pages and of its columns."""
+    digests = {name: _digest(table[name]) for name in table.schema.names}
+    table = table.replace_schema_metadata({_DIGESTS: msgspec.json.encode(digests)})
     replace_file(
         path,
-        lambda temporary: pq.write_table(table, temporary, compression="snappy"),
+        lambda temporary: pq.write_table(table, temporary, compression="snappy", write_page_checksum=True),
         sync_folder=sync_folder,
     )

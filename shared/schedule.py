@@ -18,8 +18,10 @@ _LOOK_AGAIN_SECONDS = 5.0
 
 
 def every_hours(hours: int) -> BaseTrigger:
-    """Fire every so many hours, counted from midnight UTC."""
-    return CronTrigger(hour=f"*/{hours}", timezone=UTC)
+    """Fire every so many hours, counted from midnight UTC. Raises `ValueError` where they do not divide a day."""
+    if 24 % hours:
+        raise ValueError(f"{hours} hours do not divide a day")
+    return CronTrigger(hour=",".join(map(str, range(0, 24, hours))), timezone=UTC)
 
 
 def daily_at(hour: int, minute: int) -> BaseTrigger:

@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import socket
+import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from shared.exchange import ExchangeClient, ExchangeError
 from shared.heartbeat import BEAT_SECONDS, TTL_SECONDS
 from shared.log import setup_logging
 from shared.metrics import CLOCK_OFFSET, CLOCK_RATE, UP, serve_metrics
+from shared.set_aside import SetAside
 from shared.settings import CommonSettings
 
 log = structlog.get_logger()
@@ -28,9 +31,13 @@ log = structlog.get_logger()
 _MEASURE_SECONDS = 10.0
 _MEASURE_SECONDS_ACCELERATED = 2.0
 _MEASURE_SECONDS_UNSETTLED = 0.5
-
-
+_MEASURE_SECONDS_DISPUTED = 4.0
 _FAILURES_TOLD = 3
+_HOST_SECONDS = 300.0
+"""A first measurement that is further from the host's clock than this is held against rows before it is believed."""
+_STEADY_SECONDS = 60.0
+"""A background task that runs for this long works again."""
+_MOST_REASON = 500
 
 
 @dataclass
@@ -75,6 +82,11 @@ class Service:
     clock: ExchangeClock
     health: Health
     stop: asyncio.Event
+    set_aside: SetAside = field(init=False)
+    """Takes bad input; it becomes a dead letter."""
+
+    def __post_init__(self) -> None:
+        self.set_aside = SetAside(self.bus)
 
     async def pause(self, seconds: float) -> bool:
         """Sleep, but not through a stop; return whether to go on."""
@@ -120,17 +132,22 @@ async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0)
     SIGTERM and SIGINT set `stop`; the service ends its loops, flushes what it holds and returns.
     """
     setup_logging(name, settings.log_level, settings.log_format)
-    serve_metrics(settings.metrics_host, metrics_port)
+    try:
+        serve_metrics(settings.metrics_host, metrics_port)
+    except OSError as error:
+        raise SystemExit(_port_taken(name, settings.metrics_host, metrics_port, error)) from error
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     bus = Bus(str(settings.redis_url))
     async with ExchangeClient(settings.okx_rest_url, ca_file=settings.okx_ca_file) as exchange:
-        service = Service(name, bus, exchange, ExchangeClock(), Health(), stop)
+        clock = ExchangeClock(distrusted=True)
+        service = Service(name, bus, exchange, clock, Health(), stop)
         companions = [
-            asyncio.create_task(keep_clock(service), name="clock"),
-            asyncio.create_task(_keep_beating(service), name="heartbeat"),
+            asyncio.create_task(keep_going(service, "clock", lambda: keep_clock(service)), name="clock"),
+            asyncio.create_task(keep_going(service, "heartbeat", lambda: _keep_beating(service)), name="heartbeat"),
+            asyncio.create_task(keep_going(service, "dead letters", service.set_aside.run), name="dead letters"),
         ]
         log.info("started")
         try:
@@ -143,6 +160,14 @@ async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0)
             log.info("stopped")
 
 
+def _port_taken(name: str, host: str, port: int, error: OSError) -> int:
+    """Say on stderr that the metrics cannot be shown, and return the exit code of a wrong setting."""
+    setting = f"{name.upper()}_METRICS_PORT={port}"
+    said = f"wrong setting: {setting}: cannot listen on {host}: {error.strerror or error}; set another one, or 0"
+    print(said, file=sys.stderr)  # noqa: T201 - the sentence that whoever started it looks for
+    return 2
+
+
 async def wait_for_clock(service: Service, *, patience_seconds: float | None = None) -> bool:
     """Wait until the exchange has told its time once; return whether it has, within the patience given."""
     waited = 0.0
@@ -153,25 +178,90 @@ async def wait_for_clock(service: Service, *, patience_seconds: float | None = N
     return service.clock.measured
 
 
+async def keep_going(service: Service, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a background task for ever: one that fails is logged, shown as a problem, and started again after a wait.
+
+    The problem is solved once the task has run for a while.
+    """
+    attempt = 0
+    while True:
+        task = asyncio.ensure_future(work())
+        try:
+            done, _ = await asyncio.wait({task}, timeout=_STEADY_SECONDS)
+            if not done:
+                service.health.solved(f"task {name}")
+                attempt = 0
+            await task
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+        except Exception as error:  # whatever it was, the others go on and it must be seen
+            log.exception("background task failed", task=name)
+            reason = f"the background task {name!r} fails, starting it again: {type(error).__name__}: {error}"
+            service.health.problem(f"task {name}", reason[:_MOST_REASON])
+        await asyncio.sleep(backoff_seconds(attempt))
+        attempt += 1
+
+
 async def keep_clock(service: Service) -> None:
     """Measure the exchange's clock: quickly until its rate is known, then again and again."""
     attempt = 0
     while True:
         try:
             service.clock.add(await service.exchange.measure_time())
+            wrong = await _hold_against_rows(service)
         except ExchangeError as error:
             attempt += 1
             if attempt >= _FAILURES_TOLD:  # all services ask, and the endpoint takes 5 requests a second
                 service.health.problem("clock", f"the exchange does not tell its time: {error}")
             await asyncio.sleep(backoff_seconds(attempt))
             continue
-        service.health.solved("clock")
+        if wrong:
+            service.health.problem("clock", wrong)
+        else:
+            service.health.solved("clock")
         CLOCK_OFFSET.set(service.clock.offset_seconds)
         CLOCK_RATE.set(service.clock.rate)
         attempt = 0
-        normal = _MEASURE_SECONDS if service.clock.rate == 1.0 else _MEASURE_SECONDS_ACCELERATED
-        pause = normal if service.clock.settled else _MEASURE_SECONDS_UNSETTLED
-        await asyncio.sleep(pause * random.uniform(0.7, 1.3))
+        await asyncio.sleep(_until_next_measurement(service.clock) * random.uniform(0.7, 1.3))
+
+
+def _until_next_measurement(clock: ExchangeClock) -> float:
+    """Return our seconds until the clock is to be measured again."""
+    if clock.disputed:
+        return _MEASURE_SECONDS_DISPUTED
+    if not clock.settled:
+        return _MEASURE_SECONDS_UNSETTLED
+    return _MEASURE_SECONDS if clock.rate == 1.0 else _MEASURE_SECONDS_ACCELERATED
+
+
+async def _hold_against_rows(service: Service) -> str | None:
+    """Hold what the exchange says of its time against its rows where that is in doubt; return what is wrong, if any.
+
+    In doubt is a first measurement far from the host's clock (which may be the one that is wrong, or a simulator's),
+    and every jump. Raises `ExchangeError` where the rows cannot be had.
+    """
+    clock = service.clock
+    if clock.distrusted and clock.fitted:
+        if abs(clock.offset_seconds) > _HOST_SECONDS:
+            seen = await service.exchange.newest_row_time()
+            if seen is not None and not clock.confirms(seen, time.monotonic()):
+                said = clock.now()
+                clock.forget()
+                return f"the exchange says that it is {said:%F %T} UTC, and its rows are of {seen:%F %T}: not believed"
+        clock.distrusted = False
+    if not clock.disputed:
+        return None
+    if clock.is_ripe:
+        seen = await service.exchange.newest_row_time()
+        if seen is not None and clock.decide(seen, time.monotonic()):
+            log.warning("the exchange's clock was set, its rows confirm it", now=clock.now().isoformat())
+            return None
+    return (
+        f"the exchange's clock has jumped by {clock.jump_seconds:+,.0f} s, which its rows do not confirm so far: "
+        "nothing is called absent and nothing is deleted meanwhile"
+    )
 
 
 async def _keep_beating(service: Service) -> None:

@@ -3,11 +3,16 @@
 They come from the environment, then from a file `.env`. Below `__main__` functions take plain values.
 """
 
+import os
+import socket
 import sys
+from collections.abc import Iterable
 from datetime import time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
+from dotenv import dotenv_values
 from pydantic import Field, RedisDsn, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,6 +28,7 @@ class CommonSettings(BaseSettings):
         case_sensitive=False,
         extra="ignore",
         env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     redis_url: Annotated[RedisDsn, Field(description="Redis that links the services; a password goes into the URL")] = (
@@ -62,10 +68,128 @@ class CommonSettings(BaseSettings):
 
 def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
     """Read the settings of a service; a wrong one stops the start and names itself on stderr (exit code 2)."""
+    if sys.getfilesystemencoding().lower() not in {"utf-8", "utf8"}:
+        print(  # noqa: T201 - before logging is up
+            f"wrong setting: names of files are spelled in {sys.getfilesystemencoding()} here, "
+            "and symbols may be of any script: set PYTHONUTF8=1, or a locale such as C.UTF-8",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
     try:
-        return kind(**overrides)  # type: ignore[arg-type]
+        settings = kind(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         _stop(error)
+    for name, nearest in unknown_names(os.environ, _names_in_file(Path(".env"))).items():
+        meant = f"; did you mean {nearest}?" if nearest else ""
+        print(f"unknown setting: {name} is ignored{meant}", file=sys.stderr)  # noqa: T201 - before logging is up
+    if "redis_url" not in settings.model_fields_set and (here := running_redis()) is not None:
+        settings.redis_url = here
+    _check_ca_file(settings)
+    return settings
+
+
+REDIS_URL_FILE = Path(".run", "local", "redis-url")
+"""Where `make run` says which Redis it has brought along, for commands beside it; relative to the project."""
+
+
+def running_redis() -> RedisDsn | None:
+    """Return the Redis that `make run` has started in this folder, where it still answers."""
+    try:
+        address = RedisDsn(REDIS_URL_FILE.read_text(encoding="utf-8").strip())
+        with socket.create_connection((address.host or "", address.port or 0), timeout=1):
+            return address
+    except (OSError, ValueError):
+        return None
+
+
+def _check_ca_file(settings: CommonSettings) -> None:
+    """Refuse a certificate that is not there, unless a simulator may write it still."""
+    host = settings.okx_rest_url.split("://", 1)[1].rsplit(":", 1)[0]
+    if settings.okx_ca_file is not None and not settings.okx_ca_file.is_file() and host.endswith("okx.com"):
+        print(  # noqa: T201 - before logging is up
+            f"wrong setting: OKX_CA_FILE={str(settings.okx_ca_file)!r}: there is no such file; OKX itself needs none",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+
+
+NAMES = frozenset(
+    [
+        "ALERT_AFTER",
+        "ALERT_AGAIN",
+        "ALERT_DISK_FREE",
+        "ALERT_EVERY",
+        "ALERT_SYMBOL_MINUTES",
+        "ALERT_URLS",
+        "API_HOST",
+        "API_PORT",
+        "ARGS_PER_CONNECTION",
+        "AUDIT_PAGES_PER_HOUR",
+        "BACKFILL_DAYS",
+        "BUFFER_EVENTS",
+        "COLLECTOR_METRICS_PORT",
+        "CONVERT_AT",
+        "CONVERT_EVERY",
+        "CONVERT_PROCESSES",
+        "CONVERTER_METRICS_PORT",
+        "DATA_DIR",
+        "FILL_ABSENCE",
+        "FLUSH_ENTRIES",
+        "FLUSH_SECONDS",
+        "FOLLOW_DAYS",
+        "LEAVER_GRACE_HOURS",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+        "METRICS_HOST",
+        "OKX_CA_FILE",
+        "OKX_REST_URL",
+        "OKX_WS_URL",
+        "PARTIAL_BARS",
+        "PATCH_EVERY",
+        "QLIB_DIR",
+        "RANK_BY",
+        "RANK_EVERY_HOURS",
+        "RANKER_METRICS_PORT",
+        "REDIS_URL",
+        "RETENTION_DAYS",
+        "STOCK_FIELDS",
+        "TOP_N",
+        "WRITER_METRICS_PORT",
+    ]
+)
+"""The settings of all services: one of another service is no mistake."""
+_OF_COMPOSE = {"REDIS_PASSWORD", "SIM_ARGS", "SIM_DATA_DIR", "JUPYTER_PORT", "JUPYTER_TOKEN"}
+_LIKENESS = 0.85
+
+
+def unknown_names(environment: Iterable[str], file: Iterable[str]) -> dict[str, str | None]:
+    """Return what looks like a setting and is none → the setting that it is nearest to. Pure.
+
+    Whatever stands in our own file is meant for us; of the environment only what nearly is a name of ours.
+    """
+    found: dict[str, str | None] = {}
+    for name in file:
+        plain = name.upper()
+        if plain not in NAMES | _OF_COMPOSE and not plain.startswith(("COMPOSE_", "HTTP", "NO_PROXY", "ALL_PROXY")):
+            found[name] = _nearest(plain, 0.6)
+    for name in environment:
+        if name.upper() not in NAMES | _OF_COMPOSE and (nearest := _nearest(name.upper(), _LIKENESS)) is not None:
+            found[name] = nearest
+    return found
+
+
+def _nearest(name: str, likeness: float) -> str | None:
+    squeezed = {known.replace("_", ""): known for known in NAMES}
+    close = get_close_matches(name.replace("_", ""), squeezed, n=1, cutoff=likeness)
+    return squeezed[close[0]] if close else None
+
+
+def _names_in_file(path: Path) -> list[str]:
+    """Return the names that a file of settings sets; none where it cannot be read."""
+    try:
+        return [name for name in dotenv_values(path, encoding="utf-8", interpolate=False) if name]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 #: Settings whose value may hold a password: named, never shown.

@@ -5,9 +5,14 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 
 from shared.bus import Bus
+
+# How long an example takes says something about the machine, not about the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 _REDIS_IMAGE = "redis:7-bookworm"
 _DATABASES = itertools.cycle(range(16))

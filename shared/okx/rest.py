@@ -12,7 +12,9 @@ and codes come with varying HTTP statuses, so the code decides; the status count
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -26,13 +28,17 @@ from aiolimiter import AsyncLimiter
 from shared.clock import Sample
 from shared.metrics import REST_REQUESTS
 from shared.okx.spelling import (
-    Instrument,
+    Listing,
     Maintenance,
+    Refused,
+    SpellingError,
     candle_window,
+    exchange_time_of,
     inst_id_of,
-    instrument_of,
-    is_swap,
-    maintenance_of,
+    listing_of,
+    maintenances_of,
+    newest_time_of,
+    settlement_time_of,
 )
 
 log = structlog.get_logger()
@@ -63,6 +69,11 @@ SHARE_OF_AUDIT = 0.02
 """The audit that goes on all the time in the writer: a page of history every 5 s at most."""
 SHARE_OF_AUDIT_BY_HAND = 0.03
 """`python -m services.writer.audit`, beside all others: a page of history every 3.3 s at most."""
+
+MOST_BYTES = 16_000_000
+"""Of one answer, as sent and once it is unpacked. The largest real ones, all instruments and all rates, have 0.4 MB."""
+_CHUNK_BYTES = 65_536
+_REDIRECTS = range(300, 400)
 
 _RETRY_CODES = {"1", "2", "50001", "50004", "50011", "50013", "50026", "50040", "50061"}
 _RATE_CODES = {"50011", "50013", "50040", "50061"}
@@ -106,7 +117,10 @@ class OkxClient:
         self._limiters = {path: AsyncLimiter(1, 1 / (rate * share)) for path, rate in _PER_SECOND.items()}
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=self._timeout)
+        # Unpacked here, since aiohttp unpacks whatever comes; an environment behind a proxy says so in HTTPS_PROXY.
+        self._session = aiohttp.ClientSession(
+            timeout=self._timeout, auto_decompress=False, headers={"Accept-Encoding": "gzip"}, trust_env=True
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -119,44 +133,58 @@ class OkxClient:
         return tls_context(self._ca_file)
 
     async def measure_time(self) -> Sample:
-        """Ask the exchange's time once, without a retry, and note between which of our moments it was told."""
-        await self._limiters["/api/v5/public/time"].acquire()
+        """Ask the exchange's time once, without a retry, and note between which of our moments it was told.
+
+        Raises `OkxError`, also where the answer holds no time.
+        """
+        path = "/api/v5/public/time"
+        await self._limiters[path].acquire()
         sent = time.monotonic()
-        rows = await self._once("/api/v5/public/time", {})
+        rows = await self._once(path, {})
         received = time.monotonic()
-        return Sample(sent, received, int(rows[0]["ts"]) / 1000)
+        try:
+            return Sample(sent, received, exchange_time_of(rows).timestamp())
+        except SpellingError as error:
+            raise OkxUnavailable(f"{path}: {error}") from error
 
-    async def instruments(self) -> dict[str, Instrument]:
-        """Return every swap by our symbol."""
-        rows = await self._get("/api/v5/public/instruments", {"instType": "SWAP"})
-        found = (instrument_of(row) for row in rows if is_swap(row.get("instId", "")))
-        return {instrument.symbol: instrument for instrument in found}
+    async def newest_row_time(self) -> datetime | None:
+        """Return when the exchange made its newest rows, as the rows themselves say; None where they do not."""
+        return newest_time_of(await self.funding_rates())
 
-    async def maintenance(self) -> list[Maintenance]:
-        """Return the maintenance windows that are scheduled, under way or about to end."""
-        return [maintenance_of(row) for row in await self._get("/api/v5/system/status", {})]
+    async def instruments(self) -> Listing:
+        """Return the list of swaps, with what of it could not be read."""
+        return listing_of(await self._get("/api/v5/public/instruments", {"instType": "SWAP"}))
 
-    async def funding_rates(self) -> list[dict[str, str]]:
+    async def maintenance(self) -> tuple[list[Maintenance], list[Refused]]:
+        """Return the maintenance windows that are scheduled, under way or about to end, and the rows left out."""
+        return maintenances_of(await self._get("/api/v5/system/status", {}))
+
+    async def funding_rates(self) -> list[Any]:
         """Return the raw funding rows of everything that pays funding: all swaps, and X-Perps."""
         return await self._get("/api/v5/public/funding-rate", {"instId": "ANY"})
 
-    async def funding_history(self, symbol: str, *, since: datetime, until: datetime) -> list[dict[str, str]]:
+    async def funding_history(self, symbol: str, *, since: datetime, until: datetime) -> list[Any]:
         """Return the raw settlements of [since, until), newest first; OKX keeps about three months.
 
-        Raises `UnknownInstrument`.
+        Raises `UnknownInstrument`, and `OkxRefused` where page after page comes and none is older than the one before.
         """
-        found: list[dict[str, str]] = []
+        path = "/api/v5/public/funding-rate-history"
+        found: list[Any] = []
         begin, end = since, until
-        while True:
+        while begin < end:
             query = {"instId": inst_id_of(symbol), **candle_window(begin, end), "limit": str(PAGE_FUNDING)}
-            page = await self._get("/api/v5/public/funding-rate-history", query)
+            page = await self._get(path, query)
             found += page
-            if len(page) < _SAFE_FUNDING_PAGE:
-                return found
-            end = datetime.fromtimestamp(int(page[-1]["fundingTime"]) / 1000, tz=until.tzinfo)
+            oldest = min(_times_of(page), default=None)
+            if len(page) < _SAFE_FUNDING_PAGE or oldest is None:
+                break
+            if oldest >= end:
+                raise OkxRefused(f"{path}: asked for rows before {end.isoformat()}, got none: the cursor is ignored")
+            end = oldest
+        return found
 
-    async def candles(self, symbol: str, begin: datetime, end: datetime, *, recent: bool) -> list[list[str]]:
-        """Return the raw 1-minute rows that open in [begin, end), newest first, closed and forming.
+    async def candles(self, symbol: str, begin: datetime, end: datetime, *, recent: bool) -> list[Any]:
+        """Return the raw 1-minute rows that open in [begin, end), newest first, closed and forming, as they came.
 
         At most `PAGE_CANDLES` minutes fit one call. `recent` asks the endpoint of the last day, which is the faster
         one and answers [] for what is older.
@@ -170,8 +198,7 @@ class OkxClient:
             **candle_window(begin, end),
             "limit": str(PAGE_CANDLES),
         }
-        rows: list[list[str]] = await self._get(path, query)
-        return rows
+        return await self._get(path, query)
 
     async def _get(self, path: str, query: Mapping[str, str]) -> list[Any]:
         async for attempt in stamina.retry_context(
@@ -186,10 +213,15 @@ class OkxClient:
         if self._session is None:
             raise RuntimeError("use the client as a context manager")
         try:
-            async with self._session.get(self._base_url + path, params=query, ssl=self._tls()) as response:
-                body = await response.read()
+            async with self._session.get(
+                self._base_url + path, params=query, ssl=self._tls(), allow_redirects=False
+            ) as response:
                 status = response.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if status in _REDIRECTS:
+                    where = response.headers.get("Location", "nowhere")[:200]
+                    raise OkxRefused(f"{path}: redirected to {where}, which is not followed: see OKX_REST_URL")
+                body = await _read_body(response, path)
+        except (aiohttp.ClientError, TimeoutError, OSError, zlib.error) as error:
             REST_REQUESTS.labels(path, "unreachable").inc()
             raise OkxUnavailable(f"{path}: {_why(error)}") from error
         code, message, data = read_envelope(body, status)
@@ -198,6 +230,35 @@ class OkxClient:
             await asyncio.sleep(_RATE_PAUSE_SECONDS)
         raise_for_code(code, message, path)
         return data
+
+
+async def _read_body(response: aiohttp.ClientResponse, path: str) -> bytes:
+    """Read an answer, at most `MOST_BYTES` of it, packed and unpacked. Raises `OkxRefused` beyond that."""
+    unpack = _UNPACK.get(response.headers.get("Content-Encoding", "identity").lower())
+    if unpack is None:
+        raise OkxRefused(f"{path}: the answer is packed in a way that was not asked for")
+    packed, unpacker, body = 0, unpack(), bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        packed += len(chunk)
+        body += chunk if unpacker is None else unpacker.decompress(chunk, MOST_BYTES + 1 - len(body))
+        if max(packed, len(body)) > MOST_BYTES:
+            raise OkxRefused(f"{path}: the answer is larger than {MOST_BYTES:,} bytes")
+    return bytes(body)
+
+
+_UNPACK: dict[str, Callable[[], Any]] = {
+    "identity": lambda: None,
+    "gzip": lambda: zlib.decompressobj(16 + zlib.MAX_WBITS),
+}
+
+
+def _times_of(rows: Iterable[object]) -> list[datetime]:
+    """Return the settlement instants of those rows that have one."""
+    found = []
+    for row in rows:
+        with suppress(SpellingError):
+            found.append(settlement_time_of(row))
+    return found
 
 
 def _why(error: Exception) -> str:
@@ -234,18 +295,31 @@ def _cached_context(ca_file: Path | None, stamp: int) -> ssl.SSLContext:
     if (ca_file, stamp) not in _CONTEXTS:
         context = ssl.create_default_context()
         if ca_file is not None:
-            context.load_verify_locations(ca_file)
+            try:
+                context.load_verify_locations(ca_file)
+            except (ssl.SSLError, OSError) as error:
+                raise OkxUnavailable(f"OKX_CA_FILE={ca_file}: no certificates in it: {error}") from error
         _CONTEXTS[ca_file, stamp] = context
     return _CONTEXTS[ca_file, stamp]
 
 
 def read_envelope(body: bytes, status: int) -> tuple[str, str, list[Any]]:
-    """Read {"code", "msg", "data"}; a body that is not JSON (a proxy's error page) is unavailability. Pure."""
+    """Read {"code", "msg", "data"}; a body that is not of this shape (a proxy's error page) is unavailability. Pure."""
     try:
-        envelope = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        return "50001" if status != 429 else "50011", f"HTTP {status} without JSON", []  # noqa: PLR2004 - rate limit
-    return str(envelope.get("code", "")), str(envelope.get("msg", "")), envelope.get("data") or []
+        envelope = msgspec.json.decode(body, type=_Envelope)
+    except (msgspec.MsgspecError, RecursionError):
+        return "50001" if status != 429 else "50011", f"HTTP {status} without an answer in JSON", []  # noqa: PLR2004 - rate limit
+    return str(envelope.code)[:_SHOWN], str(envelope.msg)[:_SHOWN], envelope.data or []
+
+
+class _Envelope(msgspec.Struct):
+    code: str | int = ""
+    msg: str | None = ""
+    data: list[Any] | None = None
+
+
+_SHOWN = 200
+"""Characters of an answer that an error repeats."""
 
 
 def raise_for_code(code: str, message: str, path: str) -> None:

@@ -77,28 +77,111 @@ def test_a_host_whose_clock_is_wrong_tells_the_exchanges_time():
     assert clock.offset_seconds == pytest.approx(last_year - time.time(), abs=1)
 
 
-def test_a_clock_that_is_set_is_followed_and_keeps_its_rate():
+BEGIN = 1_700_000_000.0
+SIX_HOURS = 6 * 3600.0
+LONG = (0.5, 10, 15, 20, 20)
+"""Pauses between measurements that agree for more than a minute."""
+
+
+def at_exchange(seconds):
+    return EPOCH + timedelta(seconds=seconds)
+
+
+def a_clock_that_jumped(by=SIX_HOURS, pauses=LONG, rate=1.0):
+    """Return a clock, and the moment of the last measurement: for a minute they said one thing, then another."""
     clock = ExchangeClock()
-    for sample in samples(rate=1.0):
+    for sample in samples(rate=rate):
         clock.add(sample)
-    jumped = samples(begin=1_800_000_000.0, first=2_000.0, pauses=(0.5, 10, 10))
-
-    clock.add(jumped[0])
-
-    assert clock.line.exchange(jumped[0].sent) == pytest.approx(1_800_000_000.0, abs=0.1)
-    assert clock.rate == 1.0
-    for sample in jumped[1:]:
+    for sample in samples(rate=rate, begin=BEGIN + rate * 100 + by, first=1_100.0, pauses=pauses):
         clock.add(sample)
+    return clock, 1_100.0 + sum(pauses)
+
+
+@pytest.mark.parametrize("by", [SIX_HOURS, -SIX_HOURS, 200 * 86400.0, 30.0])
+def test_a_jump_that_lasts_and_that_the_rows_confirm_is_followed(by):
+    clock, here = a_clock_that_jumped(by)
+    true = BEGIN + here - 1_000.0 + by
+
+    assert clock.disputed
+    assert clock.jump_seconds == pytest.approx(by, abs=0.1)
+    assert clock.decide(at_exchange(true - 20), here)
+
+    assert not clock.disputed
     assert clock.rate == 1.0
-    assert clock.line.exchange(2_030.0) == pytest.approx(1_800_000_030.0, abs=0.1)
+    assert clock.line.exchange(here) == pytest.approx(true, abs=0.1)
 
 
-def test_a_clock_that_starts_to_run_faster_is_followed():
+@pytest.mark.parametrize("by", [SIX_HOURS, -SIX_HOURS, 200 * 86400.0])
+def test_a_jump_that_the_rows_deny_is_not_believed_however_long_it_lasts(by):
+    clock, here = a_clock_that_jumped(by)
+
+    assert not clock.decide(at_exchange(BEGIN + here - 1_000.0 - 20), here)
+
+    assert clock.disputed
+    assert clock.line.exchange(here) == pytest.approx(BEGIN + here - 1_000.0, abs=0.1)
+
+
+def test_a_jump_of_less_than_a_minute_is_not_believed_whatever_the_rows_say():
+    clock, here = a_clock_that_jumped(pauses=(0.5, 10, 10, 10))
+
+    assert not clock.is_ripe
+    assert not clock.decide(at_exchange(BEGIN + here - 1_000.0 + SIX_HOURS), here)
+
+
+def test_a_dispute_is_over_once_the_clock_says_again_what_it_said():
+    clock, here = a_clock_that_jumped()
+
+    clock.add(Sample(here + 10, here + 10.02, BEGIN + here + 10.01 - 1_000.0))
+
+    assert not clock.disputed
+    assert clock.line.exchange(here) == pytest.approx(BEGIN + here - 1_000.0, abs=0.1)
+
+
+@pytest.mark.parametrize("by", [SIX_HOURS, -SIX_HOURS])
+def test_in_a_dispute_nothing_is_over_and_nothing_from_the_future_that_might_not_be(by):
+    clock, here = ExchangeClock(), time.monotonic()
+    for ago in (40.0, 30.0, 20.0):
+        clock.add(Sample(here - ago, here - ago + 0.01, BEGIN - ago))
+    clock.add(Sample(here - 1, here - 1 + 0.01, BEGIN - 1 + by))
+
+    assert (clock.now() - EPOCH).total_seconds() == pytest.approx(BEGIN + min(0.0, by), abs=2)
+    assert (clock.latest() - EPOCH).total_seconds() == pytest.approx(BEGIN + max(0.0, by), abs=2)
+
+
+def test_measurements_that_contradict_each_other_confirm_nothing():
     clock = ExchangeClock()
-    for sample in [*samples(rate=1.0), *samples(rate=60.0, begin=1_700_000_021.0, first=1_100.0)]:
+    for sample in samples():
         clock.add(sample)
+    for number in range(30):
+        clock.add(Sample(1_100.0 + 10 * number, 1_100.01 + 10 * number, BEGIN + 1e6 * (number + 1) ** 2))
 
+    assert clock.disputed
+    assert not clock.is_ripe
+
+
+def test_a_clock_that_starts_to_run_faster_is_followed_once_the_rows_confirm_it():
+    clock = ExchangeClock()
+    for sample in [*samples(rate=1.0), *samples(rate=60.0, begin=BEGIN + 21.0, first=1_100.0, pauses=LONG)]:
+        clock.add(sample)
+    here = 1_100.0 + sum(LONG)
+
+    assert clock.decide(at_exchange(BEGIN + 21.0 + 60 * sum(LONG)), here)
     assert clock.rate == pytest.approx(60.0, rel=0.01)
+
+
+def test_first_measurements_that_are_distrusted_do_not_count_until_something_confirms_them():
+    clock = ExchangeClock(distrusted=True)
+    for sample in samples():
+        clock.add(sample)
+
+    assert clock.fitted
+    assert not clock.measured
+    assert clock.confirms(at_exchange(BEGIN + 20.0), 1_021.0)
+    assert not clock.confirms(at_exchange(BEGIN - SIX_HOURS), 1_021.0)
+
+    clock.forget()
+
+    assert not clock.fitted
 
 
 def test_waiting_counts_in_our_seconds():

@@ -12,7 +12,8 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)).map(  # noqa: DTZ001 - bounds
     lambda instant: instant.replace(fold=0)
 )
-SYMBOLS = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_", min_size=1, max_size=20)
+PARTS = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZabc0123456789龙猫", min_size=1, max_size=8)
+SYMBOLS = st.lists(PARTS, min_size=1, max_size=3).map("_".join)
 HOURS = st.none() | st.integers(1, 24)
 CANDLES = st.builds(
     a_candle,
@@ -64,6 +65,8 @@ def test_an_entry_is_readable_by_people():
         ({"source": "pigeon"}, "source"),
         ({"event": "gossip"}, "gossip"),
         ({"event": ""}, "event"),
+        ({"symbol": "../../../EVIL"}, "EVIL"),
+        ({"symbol": ""}, "symbol"),
     ],
 )
 def test_an_undecodable_entry_names_the_field(change, named):

@@ -73,7 +73,7 @@ async def test_the_funding_history_is_read_page_by_page_and_misses_nothing(excha
 
 
 async def test_instruments_are_swaps_by_symbol(okx):
-    instruments = await okx.instruments()
+    instruments = (await okx.instruments()).instruments
 
     assert instruments["BTC_USDT"].contract_type == "linear"
     assert instruments["BTC_USD"].contract_type == "inverse"
@@ -111,7 +111,7 @@ async def test_rate_limits_are_waited_out_under_http_429_and_under_http_200(exch
 async def test_an_error_page_and_a_maintenance_answer_are_tried_again(exchange, okx, html):
     exchange.fault("http_error", endpoint="public/instruments", count=1, status=503, html=html)
 
-    assert "BTC_USDT" in await okx.instruments()
+    assert "BTC_USDT" in (await okx.instruments()).instruments
 
 
 @pytest.mark.invariant(11)

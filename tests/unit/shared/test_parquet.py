@@ -125,9 +125,19 @@ def test_the_columns_of_a_candle_are_those_of_the_design():
         ]
     )
     assert arrow_schema(FundingRate).names == (
-        ["exchange", "symbol", "funding_time", "funding_rate", "interval_hours", "known_time", "source", "receive_time"]
+        [
+            "exchange",
+            "symbol",
+            "funding_time",
+            "funding_rate",
+            "interval_hours",
+            "known_time",
+            "source",
+            "receive_time",
+            "flag",
+        ]
     )
-    assert [field.name for field in arrow_schema(PredictedFundingRate) if field.nullable] == ["interval_hours"]
+    assert [field.name for field in arrow_schema(PredictedFundingRate) if field.nullable] == ["interval_hours", "flag"]
     assert arrow_schema(Rank).field("member").type == pa.bool_()
 
 

@@ -1,10 +1,17 @@
+import socket
+from datetime import timedelta
+from itertools import pairwise
+
 import pytest
 
+from services.api.settings import ApiSettings
 from services.collector.settings import CollectorSettings
 from services.converter.settings import ConverterSettings
 from services.ranker.settings import RankerSettings
 from services.writer.settings import WriterSettings
-from shared.settings import CommonSettings, catalogue, read_settings
+from shared.schedule import every_hours, next_due
+from shared.settings import NAMES, REDIS_URL_FILE, CommonSettings, catalogue, read_settings, unknown_names
+from tests.support.builders import at
 
 KINDS = [RankerSettings, CollectorSettings, WriterSettings, ConverterSettings]
 
@@ -108,3 +115,86 @@ def test_a_catalogue_whose_values_are_switched_on_is_valid(tmp_path):
 
     for kind in KINDS:
         assert read_settings(kind) == kind(_env_file=None)
+
+
+# --- names that are none of ours
+
+
+def test_the_names_of_all_services_are_known():
+    every = {name.upper() for kind in [*KINDS, ApiSettings] for name in kind.model_fields}
+
+    assert every == NAMES
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "found"),
+    [
+        (["TOPN"], [], {"TOPN": "TOP_N"}),
+        (["top_n", "PATH", "XDG_DATA_DIRS", "LANG", "API_KEY", "DATA"], [], {}),
+        (["RETENTION_DAY"], [], {"RETENTION_DAY": "RETENTION_DAYS"}),
+        ([], ["TOPN", "Top_N", "REDIS_PASSWORD", "COMPOSE_PROFILES"], {"TOPN": "TOP_N"}),
+        ([], ["WHATEVER_IT_IS"], {"WHATEVER_IT_IS": None}),
+    ],
+)
+def test_a_name_that_is_nearly_one_of_ours_is_found_and_no_other(environment, file, found):
+    assert unknown_names(environment, file) == found
+
+
+def test_a_misspelled_setting_is_said_with_the_right_name_and_stops_nothing(monkeypatch, tmp_path, capsys):
+    (tmp_path / ".env").write_text("TOPN=3\n# TOPP=4\nBACKFILL_DAY=7\n")
+
+    assert read_settings(RankerSettings).top_n == 50
+
+    said = capsys.readouterr().err
+    assert "unknown setting: TOPN is ignored; did you mean TOP_N?" in said
+    assert "BACKFILL_DAYS" in said
+    assert "TOPP" not in said
+
+
+@pytest.mark.parametrize("hours", range(1, 25))
+def test_rankings_come_at_even_distances_or_not_at_all(monkeypatch, capsys, hours):
+    monkeypatch.setenv("RANK_EVERY_HOURS", str(hours))
+
+    if 24 % hours == 0:
+        settings = read_settings(RankerSettings)
+        trigger, due = every_hours(settings.rank_every_hours), None
+        fired = [due := next_due(trigger, due, due or at("2025-04-05 00:00:00")) for _ in range(30)]
+        assert {later - earlier for earlier, later in pairwise(fired)} == {timedelta(hours=hours)}
+    else:
+        with pytest.raises(SystemExit):
+            read_settings(RankerSettings)
+        assert "1, 2, 3, 4, 6, 8, 12, 24" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("kind", [*KINDS, ApiSettings])
+def test_what_is_no_number_is_refused_by_every_setting_that_takes_one(monkeypatch, kind, value):
+    numbers = [name for name, field in kind.model_fields.items() if isinstance(field.default, int | float)]
+    for name in [name for name in numbers if not isinstance(kind.model_fields[name].default, bool)]:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            read_settings(kind)
+        monkeypatch.delenv(name)
+
+
+def test_a_certificate_that_is_not_there_is_refused_for_the_exchange_itself(monkeypatch, capsys):
+    monkeypatch.setenv("OKX_CA_FILE", "/nope.pem")
+
+    with pytest.raises(SystemExit):
+        read_settings(CommonSettings)
+    assert "OKX_CA_FILE='/nope.pem': there is no such file" in capsys.readouterr().err
+
+    monkeypatch.setenv("OKX_REST_URL", "https://127.0.0.1:8443")
+    assert read_settings(CommonSettings).okx_ca_file is not None  # a simulator may write it still
+
+
+def test_commands_beside_a_running_system_find_the_redis_that_it_brought_along(monkeypatch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        (tmp_path / REDIS_URL_FILE).parent.mkdir(parents=True)
+        (tmp_path / REDIS_URL_FILE).write_text(address + "\n")
+        assert str(read_settings(CommonSettings).redis_url) == address
+        monkeypatch.setenv("REDIS_URL", "redis://elsewhere:6379/0")
+        assert str(read_settings(CommonSettings).redis_url) == "redis://elsewhere:6379/0"
+        monkeypatch.delenv("REDIS_URL")
+    assert str(read_settings(CommonSettings).redis_url) == "redis://127.0.0.1:6379/0", "it has ended since"

@@ -1,0 +1,56 @@
+"""Bad input on its way to the dead letters: callable from anywhere, bounded, each input once. I/O in `run` only.
+
+The exchange repeats itself: a list with an odd row in it is asked for every minute. One row is one dead letter, until
+the process starts again.
+"""
+
+import asyncio
+import hashlib
+
+import structlog
+
+from shared.bus import Bus, BusError, payload_text
+
+log = structlog.get_logger()
+
+_MOST_WAITING = 1_000
+_MOST_KNOWN = 10_000
+"""Inputs that are remembered, so that they are set aside once: 32 bytes each, and what Python needs for them."""
+
+
+class SetAside:
+    """Takes bad input at once, and posts it to the dead letters when Redis takes it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._waiting: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue(maxsize=_MOST_WAITING)
+        self._known: dict[bytes, None] = {}
+
+    def __call__(self, origin: str, payload: object, error: str) -> None:
+        """Queue an input for the dead letters, unless it is there already; when the queue is full, the log has it."""
+        text = payload_text(payload)
+        if not self._is_new(origin, text):
+            return
+        log.warning("set aside", origin=origin, error=error)
+        try:
+            self._waiting.put_nowait((origin, text, error))
+        except asyncio.QueueFull:
+            log.error("dead letter lost, too many at once", origin=origin, payload=text[:500])  # noqa: TRY400
+
+    def _is_new(self, origin: str, text: str) -> bool:
+        digest = hashlib.sha256(f"{origin}\n{text}".encode("utf-8", "backslashreplace")).digest()
+        if digest in self._known:
+            return False
+        self._known[digest] = None
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        return True
+
+    async def run(self) -> None:
+        """Post what is queued, for ever."""
+        while True:
+            origin, text, error = await self._waiting.get()
+            try:
+                await self._bus.dead_letter(origin, text, error)
+            except BusError as failure:
+                log.error("dead letter not kept", origin=origin, payload=text[:500], error=str(failure))  # noqa: TRY400

@@ -1,0 +1,69 @@
+"""The name of an instrument in this system: one type, made at the border only. Pure.
+
+A symbol becomes the name of a file (`BTC_USDT_20250405.parquet`), a folder of Qlib (`features/btc_usdt`), a field in
+Redis and a word in text files. So it is safe in all of them: letters and digits of any script, joined by underscores,
+short enough for a file name with its date and its suffixes. Everything else is refused where it comes in.
+
+Qlib and some file systems take upper and lower case for the same. Two symbols that differ in nothing else are one
+folder there: `fold` gives what must be unique, `unique` says which of several may stay.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NewType
+
+Symbol = NewType("Symbol", str)
+"""A text that `parse_symbol` has accepted."""
+
+MAX_BYTES = 160
+"""In UTF-8, of the symbol and of its folded form. A file name holds 255 bytes; the date, `.parquet`, and what a name
+has while it is written or once it is put aside take less than the rest."""
+MAX_SHOWN = 80
+"""Characters of a refused text that an error repeats."""
+
+
+class SymbolError(ValueError):
+    """A text that cannot be a symbol; it says why."""
+
+
+@lru_cache(maxsize=65_536)
+def parse_symbol(text: str) -> Symbol:
+    """Return a text as a symbol. Raises `SymbolError`, naming the text and what is wrong with it."""
+    if reason := _wrong(text):
+        raise SymbolError(f"{text[:MAX_SHOWN]!r} cannot be a symbol: {reason}")
+    return Symbol(text)
+
+
+def _wrong(text: str) -> str | None:
+    if not text:
+        return "it is empty"
+    if not all(_is_part(part) for part in text.split("_")):
+        return "letters and digits of any script are allowed, joined by single underscores"
+    if unicodedata.normalize("NFC", text) != text:
+        return "its characters are not in their composed form (NFC), so a file system may rename it"
+    if max(_bytes(text), _bytes(fold(text))) > MAX_BYTES:
+        return f"it is longer than {MAX_BYTES} bytes"
+    return None
+
+
+def _is_part(part: str) -> bool:
+    """Return whether a part begins with a letter or digit and holds nothing but these and their marks."""
+    kinds = [unicodedata.category(character) for character in part]
+    begins = bool(kinds) and (kinds[0][0] == "L" or kinds[0] == "Nd")
+    return begins and all(kind[0] in "LM" or kind == "Nd" for kind in kinds)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def fold(symbol: str) -> str:
+    """Return what two symbols may not share: the text without case, in its composed form."""
+    return unicodedata.normalize("NFC", symbol.casefold())
+
+
+def unique(symbols: Iterable[Symbol]) -> dict[Symbol, Symbol]:
+    """Return those that share their folded form with one before them, each with that one; `symbols` by precedence."""
+    first: dict[str, Symbol] = {}
+    return {symbol: kept for symbol in symbols if (kept := first.setdefault(fold(symbol), symbol)) != symbol}

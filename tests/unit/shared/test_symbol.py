@@ -1,0 +1,70 @@
+"""Names: what is a symbol is safe wherever it goes."""
+
+import string
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.symbol import MAX_BYTES, SymbolError, fold, parse_symbol, unique
+
+
+@pytest.mark.parametrize(
+    "text", ["BTC_USDT", "BTC_USD_UM", "1000PEPE_USDT", "kPEPE_USDT", "龙_USDT", "A" * 40 + "_USDT", "ไทย_USDT"]
+)
+def test_letters_and_digits_of_any_script_joined_by_underscores_are_a_symbol(text):
+    assert parse_symbol(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty"),
+        ("_", "letters and digits"),
+        ("BTC__USDT", "letters and digits"),
+        ("BTC_", "letters and digits"),
+        ("../x", "letters and digits"),
+        ("a/b", "letters and digits"),
+        ("a\\b", "letters and digits"),
+        ("a.b", "letters and digits"),
+        ("a\0b", "letters and digits"),
+        ("a\nb", "letters and digits"),
+        ("a\tb", "letters and digits"),
+        ("a b", "letters and digits"),
+        ("a-b", "letters and digits"),
+        ("*", "letters and digits"),
+        ("a\u200bb", "letters and digits"),
+        ("\u0301a", "letters and digits"),
+        ("e\u0301", "composed form"),
+        ("\ud800", "letters and digits"),
+        ("A" * (MAX_BYTES + 1), "longer"),
+        ("龙" * 60, "longer"),
+    ],
+)
+def test_everything_else_is_refused_and_says_why(text, why):
+    with pytest.raises(SymbolError, match=why):
+        parse_symbol(text)
+
+
+@given(st.text(max_size=300) | st.text(string.ascii_letters + string.digits + "_", max_size=300))
+def test_whatever_is_accepted_is_safe_as_a_file_a_folder_a_word_and_a_key(text):
+    try:
+        symbol = parse_symbol(text)
+    except SymbolError:
+        return
+    assert symbol == text
+    for form in (symbol, symbol.lower(), fold(symbol)):
+        assert len(f".{form}_20250405.parquet.1234567.damaged.txt".encode()) <= 255
+        assert not set(form) & set("/\\.:*?\"'<>| \t\r\n\0,=")
+        assert form.isprintable()
+        assert form.split() == [form]
+        assert unicodedata.normalize("NFC", form) == form or form != symbol
+
+
+def test_of_symbols_that_differ_in_case_alone_the_first_stays():
+    symbols = [
+        parse_symbol(text) for text in ("AI_USDT", "BTC_USDT", "ai_USDT", "Ai_USDT", "STRASSE_USD", "straße_USD")
+    ]
+
+    assert unique(symbols) == {"ai_USDT": "AI_USDT", "Ai_USDT": "AI_USDT", "straße_USD": "STRASSE_USD"}
