@@ -2,16 +2,18 @@
 
 import asyncio
 import sys
+import time
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
 import structlog
 import typer
 
-from services.ranker.exchange import fetch
-from services.ranker.keeping import keep, kept, publish_again
+from services.ranker.exchange import NothingToRankError, fetch
+from services.ranker.keeping import keep, kept, not_stored, publish_again
 from services.ranker.metrics import CHANGES, RANKED, RANKED_TIME, RANKINGS
-from services.ranker.ranking import rank, ranking_of
+from services.ranker.ranking import Market, rank, ranking_of
 from services.ranker.settings import RankerSettings
 from shared.backoff import backoff_seconds
 from shared.bus import BusError
@@ -21,7 +23,7 @@ from shared.durable import replace_text
 from shared.events import Ranking
 from shared.exchange import ExchangeError
 from shared.schedule import every_hours, firings
-from shared.service import Service, running, wait_for_clock
+from shared.service import Service, keep_going, running, wait_for_clock
 from shared.settings import read_settings
 
 log = structlog.get_logger()
@@ -30,17 +32,18 @@ _LOOK_SECONDS = 5.0
 """How often to look whether Redis still has the universe."""
 
 
-class NothingToRankError(ExchangeError):
-    """The exchange answered, but with no eligible swap: an answer to distrust, not a universe."""
-
-
 async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
     """Fetch, rank, keep and publish. Raises `ExchangeError`, `BusError` or `OSError`; then the last universe stays."""
-    instruments, rates = await fetch(service.exchange)
+    last = (await asyncio.to_thread(kept, settings.data_dir))[-1:]
+    market = await fetch(service, {place.symbol for ranking in last for place in ranking.ranks})
     now = service.clock.now()
-    ranks = rank(rates, instruments, ranked_time=now, rank_by=settings.rank_by, top_n=settings.top_n)
+    rates = market.rates.values()
+    ranks = rank(rates, market.instruments, ranked_time=now, rank_by=settings.rank_by, top_n=settings.top_n)
     if not ranks:
-        raise NothingToRankError(f"none of {len(rates)} funding rows belongs to a live crypto swap")
+        raise NothingToRankError(
+            f"none of {len(market.names):,} swaps is a live crypto swap with one of the {len(rates):,} funding rates"
+        )
+    _note_left_out(service, market)
     await service.bus.create_groups()
     ranking = ranking_of(ranks, await _universe_before(service, settings), top_n=settings.top_n)
     await asyncio.to_thread(keep, settings.data_dir, ranking)
@@ -57,6 +60,15 @@ async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
         removed=ranking.removed,
     )
     return ranking
+
+
+def _note_left_out(service: Service, market: Market) -> None:
+    """Show which swaps are not ranked although they are traded."""
+    flagged = {rate.symbol: f"{rate.funding_rate:+.4%}, {rate.flag}" for rate in market.rates.values() if rate.flag}
+    details = service.health.details
+    details["unrated"], details["flagged_rates"] = market.unrated, flagged
+    if market.unrated or flagged:
+        log.warning("swaps are not ranked", without_rate=market.unrated, implausible=flagged)
 
 
 async def _universe_before(service: Service, settings: RankerSettings) -> Ranking | None:
@@ -86,7 +98,7 @@ class Ranker:
 
     async def run(self) -> None:
         """Rank now and on schedule until the service is stopped."""
-        keeper = asyncio.create_task(self._keep_universe())
+        keeper = asyncio.create_task(keep_going(self.service, "universe", self._keep_universe))
         try:
             await self.rank_patiently()
             async for _ in firings(every_hours(self.settings.rank_every_hours), self.service):
@@ -119,14 +131,20 @@ class Ranker:
                 return
 
     async def _keep_universe(self) -> None:
-        """Publish the last rankings again where Redis came back without them."""
+        """Publish rankings again that Redis has lost: all of them, or those of a time that it has gone back before."""
+        published: dict[datetime, float] = {}
         while await self.service.pause(_LOOK_SECONDS):
             if self.ranking is None:
                 continue
+            bus, known = self.service.bus, await asyncio.to_thread(kept, self.settings.data_dir)
             try:
-                if await self.service.bus.universe() is None:
-                    known = await asyncio.to_thread(kept, self.settings.data_dir)
-                    await publish_again(self.service.bus, known or [self.ranking])
+                if await bus.universe() is None:
+                    await publish_again(bus, known or [self.ranking])
+                    continue
+                lost = not_stored(known, await bus.stored_rankings(), published, time.monotonic())
+                if lost:
+                    await bus.publish(lost)
+                    log.warning("not stored yet, published again", rankings=[str(one.ranked_time) for one in lost])
             except BusError as error:
                 log.info("universe not looked after", error=type(error).__name__)
 

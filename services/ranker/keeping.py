@@ -4,6 +4,9 @@ Who was in the universe until when is nowhere else, until the writer has stored 
 ledger what it wants.
 """
 
+import hashlib
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -22,19 +25,63 @@ KEPT = 10
 
 def keep(folder: Path, ranking: Ranking) -> None:
     """Keep a ranking, whole and durably, behind those before it. Raises `OSError`."""
-    rankings = [*kept(folder), ranking][-KEPT:]
-    replace_text(folder / RANKINGS_FILE, msgspec.json.encode(rankings).decode() + "\n")
+    rankings = msgspec.json.encode([*kept(folder), ranking][-KEPT:])
+    content = msgspec.json.encode(_Kept(_digest(rankings), msgspec.Raw(rankings)))
+    replace_text(folder / RANKINGS_FILE, content.decode() + "\n")
+
+
+class _Kept(msgspec.Struct):
+    """What is in the file: the rankings, and the SHA-256 of their text."""
+
+    sha256: str
+    rankings: msgspec.Raw
+
+
+def _digest(rankings: bytes) -> str:
+    return hashlib.sha256(rankings).hexdigest()
 
 
 def kept(folder: Path) -> list[Ranking]:
     """Return the rankings that were kept, the last one last; nothing where there are none that can be read."""
     try:
-        return msgspec.json.decode((folder / RANKINGS_FILE).read_bytes(), type=list[Ranking])
+        return _read((folder / RANKINGS_FILE).read_bytes())
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError) as error:
         log.warning("last rankings cannot be read, going on without them", error=str(error))
         return []
+
+
+def _read(content: bytes) -> list[Ranking]:
+    """Read the file; one of before there was a digest is a bare list. Raises `ValueError` where it is damaged."""
+    if content.lstrip().startswith(b"["):
+        return msgspec.json.decode(content, type=list[Ranking])
+    kept = msgspec.json.decode(content, type=_Kept)
+    if _digest(bytes(kept.rankings)) != kept.sha256:
+        raise ValueError(f"{RANKINGS_FILE} is not what was written")
+    return msgspec.json.decode(kept.rankings, type=list[Ranking])
+
+
+PATIENCE_SECONDS = 60.0
+"""How long the writer may take to store a ranking before it is published again."""
+
+
+def not_stored(
+    rankings: Sequence[Ranking], stored: Collection[datetime], published: dict[datetime, float], seconds: float
+) -> list[Ranking]:
+    """Return the rankings to publish again: published a while ago, and not on disk as far as Redis knows.
+
+    A Redis that went back in time (an older file, a failover) has lost what came after, and says nothing of it. Copies
+    have the same identity. published: ranked time → our monotonic seconds when it was published last; it is kept up.
+    """
+    lost = []
+    for ranking in rankings:
+        if ranking.ranked_time in stored:
+            published.pop(ranking.ranked_time, None)
+        elif seconds - published.setdefault(ranking.ranked_time, seconds) >= PATIENCE_SECONDS:
+            published[ranking.ranked_time] = seconds
+            lost.append(ranking)
+    return lost
 
 
 async def publish_again(bus: Bus, rankings: list[Ranking]) -> None:

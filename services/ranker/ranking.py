@@ -1,11 +1,45 @@
 """Funding rows → places → the universe. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from shared.events import PredictedFundingRate, Rank, RankBy, Ranking
 from shared.exchange import Instrument, is_eligible
+
+
+@dataclass(frozen=True)
+class Market:
+    """What the exchange lists: swaps, what each pays, and every name that was in the list of swaps."""
+
+    instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    rates: Mapping[str, PredictedFundingRate] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+    """Also of rows that could not be read."""
+
+    def __or__(self, later: "Market") -> "Market":
+        """Put two looks together; the later one knows better."""
+        return Market(
+            {**self.instruments, **later.instruments}, {**self.rates, **later.rates}, self.names | later.names
+        )
+
+    @property
+    def unrated(self) -> list[str]:
+        """Return the eligible swaps of which no rate is known, in order."""
+        return sorted(
+            symbol for symbol, one in self.instruments.items() if is_eligible(one) and symbol not in self.rates
+        )
+
+    def lacking(self, before: Iterable[str]) -> list[str]:
+        """Return the names that should be there and are not, in order. before: who was ranked last."""
+        return sorted({*self.unrated, *(set(before) - self.instruments.keys())})
+
+    def is_thin(self, before: Collection[str]) -> bool:
+        """Return whether most of those that were ranked last are not there: then the lists are not whole."""
+        there = sum(symbol in self.names and symbol in self.rates for symbol in before)
+        return 2 * there < len(before)
+
 
 TopN = int | Literal["all"]
 PERIOD_HOURS = 8
@@ -27,8 +61,15 @@ def rank(
     rank_by: RankBy,
     top_n: TopN,
 ) -> tuple[Rank, ...]:
-    """Return the place of every eligible swap, the first one first. Ties go by symbol, so that they never flicker."""
-    eligible = [rate for rate in rates if rate.symbol in instruments and is_eligible(instruments[rate.symbol])]
+    """Return the place of every eligible swap, the first one first. Ties go by symbol, so that they never flicker.
+
+    A rate that is flagged as implausible does not rank: one wrong digit would be the first of all.
+    """
+    eligible = [
+        rate
+        for rate in rates
+        if rate.flag is None and rate.symbol in instruments and is_eligible(instruments[rate.symbol])
+    ]
     ordered = sorted(eligible, key=lambda rate: (-score(rate, rank_by), rate.symbol))
     return tuple(
         Rank(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shared.events import RankBy
 from shared.settings import CommonSettings
@@ -19,6 +19,14 @@ class RankerSettings(CommonSettings):
         "raw"
     )
     rank_every_hours: Annotated[
-        int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC")
+        int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC; they divide a day")
     ] = 8
     ranker_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9101
+
+    @field_validator("rank_every_hours")
+    @classmethod
+    def _divides_a_day(cls, value: int) -> int:
+        allowed = [hours for hours in range(1, 25) if 24 % hours == 0]
+        if value not in allowed:
+            raise ValueError(f"the hours must divide a day: {', '.join(map(str, allowed))}")
+        return value

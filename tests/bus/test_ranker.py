@@ -10,13 +10,14 @@ import pytest
 import redis.asyncio as redis
 
 from services.ranker.__main__ import Ranker, rank_once
+from services.ranker.exchange import NothingToRankError, ThinListError
 from services.ranker.keeping import KEPT, keep, kept
 from services.ranker.settings import RankerSettings
 from shared.bus import Bus
 from shared.clock import ExchangeClock
 from shared.dataset import RANKINGS_FILE
 from shared.events import Ranking, decode
-from shared.exchange import ExchangeClient
+from shared.exchange import ExchangeClient, Listing
 from shared.grid import from_ms
 from shared.service import Health, Service
 from shared.settings import read_settings
@@ -28,7 +29,7 @@ class NoSwaps(ExchangeClient):
     """An exchange that answers, with nothing in it: to be distrusted."""
 
     async def instruments(self):
-        return {}
+        return Listing({}, frozenset(), [])
 
     async def funding_rates(self):
         return []
@@ -112,6 +113,70 @@ async def test_a_failing_exchange_keeps_the_last_universe_and_is_told(exchange, 
     service.exchange = working
     await asyncio.wait_for(patiently, 30)
     assert service.health.state == "ok"
+
+
+class Thin(ExchangeClient):
+    """An exchange whose lists lack rows: `keep` says which instruments are there, `rated` which rates, look by look."""
+
+    keep = rated = staticmethod(lambda look, inst_id: True)
+    looks = 0
+
+    async def instruments(self):
+        self.looks += 1
+        listing = await super().instruments()
+        kept = {symbol: one for symbol, one in listing.instruments.items() if self.keep(self.looks, symbol)}
+        return Listing(kept, frozenset(kept), [])
+
+    async def funding_rates(self):
+        return [row for row in await super().funding_rates() if self.rated(self.looks, row["instId"])]
+
+
+@pytest.fixture
+async def thin(exchange, service):
+    async with Thin(exchange.rest_url, ca_file=exchange.ca_file) as client:
+        service.exchange = client
+        yield client
+
+
+@pytest.mark.invariant(6)
+@pytest.mark.parametrize("lists", ["keep", "rated"])
+async def test_a_row_that_lacks_in_one_look_costs_nobody_its_place(service, settings, thin, lists):
+    """Invariant 6."""
+    whole = await rank_once(service, settings)
+    thin.looks = 0
+    setattr(thin, lists, lambda look, name: look > 1 or not name.startswith("BTC"))
+
+    again = await rank_once(service, settings)
+
+    assert {place.symbol for place in again.ranks} == {place.symbol for place in whole.ranks}
+    assert thin.looks == 2
+
+
+@pytest.mark.parametrize("lists", ["keep", "rated"])
+async def test_lists_that_stay_thin_make_no_ranking(service, settings, bus, thin, lists):
+    before = await rank_once(service, settings)
+    setattr(thin, lists, lambda look, name: name.startswith("BTC"))
+
+    with pytest.raises(ThinListError, match="less than half of the 14"):
+        await rank_once(service, settings)
+    assert (await bus.universe()).members == before.members
+
+
+async def test_a_swap_without_a_rate_is_left_out_and_said(service, settings, thin):
+    await rank_once(service, settings)
+    thin.rated = lambda look, name: name != "ETH-USD-SWAP"
+
+    ranking = await rank_once(service, settings)
+
+    assert "ETH_USD" not in {place.symbol for place in ranking.ranks}
+    assert service.health.details["unrated"] == ["ETH_USD"]
+
+
+async def test_a_host_without_any_swap_is_refused_in_a_sentence(service, settings, thin):
+    thin.keep = lambda look, name: False
+
+    with pytest.raises(NothingToRankError, match="lists no perpetual swap at all"):
+        await rank_once(service, settings)
 
 
 async def test_with_all_every_eligible_swap_is_a_member(service, settings):

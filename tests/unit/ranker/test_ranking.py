@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ranker.ranking import rank, ranking_of, score
+from services.ranker.ranking import Market, rank, ranking_of, score
 from tests.support.builders import MIDNIGHT, a_prediction, a_ranking, an_instrument
 
 
@@ -88,3 +88,37 @@ def test_who_joined_and_who_left_is_told():
 
 def test_fewer_swaps_than_places_are_all_members():
     assert all(place.member for place in places([a_prediction("A")], top_n=50))
+
+
+# --- what does not rank, and what should be there
+
+
+def test_a_rate_that_is_flagged_does_not_rank_however_large_it_is():
+    rates = [a_prediction("EVIL", 0.99, flag="beyond 5%"), a_prediction("B", 0.001)]
+
+    assert symbols(places(rates)) == ["B"]
+
+
+def a_market(*names, unrated=(), names_only=()):
+    return Market(
+        {name: an_instrument(name) for name in names},
+        {name: a_prediction(name) for name in names if name not in unrated},
+        frozenset({*names, *names_only}),
+    )
+
+
+def test_what_should_be_there_is_what_was_ranked_and_what_is_traded():
+    market = a_market("A", "B", "C", unrated=["C"])
+
+    assert market.unrated == ["C"]
+    assert market.lacking(["A", "D"]) == ["C", "D"]
+    assert (market | a_market("C", "D")).lacking(["A", "D"]) == []
+
+
+@pytest.mark.parametrize(("names", "thin"), [("ABCD", False), ("AB", False), ("A", True), ("", True), ("XYZ", True)])
+def test_lists_without_most_of_those_ranked_last_are_thin(names, thin):
+    assert a_market(*names).is_thin("ABCD") == thin
+
+
+def test_at_the_first_ranking_no_list_is_thin():
+    assert not a_market("A").is_thin([])
