@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
+from datetime import datetime
 
 import structlog
 import uvloop
@@ -13,18 +15,19 @@ from services.collector.feeds import CHANNELS, CONNECTS_PER_SECOND, Endpoint
 from services.collector.instruments import Instruments
 from services.collector.intake import Intake
 from services.collector.live import LiveChannel
-from services.collector.metrics import DATA_AGE, FOLLOWED, LIFE_CYCLE
+from services.collector.metrics import DATA_AGE, DISBELIEVED, FOLLOWED, LIFE_CYCLE
 from services.collector.publisher import Publisher
 from services.collector.settings import CollectorSettings
 from services.collector.settlements import Settlements
 from services.collector.wanted import Reach, Universe
-from shared.bus import BusError, consumer_name
+from shared.bus import consumer_name
 from shared.command import run
 from shared.events import Ranking, UndecodableError
-from shared.exchange import EXCHANGE, ExchangeError, SpellingError, inst_id_of, symbol_of, tls_context
+from shared.exchange import EXCHANGE, ExchangeError, inst_id_of, symbol_of, tls_context
 from shared.ledger_copy import LedgerCopy
 from shared.service import Service, running, wait_for_clock
 from shared.settings import read_settings
+from shared.symbol import Symbol
 
 log = structlog.get_logger()
 
@@ -34,6 +37,11 @@ requests."""
 
 _INSTRUMENTS_SECONDS = 60.0
 """How often to look what became of the instruments; OKX recommends to read the list again beside its pushes."""
+_DOUBTFUL_SECONDS = 15.0
+"""The same while names are missing from the list."""
+
+
+NOBODY: Mapping[str, datetime] = {}
 
 
 class Collector:
@@ -48,9 +56,8 @@ class Collector:
             self.ledger,
         )
         self.instruments = Instruments()
-        self.asides: asyncio.Queue[tuple[str, object, str]] = asyncio.Queue(maxsize=1000)
         self.publisher = Publisher(service, settings.buffer_events)
-        self.intake = Intake(self.universe, service.clock, self.publisher.append, self.set_aside)
+        self.intake = Intake(self.universe, service.clock, self.publisher.append, service.set_aside)
         self.publisher.forget = self.intake.forget
         self.backfill = Backfill(service, self.universe, self.instruments, self.intake, self.publisher)
         self.settlements = Settlements(service, self.universe, self.intake, self.publisher)
@@ -67,20 +74,12 @@ class Collector:
                 endpoint=endpoint,
                 wanted=lambda: [inst_id_of(symbol) for symbol in self.universe.followed(service.clock.now())],
                 on_row=rows[name],
-                on_bad=self.set_aside,
+                on_bad=service.set_aside,
                 args_per_connection=settings.args_per_connection,
                 is_expected_silent=lambda inst_id: self.instruments.is_expected_silent(symbol_of(inst_id)),
             )
             for name, channel in CHANNELS.items()
         ]
-
-    def set_aside(self, origin: str, payload: object, error: str) -> None:
-        """Queue bad input for the dead letters; when even that queue is full, the log has it."""
-        log.warning("set aside", origin=origin, error=error)
-        try:
-            self.asides.put_nowait((origin, payload, error))
-        except asyncio.QueueFull:
-            log.error("dead letter lost, too many at once", origin=origin, payload=repr(payload)[:500])  # noqa: TRY400
 
     async def run(self) -> None:
         """Work until the service is stopped; what is buffered then is published before the end."""
@@ -97,7 +96,6 @@ class Collector:
                     self.bookkeeping.run(),
                     self._watch_instruments(),
                     self._look_after_followed(),
-                    self._post_dead_letters(),
                     self.publisher.run(),
                 )
             ]
@@ -126,7 +124,8 @@ class Collector:
         """Take the current universe over, then every ranking as it comes."""
         current = await self.service.until_bus_answers(self.service.bus.universe)
         if current is not None:
-            await self._apply(current)
+            left = await self.service.until_bus_answers(self.service.bus.left)
+            await self._apply(current, left)
         while True:
             await self.service.until_bus_answers(self._follow_stream)
 
@@ -138,7 +137,7 @@ class Collector:
                 try:
                     event = entry.event() if entry.fields else None
                 except UndecodableError as error:
-                    self.set_aside(f"collector:{entry.stream}:{entry.id}", entry.fields, str(error))
+                    self.service.set_aside(f"collector:{entry.stream}:{entry.id}", entry.fields, str(error))
                     event = None
                 if isinstance(event, Ranking):
                     await self._apply(event)
@@ -154,10 +153,19 @@ class Collector:
         await self.publisher.put(self.universe.untold(EXCHANGE, self.service.clock.now()))
         await self.publisher.until_left(self.publisher.appended)
 
-    async def _apply(self, ranking: Ranking) -> None:
+    async def _apply(self, ranking: Ranking, left: Mapping[str, datetime] | None = NOBODY) -> None:
+        """Take a ranking over. left: who had left before a restart, and when; None where that was forgotten."""
         await self._list_instruments()
-        now = self.service.clock.now()
-        joined = self.universe.apply(ranking, now, self.instruments.listing_times())
+        now, listed = self.service.clock.now(), self.instruments.listing_times()
+        joined = self.universe.apply(ranking, now, listed)
+        known = (
+            self.universe.left_by_ledger(now, listed)
+            if left is None
+            else {Symbol(symbol): at for symbol, at in left.items()}
+        )
+        if followed_on := self.universe.follow_left(known, now, listed):
+            log.info("following on", symbols=followed_on)
+        await self.service.until_bus_answers(lambda: self.service.bus.set_left(self.universe.left()))
         self._end_what_is_gone()
         self.service.health.started = True
         self.service.health.details["members"] = len(ranking.members)
@@ -170,35 +178,62 @@ class Collector:
         while True:
             await self._list_instruments()
             self._end_what_is_gone()
-            try:
-                now = self.service.clock.now()
-                under_way = self.instruments.stood_still(await self.service.exchange.maintenance(), now)
-            except (ExchangeError, SpellingError) as error:
-                log.info("maintenance unknown", error=str(error))
-            else:
-                self.service.health.details["maintenance"] = [window.title for window in under_way]
-            await asyncio.sleep(_INSTRUMENTS_SECONDS)
+            await self._look_for_maintenance()
+            doubtful = self.instruments.missing or "instruments" in self.service.health.problems
+            await asyncio.sleep(_DOUBTFUL_SECONDS if doubtful else _INSTRUMENTS_SECONDS)
+
+    async def _look_for_maintenance(self) -> None:
+        try:
+            windows, refused = await self.service.exchange.maintenance()
+        except ExchangeError as error:
+            log.info("maintenance unknown", error=str(error))
+            return
+        for row, reason in refused:
+            self.service.set_aside("collector:maintenance", row, reason)
+        under_way = self.instruments.stood_still(windows, self.service.clock.now())
+        self.service.health.details["maintenance"] = [window.title for window in under_way]
 
     async def _list_instruments(self) -> None:
+        """Take the list of instruments over; one that lacks what must be there is not believed, and said."""
+        service = self.service
         try:
-            listed = await self.service.exchange.instruments()
-        except (ExchangeError, SpellingError) as error:
+            listing = await service.exchange.instruments()
+        except ExchangeError as error:
             log.warning("instruments unknown, going on with those known", error=str(error))
             return
-        for change in self.instruments.update(listed, self.service.clock.now()):
+        for row, reason in listing.refused:
+            service.set_aside("collector:instruments", row, reason)
+        followed = self.universe.symbols.keys()
+        changes = self.instruments.update(listing, service.clock.now(), time.monotonic(), followed)
+        if changes is None:
+            DISBELIEVED.inc()
+            service.health.problem(
+                "instruments",
+                f"the exchange's list of instruments holds {len(listing.names):,} swaps and lacks most of those known: "
+                "not believed, asking again",
+            )
+            return
+        service.health.solved("instruments")
+        for change in changes:
             LIFE_CYCLE.labels(change.what).inc()
             log.info("instrument", symbol=change.symbol, change=change.what, before=change.before, now=change.now)
 
     def _end_what_is_gone(self) -> None:
-        """Want nothing of an instrument beyond its end."""
+        """Want nothing of an instrument beyond its end, and follow one again that is back."""
+        gone = self.instruments.gone
         for symbol in sorted(self.universe.symbols):
-            if (at := self.instruments.gone.get(symbol)) is not None:
-                self.universe.end(symbol, at)
+            if (at := gone.get(symbol)) is not None:
+                self.universe.end(symbol, at, self.service.clock.now())
+        if back := self.universe.revive(self.service.clock.now(), self.instruments.listing_times(), gone):
+            log.info("back on the exchange", symbols=back)
+            for stream in self.streams:
+                stream.reconcile()
 
     async def _look_after_followed(self) -> None:
         """Let go of those that left once their last minute is there; tell how the streams are."""
         while True:
             await asyncio.sleep(1.0)
+            self._end_what_is_gone()
             if gone := self.universe.drop_done(self.service.clock.now()):
                 log.info("let go", symbols=gone)
                 for stream in self.streams:
@@ -215,6 +250,7 @@ class Collector:
         details["leavers"] = leavers
         details["warming_up"] = [name for name, wanted in self.universe.symbols.items() if not wanted.is_warm(now)]
         details["instruments"] = self.instruments.of_note(self.universe.symbols)
+        details["flagged_rates"] = self.intake.flagged(now)
 
     def _tell_stream(self, stream: LiveChannel) -> None:
         name = stream.channel.name
@@ -224,14 +260,6 @@ class Collector:
             self.service.health.problem(name, problem)
         else:
             self.service.health.solved(name)
-
-    async def _post_dead_letters(self) -> None:
-        while True:
-            origin, payload, error = await self.asides.get()
-            try:
-                await self.service.bus.dead_letter(origin, payload, error)
-            except BusError as failure:
-                log.error("dead letter not kept", origin=origin, payload=repr(payload)[:500], error=str(failure))  # noqa: TRY400
 
 
 async def serve(settings: CollectorSettings) -> None:

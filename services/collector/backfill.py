@@ -11,7 +11,7 @@ import structlog
 
 from services.collector.instruments import Instruments
 from services.collector.intake import Intake
-from services.collector.metrics import ABSENT, HALTED, MISSING, PAGES
+from services.collector.metrics import ABSENT, HALTED, MISSING, PAGES, REFUSED
 from services.collector.publisher import Publisher
 from services.collector.wanted import NEARLY_NONE, Request, Universe, give_up, pages, settle
 from shared.coverage import Gap
@@ -69,7 +69,7 @@ class Backfill:
             twice = _in_both(gaps, self._missing_before.get(symbol, []))
             self._missing_before[symbol] = gaps
             if twice and self._not_before.get(symbol, 0.0) <= loop_now:
-                candidates.append(pages(wanted, wanted.to_ask(twice, loop_now), now))
+                candidates.append(pages(wanted, wanted.to_ask(twice, now, loop_now), now))
         self._tell(missing)
         chosen: list[Request] = []
         for request in heapq.merge(*candidates, key=lambda request: request.gap.end, reverse=True):
@@ -81,12 +81,17 @@ class Backfill:
         return chosen
 
     def _tell(self, missing: int) -> None:
+        symbols, details = self._universe.symbols.values(), self._service.health.details
         MISSING.set(missing)
-        ABSENT.set(sum(wanted.absent.count() for wanted in self._universe.symbols.values()))
-        HALTED.set(sum(wanted.halted.count() for wanted in self._universe.symbols.values()))
-        self._service.health.details["missing_minutes"] = missing
-        # The converter waits for this before it lays the calendar's origin down.
-        self._service.health.details["history_complete"] = missing < NEARLY_NONE * max(1, len(self._universe.symbols))
+        ABSENT.set(sum(wanted.absent.count() for wanted in symbols))
+        HALTED.set(sum(wanted.halted.count() for wanted in symbols))
+        REFUSED.set(sum(wanted.refused.count() for wanted in symbols))
+        details["missing_minutes"] = missing
+        details["refused_minutes"] = {wanted.symbol: count for wanted in symbols if (count := wanted.refused.count())}
+        # The converter waits for this before it lays the calendar's origin down. What the exchange denies is not on its
+        # way: it only waits for its verdict.
+        on_its_way = missing - sum(wanted.denials.count() for wanted in symbols)
+        details["history_complete"] = on_its_way < NEARLY_NONE * max(1, len(symbols))
 
     async def _fetch(self, request: Request) -> None:
         try:
@@ -100,7 +105,14 @@ class Backfill:
             await self._publisher.put(candles)
             self._intake.published(candles)
             if (wanted := self._universe.symbols.get(request.symbol)) is not None:
-                settle(wanted, request, asked, _seconds(), self._instruments.halts(request.symbol))
+                settle(
+                    wanted,
+                    request,
+                    asked,
+                    _seconds(),
+                    self._instruments.halts(request.symbol),
+                    disputed=self._service.clock.disputed,
+                )
             self._unknown_since.pop(request.symbol, None)
             self._service.health.solved("history")
         except UnknownInstrument as error:
@@ -112,9 +124,12 @@ class Backfill:
             del self._running[request]
 
     def _on_unknown(self, request: Request, error: UnknownInstrument) -> None:
-        """Believe that an instrument is gone once the exchange has said so for a while, and lists it no more."""
+        """Believe that nothing will come of an instrument once it is gone by evidence, and unknown for a while, too."""
         since = self._unknown_since.setdefault(request.symbol, _seconds())
-        if _seconds() - since < _BELIEVED_SECONDS or self._instruments.is_listed(request.symbol):
+        long = _seconds() - since >= _BELIEVED_SECONDS
+        if long:
+            self._instruments.unknown(request.symbol)
+        if not long or request.symbol not in self._instruments.gone:
             self._not_before[request.symbol] = _seconds() + _RETRY_SECONDS
             return
         log.warning("no history", symbol=request.symbol, begin=request.gap.begin.isoformat(), error=str(error))

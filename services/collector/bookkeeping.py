@@ -18,6 +18,7 @@ from shared.events import Candle
 from shared.exchange import EXCHANGE
 from shared.ledger_copy import LedgerCopy
 from shared.service import Service
+from shared.symbol import Symbol
 
 log = structlog.get_logger()
 
@@ -30,7 +31,7 @@ _TELL_EVERY = 3
 class _Handed:
     """What was handed on up to a moment, and when all of it was on the bus."""
 
-    minutes: dict[str, dict[date, int]]
+    minutes: dict[Symbol, dict[date, int]]
     position: int
     on_bus_ms: int | None = None
 

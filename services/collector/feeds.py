@@ -33,6 +33,8 @@ OPERATIONS_PER_HOUR = 480
 """Subscribe and unsubscribe requests that OKX takes per connection."""
 CONNECTS_PER_SECOND = 2.5
 """OKX takes 3 new connections per second and IP."""
+MOST_BYTES = 4_000_000
+"""Of one frame; a larger one ends the connection (close code 1009). Real ones have some hundred bytes."""
 _WRITE_SECONDS = 10.0
 """A frame of 5 kB that cannot be handed over in this time meets a dead peer."""
 
@@ -124,6 +126,7 @@ class _OneConnection(OKX):  # type: ignore[misc]
                     "ssl": context,
                     "open_timeout": 10,
                     "close_timeout": 1,
+                    "max_size": MOST_BYTES,
                     "ping_interval": None,  # OKX counts its text ping, which cryptofeed sends every 15 s
                 },
             )
@@ -131,9 +134,7 @@ class _OneConnection(OKX):  # type: ignore[misc]
         super().__init__(
             symbols=["none"],  # it wants one; what is subscribed is decided in `live.py`
             channels=[channel.cryptofeed],
-            callbacks={channel.cryptofeed: self._on_event},
             candle_interval="1m",
-            candle_closed_only=False,  # forming rows are heartbeat and gap detector
             exceptions=[Exception],  # every error comes to the supervisor
             timeout=-1,  # cryptofeed's watchdog takes a pong for data
             shutdown_timeout=2.0,
@@ -170,26 +171,29 @@ class _OneConnection(OKX):  # type: ignore[misc]
         """Tell that the connection is open; what is wanted now is subscribed from outside."""
         self._connection.opened(connection)
 
-    async def message_handler(self, msg: str, conn: AsyncConnection, timestamp: float) -> None:
-        """Take a frame; nothing that it holds may end the connection."""
+    async def message_handler(self, msg: str, conn: AsyncConnection, timestamp: float) -> None:  # noqa: ARG002 - cryptofeed's
+        """Take a frame; nothing that it holds may end the connection.
+
+        The raw rows are taken, before cryptofeed reads them: its objects lack base and quote volume, interval and
+        settled rate, and it loses a whole row for one field that is missing.
+        """
         if msg == "pong":
             return
         try:
-            if '"event"' in msg and (message := _control(msg)) is not None:
-                self._connection.listener.on_control(message)
-                return
-            await super().message_handler(msg, conn, timestamp)
+            self._take(_read(msg))
         except Exception as error:  # noqa: BLE001 - one bad row must not cost all instruments their connection
             self._connection.listener.on_bad_frame(msg, error)
 
-    async def _on_event(self, event: Any, _: float) -> None:
-        # cryptofeed's objects lack base and quote volume, interval and settled rate; the raw row has them.
-        row = event.raw
-        if self._connection.channel.name == "candles":
-            open_ms = str(round(event.start * 1000))
-            row = next(row for row in event.raw["data"] if row[0] == open_ms)
-        FRAMES.labels(self._connection.channel.name).inc()
-        self._connection.listener.on_row(event.symbol, row)
+    def _take(self, frame: "_Frame") -> None:
+        connection = self._connection
+        if frame.event is not None:
+            connection.listener.on_control(frame.as_control())
+            return
+        if frame.arg is None or frame.arg.channel != connection.channel.argument or not frame.arg.instId:
+            raise FrameError("neither a control frame nor rows of this channel")
+        for row in frame.data or ():
+            FRAMES.labels(connection.channel.name).inc()
+            connection.listener.on_row(frame.arg.instId, row)
 
 
 class Connection:
@@ -247,13 +251,35 @@ class Connection:
             self.end(f"not writable: {error!r}")
 
 
-def _control(frame: str) -> dict[str, Any] | None:
-    """Return a frame that is an ack, a rejection or a notice, None for any other."""
+class FrameError(ValueError):
+    """A frame that is none of those that the exchange sends."""
+
+
+class _Arg(msgspec.Struct):
+    channel: str = ""
+    instId: str = ""  # noqa: N815 - the exchange's spelling
+
+
+class _Frame(msgspec.Struct):
+    """What the exchange sends: an ack, a rejection or a notice (`event`), or rows (`arg` and `data`)."""
+
+    event: str | None = None
+    code: str | int | None = None
+    msg: str | None = None
+    arg: _Arg | None = None
+    data: list[Any] | None = None
+
+    def as_control(self) -> dict[str, Any]:
+        """Return it in plain values, without what is empty."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _read(frame: str) -> _Frame:
     try:
-        message = msgspec.json.decode(frame, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        return None
-    return message if message.get("event") is not None else None
+        return msgspec.json.decode(frame, type=_Frame)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise FrameError(f"no frame of the exchange: {type(error).__name__}: {error}") from error
 
 
 def _reasons(error: BaseException) -> str:

@@ -5,10 +5,9 @@ settlement ended is told by the messages before the roll; so a settlement is onl
 the history endpoint fills in the others.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from shared.events import FundingRate, PredictedFundingRate, Source
 from shared.exchange import predicted_of, settled_of
@@ -41,24 +40,26 @@ class FundingTracker:
         return known is not None and _differs(settled, known.settled)
 
     def hear(
-        self, row: Mapping[str, Any], *, source: Source, receive_time: datetime
+        self, row: object, *, source: Source, receive_time: datetime, exchange_now: datetime
     ) -> tuple[list[FundingRate | PredictedFundingRate], datetime | None]:
         """Return the events of one funding row, and the settlement that was missed, if any (ask the history).
 
         Raises `SpellingError` where the row makes no sense.
         """
-        prediction = predicted_of(row, source=source, receive_time=receive_time)
+        prediction = predicted_of(row, source=source, receive_time=receive_time, exchange_now=exchange_now)
         known = self.known.get(prediction.symbol)
         if known is None:
             self.known[prediction.symbol] = _Known(prediction)
-            return [prediction, *self._before_the_first(row, source, receive_time)], None
+            return [prediction, *self._before_the_first(row, source, receive_time, exchange_now)], None
         if prediction.known_time <= known.prediction.known_time:
             return [], None  # a copy, or overtaken by a newer one
         before, known.prediction = known.prediction, prediction
         events: list[FundingRate | PredictedFundingRate] = [prediction]
         rolled = prediction.funding_time > before.funding_time
         period = before.interval_hours if rolled else (known.settled.interval_hours if known.settled else None)
-        settled = settled_of(row, period_hours=period, source=source, receive_time=receive_time)
+        settled = settled_of(
+            row, period_hours=period, source=source, receive_time=receive_time, exchange_now=exchange_now
+        )
         if rolled and (settled is None or settled.funding_time != before.funding_time):
             known.settled = None
             return events, before.funding_time
@@ -67,9 +68,13 @@ class FundingTracker:
             events.append(settled)
         return events, None
 
-    def _before_the_first(self, row: Mapping[str, Any], source: Source, receive_time: datetime) -> list[FundingRate]:
+    def _before_the_first(
+        self, row: object, source: Source, receive_time: datetime, exchange_now: datetime
+    ) -> list[FundingRate]:
         """Return the settlement before the first message, where it is so fresh that the history lacks it still."""
-        settled = settled_of(row, period_hours=None, source=source, receive_time=receive_time)
+        settled = settled_of(
+            row, period_hours=None, source=source, receive_time=receive_time, exchange_now=exchange_now
+        )
         if settled is None or settled.funding_time <= self.learned.get(settled.symbol, EPOCH):
             return []
         return [settled]

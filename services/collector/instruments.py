@@ -4,17 +4,24 @@ Two things depend on it: whether a subscription may be silent, and whether a min
 list is asked for again and again, since pushes about it may be missed; so an instant is known to one interval only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.coverage import Coverage
-from shared.exchange import Instrument, Maintenance
+from shared.exchange import Instrument, Listing, Maintenance
 from shared.grid import DAY, MINUTE, ceil_minute, floor_minute
+from shared.symbol import Symbol
 
 LIVE = "live"
-_STOPPED = {"suspend", "preopen", "test", "settling"}
-"""States in which nothing is traded. rebase and post_only still have candles."""
+_STOPPED = {"suspend", "preopen", "test", "settling", "rebase"}
+"""States in which nothing is traded; post_only still has candles."""
+ENDED_STATE = "expired"
+"""What OKX calls an instrument that is over."""
+GONE_LOOKS = 4
+GONE_SECONDS = 180.0
+"""Looks, and our seconds between the first and the last of them, in which a name must be missing from the list before
+its instrument is taken to be gone. One whose announced end has passed needs a single look."""
 
 
 @dataclass(frozen=True)
@@ -28,47 +35,123 @@ class Change:
 
 
 @dataclass
+class _Missing:
+    """A name that is not in the list any more: since when, and in how many looks."""
+
+    since: float
+    """Our monotonic seconds."""
+    at: datetime
+    """The exchange's clock."""
+    looks: int = 1
+
+
+@dataclass
 class Instruments:
-    """The newest list of the exchange, and what was learnt from those before."""
+    """The newest list of the exchange, and what was learnt from those before.
+
+    A list may lack rows that exist. So an instrument is gone only by evidence: its announced end has passed, its name
+    was missing in several looks over minutes, or the candle endpoints do not know it either. A list without half of the
+    names that should be there is none.
+    """
 
     known: dict[str, Instrument] = field(default_factory=dict)
+    """What is listed, or was until a moment ago."""
     gone: dict[str, datetime] = field(default_factory=dict)
-    """Instruments that left the list, and when."""
+    """Instruments that ended, and when."""
     seen_time: datetime | None = None
+    _missing: dict[str, _Missing] = field(default_factory=dict)
+    _ended: list[Change] = field(default_factory=list)
+    """Ends that were found since the last list."""
     _halts: dict[str, Coverage] = field(default_factory=dict)
     _maintenance: Coverage = field(default_factory=Coverage)
 
-    def update(self, listed: Mapping[str, Instrument], now: datetime) -> list[Change]:
-        """Take a fresh list over; return what changed. The first list changes nothing."""
-        changes = list(self._changes(listed)) if self.seen_time is not None else []
-        for symbol in self.known.keys() - listed.keys():
-            self.gone[symbol] = self.known[symbol].expiry_time or now
-        for symbol, instrument in listed.items():
-            self.gone.pop(symbol, None)
-            before = self.known.get(symbol, instrument)
-            if _STOPPED & {instrument.state, before.state}:
-                begin = floor_minute(self.seen_time or now)
-                self._halts.setdefault(symbol, Coverage()).add_span(begin, ceil_minute(now) + MINUTE)
-        self.known, self.seen_time = dict(listed), now
+    def update(
+        self, listing: Listing, now: datetime, seconds: float, expected: Collection[str] = ()
+    ) -> list[Change] | None:
+        """Take a fresh list over; return what changed, None where the list is not believed.
+
+        The first list changes nothing. now: the exchange's clock. seconds: our monotonic clock. expected: names that
+        must be there beside those known, such as those that are followed.
+        """
+        names = listing.names | listing.instruments.keys()
+        should = {*self.known, *expected} - self.gone.keys()
+        if not names or 2 * len(should & names) < len(should):
+            return None
+        changes = list(self._changes(listing.instruments)) if self.seen_time is not None else []
+        self._note_missing(should - names, now, seconds)
+        changes += self._ended
+        self._ended = []
+        for symbol in names & self._missing.keys():
+            del self._missing[symbol]
+        for symbol, instrument in listing.instruments.items():
+            self._note_state(symbol, instrument, now)
+        self.seen_time = now
         return changes
 
-    def _changes(self, listed: Mapping[str, Instrument]) -> Iterable[Change]:
-        for symbol in sorted(listed.keys() | self.known.keys()):
-            now, before = listed.get(symbol), self.known.get(symbol)
-            if now is None:
-                yield Change(symbol, "delisted")
-            elif before is None:
-                yield Change(symbol, "listed", None, now.state)
+    def _note_state(self, symbol: str, instrument: Instrument, now: datetime) -> None:
+        if instrument.state == ENDED_STATE:
+            self.gone.setdefault(symbol, min(instrument.expiry_time or now, now))
+        else:
+            self.gone.pop(symbol, None)
+        before = self.known.get(symbol, instrument)
+        if _STOPPED & {instrument.state, before.state}:
+            begin = floor_minute(self.seen_time or now)
+            self._halts.setdefault(symbol, Coverage()).add_span(begin, ceil_minute(now) + MINUTE)
+        self.known[symbol] = instrument
+
+    def _note_missing(self, missing: Iterable[str], now: datetime, seconds: float) -> None:
+        """Count in how many looks names are missing; end those that are gone by that."""
+        for symbol in sorted(missing):
+            instrument, noted = self.known.get(symbol), self._missing.get(symbol)
+            if noted is None:
+                noted = self._missing[symbol] = _Missing(seconds, now)
             else:
+                noted.looks += 1
+            announced = instrument.expiry_time if instrument is not None else None
+            over = announced is not None and announced <= now
+            long = noted.looks >= GONE_LOOKS and seconds - noted.since >= GONE_SECONDS
+            if over or long:
+                self._end(symbol, announced if over and announced is not None else noted.at)
+
+    def _end(self, symbol: str, at: datetime) -> None:
+        self.gone[symbol] = at
+        self.known.pop(symbol, None)
+        del self._missing[symbol]
+        self._ended.append(Change(symbol, "delisted"))
+
+    def unknown(self, symbol: str) -> None:
+        """Take that the exchange has answered for a minute that it knows no such instrument.
+
+        With a name that is missing from the list more than once, these are two witnesses: it is gone.
+        """
+        noted = self._missing.get(symbol)
+        if noted is not None and noted.looks > 1:
+            self._end(symbol, noted.at)
+
+    @property
+    def missing(self) -> list[str]:
+        """Return the names that are not in the list and not gone by evidence, in order."""
+        return sorted(self._missing)
+
+    def _changes(self, listed: Mapping[Symbol, Instrument]) -> Iterable[Change]:
+        for symbol, now in sorted(listed.items()):
+            before = self.known.get(symbol)
+            if before is not None:
                 yield from _differences(before, now)
+            elif symbol in self.gone:
+                yield Change(symbol, "back", None, now.state)
+            else:
+                yield Change(symbol, "listed", None, now.state)
 
     def stood_still(self, windows: Iterable[Maintenance], now: datetime) -> list[Maintenance]:
-        """Note the maintenance that is under way; return it.
+        """Note the maintenance of the trading of swaps that is under way; return it.
 
         It is believed to last until its expected end: once it is over it is not told any more, and the next look may
         come later than that.
         """
-        under_way = [window for window in windows if window.state == "ongoing" and window.begin <= now]
+        under_way = [
+            window for window in windows if window.halts_swaps and window.state == "ongoing" and window.begin <= now
+        ]
         for window in under_way:
             expected = min(window.end or now, now + DAY)
             self._maintenance.add_span(floor_minute(window.begin), ceil_minute(max(expected, now + MINUTE)))
@@ -101,6 +184,8 @@ class Instruments:
             instrument = self.known.get(symbol)
             if symbol in self.gone:
                 found[symbol] = f"gone since {self.gone[symbol].isoformat()}"
+            elif symbol in self._missing:
+                found[symbol] = "not in the exchange's list of instruments, waiting for more evidence"
             elif instrument is not None and instrument.state != LIVE:
                 found[symbol] = instrument.state
             elif instrument is not None and instrument.expiry_time is not None:
@@ -118,5 +203,18 @@ def _differences(before: Instrument, now: Instrument) -> Iterable[Change]:
         yield Change(now.symbol, "state", before.state, now.state)
     if before.expiry_time != now.expiry_time:
         yield Change(now.symbol, "delisting announced", None, str(now.expiry_time))
-    if before.tick_size != now.tick_size:
-        yield Change(now.symbol, "tick size", before.tick_size, now.tick_size)
+    for what, name in _WATCHED.items():
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new and old and new:  # announced ones have most fields empty
+            yield Change(now.symbol, what, str(old), str(new))
+
+
+_WATCHED = {
+    "tick size": "tick_size",
+    "lot size": "lot_size",
+    "contract value": "contract_value",
+    "settle currency": "settle_currency",
+    "leverage": "max_leverage",
+    "listing time": "list_time",
+}
+"""What of an instrument may change under its name: as the log says it → its field."""

@@ -1,18 +1,20 @@
 """Rows in, events out: one normalisation for live data and for history. No I/O: callbacks that only append."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 
 from services.collector.funding import FundingTracker
-from services.collector.metrics import CANDLES, LIFE_CYCLE, SETTLEMENTS
+from services.collector.metrics import CANDLES, FLAGGED, LIFE_CYCLE, SETTLEMENTS
 from services.collector.wanted import Request, Universe
 from shared.clock import ExchangeClock
+from shared.coverage import Gap
 from shared.events import AnyEvent, Candle, FundingRate, PredictedFundingRate
-from shared.exchange import SpellingError, candle_of, inst_id_of, is_closed, open_time_of, symbol_of
-from shared.grid import floor_minute
+from shared.exchange import SpellingError, candle_of, candle_row_of, inst_id_of, symbol_of
+from shared.grid import DAY, MINUTE, floor_minute
+from shared.symbol import Symbol
 
 log = structlog.get_logger()
 
@@ -32,56 +34,62 @@ class Intake:
         self._emit = emit
         self._set_aside = set_aside
         self._funding = FundingTracker()
-        self._missed: list[tuple[str, datetime]] = []
+        self._missed: list[tuple[Symbol, datetime]] = []
         self._settled: list[FundingRate] = []
         self._interval_hours: dict[str, int] = {}
+        self._flagged: dict[str, datetime] = {}
 
-    def live_candle(self, inst_id: str, row: Any) -> None:
-        """Take a candle row of the stream, forming or closed."""
-        wanted = self._universe.symbols.get(symbol_of(inst_id))
-        if wanted is None:
-            self._note_stranger("collector:candles", inst_id, row)
-            return
+    def live_candle(self, inst_id: str, row: object) -> bool:
+        """Take a candle row of the stream, forming or closed; return whether it made sense."""
         try:
-            open_time = open_time_of(row)
-            if wanted.forming is None or open_time > wanted.forming:
-                wanted.forming = min(open_time, self._clock.now())
-            if not is_closed(row) or open_time in wanted.seen:
-                return
+            symbol, found = symbol_of(inst_id), candle_row_of(row)
+            wanted = self._universe.symbols.get(symbol)
+            if wanted is None:
+                self._note_stranger("collector:candles", symbol, inst_id, row)
+                return True
+            if wanted.forming is None or found.open_time > wanted.forming:
+                wanted.forming = min(found.open_time, self._clock.latest())
+            if not found.closed or found.open_time in wanted.seen:
+                return True
             candle = candle_of(
                 inst_id, row, source="ws", receive_time=datetime.now(UTC), exchange_now=self._clock.latest()
             )
         except SpellingError as error:
             self._set_aside("collector:candles", {"instId": inst_id, "row": row}, str(error))
-            return
-        wanted.seen.add(open_time)
+            return False
+        wanted.seen.add(found.open_time)
         CANDLES.labels("ws").inc()
         self._emit(candle)
+        return True
 
-    def history(self, request: Request, rows: list[list[str]]) -> list[Candle]:
-        """Return the closed candles of a page that are still missing. They count as seen once `published` is told."""
+    def history(self, request: Request, rows: Iterable[object]) -> list[Candle]:
+        """Return the closed candles of a page that are still missing. They count as seen once `published` is told.
+
+        A minute of which the page has nothing but a closed row that cannot be true is noted.
+        """
         wanted = self._universe.symbols.get(request.symbol)
         if wanted is None:
             return []
-        received = datetime.now(UTC)
-        found = []
+        inst_id, received, found = inst_id_of(request.symbol), datetime.now(UTC), dict[datetime, Candle]()
+        refused: set[datetime] = set()
         for row in rows:
-            if not is_closed(row):
-                continue
             try:
+                told = candle_row_of(row)
+                if not told.closed:
+                    continue
+                asked = request.gap.begin <= told.open_time < request.gap.end and told.open_time not in wanted.seen
+                if asked:
+                    refused.add(floor_minute(told.open_time))
                 candle = candle_of(
-                    inst_id_of(request.symbol),
-                    row,
-                    source="rest",
-                    receive_time=received,
-                    exchange_now=self._clock.latest(),
+                    inst_id, row, source="rest", receive_time=received, exchange_now=self._clock.latest()
                 )
+                if asked:
+                    found[candle.open_time] = candle
             except SpellingError as error:
-                self._set_aside("collector:history", {"instId": inst_id_of(request.symbol), "row": row}, str(error))
-                continue
-            if request.gap.begin <= candle.open_time < request.gap.end and candle.open_time not in wanted.seen:
-                found.append(candle)
-        return found
+                self._set_aside("collector:history", {"instId": inst_id, "row": row}, str(error))
+        holes = [Gap(minute, minute + MINUTE) for minute in sorted(refused - found.keys())]
+        wanted.refusals.note(holes, self._clock.now(), time.monotonic())
+        return list(found.values())
 
     def published(self, candles: list[Candle]) -> None:
         """Mark candles of history as seen: they are on their way."""
@@ -102,6 +110,8 @@ class Intake:
         """
         fresh = []
         for settled in found:
+            if settled.flag is not None:
+                self._note_flag(settled)
             self._note_due(settled.symbol, settled.funding_time)
             stored = self._universe.is_settled(settled.symbol, settled.funding_time)
             if stored and self._funding.differs(settled):
@@ -116,7 +126,7 @@ class Intake:
         self._funding.learn(found)
         return fresh
 
-    def take_missed(self) -> list[tuple[str, datetime]]:
+    def take_missed(self) -> list[tuple[Symbol, datetime]]:
         """Return the settlements that happened unseen since the last call: (symbol, instant)."""
         missed, self._missed = self._missed, []
         return missed
@@ -126,18 +136,25 @@ class Intake:
         settled, self._settled = self._settled, []
         return settled
 
-    def live_funding(self, inst_id: str, row: Any) -> None:
-        """Take a row of the funding stream."""
-        symbol = symbol_of(inst_id)
-        if symbol not in self._universe.symbols:
-            self._note_stranger("collector:funding", inst_id, row)
-            return
+    def live_funding(self, inst_id: str, row: object) -> bool:
+        """Take a row of the funding stream; return whether it made sense."""
         try:
-            events, missed = self._funding.hear(row, source="ws", receive_time=datetime.now(UTC))
+            symbol = symbol_of(inst_id)
+            if symbol not in self._universe.symbols:
+                self._note_stranger("collector:funding", symbol, inst_id, row)
+                return True
+            if isinstance(row, dict) and row.get("instId", inst_id) != inst_id:
+                self._set_aside("collector:funding", {"instId": inst_id, "row": row}, "a row of another instrument")
+                return False
+            events, missed = self._funding.hear(
+                row, source="ws", receive_time=datetime.now(UTC), exchange_now=self._clock.latest()
+            )
         except SpellingError as error:
             self._set_aside("collector:funding", {"instId": inst_id, "row": row}, str(error))
-            return
+            return False
         for event in events:
+            if event.flag is not None:
+                self._note_flag(event)
             if isinstance(event, FundingRate):
                 self._note_due(symbol, event.funding_time)
                 self._settled.append(event)
@@ -147,19 +164,31 @@ class Intake:
         if missed is not None:
             self._note_due(symbol, missed)
             self._missed.append((symbol, missed))
+        return True
 
-    def _note_stranger(self, origin: str, inst_id: str, row: Any) -> None:
-        """Set the first row of an instrument aside that nobody asked for; the last ones of a leaver are nothing new."""
-        if self._universe.is_stranger(symbol_of(inst_id)):
-            self._set_aside(origin, {"instId": inst_id, "row": row}, f"nobody asked for the instrument {inst_id}")
+    def _note_flag(self, event: FundingRate | PredictedFundingRate) -> None:
+        """Say that a rate is suspicious, once for each settlement; it is kept all the same."""
+        if self._flagged.get(event.symbol) != event.funding_time:
+            self._flagged[event.symbol] = event.funding_time
+            FLAGGED.inc()
+            log.warning("suspicious funding rate", symbol=event.symbol, rate=event.funding_rate, why=event.flag)
 
-    def _note_due(self, symbol: str, at: datetime) -> None:
+    def flagged(self, exchange_now: datetime) -> list[str]:
+        """Return the symbols with a suspicious rate of a settlement of the last day, or of one to come."""
+        return sorted(symbol for symbol, at in self._flagged.items() if at > exchange_now - DAY)
+
+    def _note_stranger(self, origin: str, symbol: Symbol, inst_id: str, row: object) -> None:
+        """Set the first row of an instrument aside that was not asked for; the last ones of a leaver are no news."""
+        if self._universe.is_stranger(symbol):
+            self._set_aside(origin, {"instId": inst_id, "row": row}, f"the instrument {inst_id} was not asked for")
+
+    def _note_due(self, symbol: Symbol, at: datetime) -> None:
         """Note that funding was settled, for the ledger."""
         wanted = self._universe.symbols.get(symbol)
         if wanted is not None and at >= wanted.begin:
             wanted.due.add(floor_minute(at))
 
-    def _note_interval(self, symbol: str, hours: int | None) -> None:
+    def _note_interval(self, symbol: Symbol, hours: int | None) -> None:
         """Tell when the exchange settles an instrument's funding more or less often than before."""
         if hours is None:
             return

@@ -36,8 +36,8 @@ from shared.backoff import backoff_seconds
 
 log = structlog.get_logger()
 
-OnRow = Callable[[str, Any], None]
-"""(instId, raw row): must only append; it runs inside cryptofeed's reader."""
+OnRow = Callable[[str, Any], bool]
+"""(instId, raw row) → whether it made sense; must only append, since it runs inside cryptofeed's reader."""
 OnBad = Callable[[str, str, str], None]
 """(origin, payload, error)."""
 
@@ -185,11 +185,11 @@ class _Link:
         self.poked.set()
 
     def on_row(self, inst_id: str, row: Any) -> None:
-        """Note whose row it is, and hand it on."""
-        now = self.shard.live.last_data = time.monotonic()
-        self.shard.fruitless = 0
-        self.liveness.row(inst_id, now)
-        self.shard.live.on_row(inst_id, row)
+        """Hand it on, and note whose it is; a row that makes no sense is no sign of life."""
+        if self.shard.live.on_row(inst_id, row):
+            now = self.shard.live.last_data = time.monotonic()
+            self.shard.fruitless = 0
+            self.liveness.row(inst_id, now)
 
     def on_control(self, message: dict[str, Any]) -> None:
         """Match acks and rejections with what was asked; follow notices."""

@@ -24,3 +24,8 @@ HALTED = Gauge("qlib_crypto_collector_halted_minutes", "Minutes without a candle
 SETTLEMENTS = Counter("qlib_crypto_collector_settlements_total", "Settlements by what their history said", ["result"])
 LIFE_CYCLE = Counter("qlib_crypto_collector_instrument_changes_total", "What became of instruments", ["what"])
 FOLLOWED = Gauge("qlib_crypto_collector_followed", "Symbols followed: members, and leavers in their grace time", ["as"])
+REFUSED = Gauge("qlib_crypto_collector_refused_minutes", "Minutes of which the exchange has a row that cannot be true")
+FLAGGED = Counter("qlib_crypto_collector_flagged_rates_total", "Settlements with a rate beyond what is plausible")
+DISBELIEVED = Counter(
+    "qlib_crypto_collector_disbelieved_lists_total", "Lists of instruments that lacked too many names"
+)

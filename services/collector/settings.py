@@ -1,11 +1,13 @@
 """Settings of the collector."""
 
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from shared.settings import CommonSettings
+
+_FOR_EVER_DAYS = 36_500
 
 
 class CollectorSettings(CommonSettings):
@@ -17,12 +19,13 @@ class CollectorSettings(CommonSettings):
     retention_days: Annotated[
         int, Field(ge=1, description="Days for which raw candles are kept; history beyond it is not fetched")
     ] = 90
-    rank_every_hours: Annotated[
-        int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC")
-    ] = 8
+    follow_days: Annotated[
+        Annotated[int, Field(ge=0, le=36_500)] | Literal["all"],
+        Field(description="Days for which a symbol that left the universe is followed on; all: for ever"),
+    ] = 90
     leaver_grace_hours: Annotated[
         float | None,
-        Field(ge=0, description="Hours for which a symbol that left is followed still; unset: RANK_EVERY_HOURS + 1"),
+        Field(ge=0, le=876_000, description="The same in hours, instead of FOLLOW_DAYS; unset: FOLLOW_DAYS counts"),
     ] = None
     fill_absence: Annotated[
         bool, Field(description="Whether the time that a symbol was away for is fetched when it comes back")
@@ -37,9 +40,10 @@ class CollectorSettings(CommonSettings):
 
     @property
     def leaver_grace(self) -> timedelta:
-        """How long a symbol that left is followed still: until the next ranking plus an hour, unless set."""
-        hours = self.rank_every_hours + 1 if self.leaver_grace_hours is None else self.leaver_grace_hours
-        return timedelta(hours=hours)
+        """How long a symbol that left is followed on, so that a position in it has prices until it is closed."""
+        if self.leaver_grace_hours is not None:
+            return timedelta(hours=self.leaver_grace_hours)
+        return timedelta(days=_FOR_EVER_DAYS if self.follow_days == "all" else self.follow_days)
 
     @model_validator(mode="after")
     def _history_fits_retention(self) -> Self:

@@ -13,9 +13,10 @@ from services.collector.intake import Intake
 from services.collector.metrics import SETTLEMENTS
 from services.collector.publisher import Publisher
 from services.collector.wanted import Universe
-from shared.exchange import ExchangeError, SpellingError, UnknownInstrument, settlements_of
+from shared.exchange import ExchangeError, UnknownInstrument, settlements_of
 from shared.grid import DAY
 from shared.service import Service
+from shared.symbol import Symbol
 
 log = structlog.get_logger()
 
@@ -36,18 +37,18 @@ class Settlements:
         self._universe = universe
         self._intake = intake
         self._publisher = publisher
-        self._asked: dict[str, datetime] = {}
+        self._asked: dict[Symbol, datetime] = {}
         self._not_before: dict[str, float] = {}
-        self._checks: dict[tuple[str, datetime], tuple[float, int]] = {}
+        self._checks: dict[tuple[Symbol, datetime], tuple[float, int]] = {}
         """(symbol, settlement) → when to look for it in the history, and how often that was done."""
 
-    def ask(self, symbols: Iterable[str]) -> None:
+    def ask(self, symbols: Iterable[Symbol]) -> None:
         """Ask for the whole history of some symbols, as far as they are wanted."""
         for symbol in symbols:
             if (wanted := self._universe.symbols.get(symbol)) is not None:
                 self.ask_since(symbol, wanted.begin)
 
-    def ask_since(self, symbol: str, begin: datetime) -> None:
+    def ask_since(self, symbol: Symbol, begin: datetime) -> None:
         """Ask for the history of a symbol from an instant on."""
         self._asked[symbol] = min(begin, self._asked.get(symbol, begin))
 
@@ -72,39 +73,41 @@ class Settlements:
             self.ask_since(symbol, at)
         for settled in self._intake.take_settled():
             self._checks[settled.symbol, settled.funding_time] = (now + CHECK_AFTER_SECONDS, 0)
-        for (symbol, at), (due, _) in self._checks.items():
-            if due <= now and symbol not in self._asked:
-                self.ask_since(symbol, at)
+        for (checked, at), (due, _) in self._checks.items():
+            if due <= now and checked not in self._asked:
+                self.ask_since(checked, at)
 
-    async def _fetch(self, symbol: str, begin: datetime) -> None:
+    async def _fetch(self, symbol: Symbol, begin: datetime) -> None:
         """Fetch the settlements since a day before `begin`: the day before serves the first bars of a feature."""
         now = self._service.clock.now()
         loop_now = asyncio.get_running_loop().time()
         try:
             rows = await self._service.exchange.funding_history(symbol, since=begin - DAY, until=now)
-            found = settlements_of(rows, known_time=now, receive_time=datetime.now(UTC))
+            found, refused = settlements_of(symbol, rows, known_time=now, receive_time=datetime.now(UTC))
         except UnknownInstrument as error:
             log.warning("no funding history", symbol=symbol, error=str(error))
             self._forget_checks(symbol)
             self._note_known(symbol, begin)
             return
-        except (ExchangeError, SpellingError) as error:
+        except ExchangeError as error:
             self._service.health.problem("settlements", f"the exchange does not give the funding history: {error}")
             self.ask_since(symbol, begin)
             self._not_before[symbol] = loop_now + _RETRY_SECONDS
             return
         self._service.health.solved("settlements")
+        for row, reason in refused:
+            self._service.set_aside("collector:settlements", row, reason)
         self._checked(symbol, {settled.funding_time for settled in found}, loop_now)
         await self._publisher.put(self._intake.settled_by_history(found))
         self._note_known(symbol, begin)
 
-    def _note_known(self, symbol: str, begin: datetime) -> None:
+    def _note_known(self, symbol: Symbol, begin: datetime) -> None:
         """Note that the history was asked for, as far as the symbol is wanted."""
         wanted = self._universe.symbols.get(symbol)
         if wanted is not None and begin <= wanted.begin:
             wanted.funding_known = True
 
-    def _checked(self, symbol: str, there: set[datetime], now: float) -> None:
+    def _checked(self, symbol: Symbol, there: set[datetime], now: float) -> None:
         for (checked, at), (due, times) in list(self._checks.items()):
             if checked != symbol or due > now:
                 continue
@@ -116,7 +119,7 @@ class Settlements:
             else:
                 self._checks[checked, at] = (now + CHECK_AFTER_SECONDS, times + 1)
 
-    def _forget_checks(self, symbol: str) -> None:
+    def _forget_checks(self, symbol: Symbol) -> None:
         for checked, at in list(self._checks):
             if checked == symbol:
                 del self._checks[checked, at]

@@ -6,16 +6,19 @@ was handed on, or once the exchange said that it has no such row.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from functools import reduce
+from operator import or_
 
+from services.collector.denials import Denials
 from shared.coverage import FULL_DAY, Coverage, Gap, day_mask, gaps_of, gaps_of_mask, split_gap
 from shared.events import Finding, Ranking, Verdict
 from shared.exchange import PAGE_CANDLES, RECENT_MINUTES
-from shared.grid import DAY, MINUTE, ceil_minute, days_between, floor_day, floor_minute
+from shared.grid import DAY, MINUTE, ceil_minute, day_start, days_between, floor_day, floor_minute
 from shared.ledger_copy import LedgerCopy
+from shared.symbol import Symbol
 
 GRACE = timedelta(seconds=5)
 """How long after its end a minute may take to arrive by itself; confirm was seen 0-3 s late."""
@@ -24,40 +27,40 @@ SURE = timedelta(minutes=5)
 to lag by about one minute."""
 
 
-DENIALS = 3
-DENIAL_SECONDS = 10.0
-"""An empty answer may be a hiccup of the exchange: it must say so this often, this far apart, to be believed."""
-
-
-class Denial(NamedTuple):
-    """How often the exchange said that it has no such candle, and when last, in seconds of our monotonic clock."""
-
-    times: int
-    last: float
+_REFUSED_AGAIN_SECONDS = 1.0
+"""A row that cannot be true is nearly always a single odd answer."""
 
 
 @dataclass
 class Wanted:
     """One symbol: what is wanted of it, and what is settled."""
 
-    symbol: str
+    symbol: Symbol
     begin: datetime
     until: datetime | None = None
-    """None: without an end. Else the end of the grace time of one that left, or the end of the instrument itself."""
+    """None: without an end. Else the end of the time for which one that left is followed."""
+    ended: datetime | None = None
+    """When the instrument itself ended, where that is proven."""
+    listed: datetime | None = None
+    """When the instrument was listed, where the exchange says so."""
     seen: Coverage = field(default_factory=Coverage)
     """Minutes handed on, or stored before."""
     absent: Coverage = field(default_factory=Coverage)
     """Minutes that the exchange does not have."""
     halted: Coverage = field(default_factory=Coverage)
     """The same, while the exchange or the instrument stood still."""
+    refused: Coverage = field(default_factory=Coverage)
+    """Minutes of which the exchange has a row that cannot be true."""
     unwanted: Coverage = field(default_factory=Coverage)
     """Minutes since `begin` that are not to be collected: an absence that is not to be filled."""
     due: Coverage = field(default_factory=Coverage)
     """Minutes at whose open funding was settled."""
     asked_recent: Coverage = field(default_factory=Coverage)
     """Minutes that the endpoint of the last day did not give: ask the one of history."""
-    denied: dict[datetime, Denial] = field(default_factory=dict)
-    """Minutes that the endpoint of history did not give, though not often enough to believe it."""
+    denials: Denials = field(default_factory=Denials)
+    """Minutes that the endpoint of history did not give, though not often enough, or long enough, to believe it."""
+    refusals: Denials = field(default_factory=lambda: Denials(first_wait=_REFUSED_AGAIN_SECONDS))
+    """Minutes of which it gave a row that cannot be true, though not often enough to take that for its last word."""
     funding_known: bool = True
     """Whether its funding history was asked for; a fresh one's was not."""
     only_healed: bool = False
@@ -70,39 +73,46 @@ class Wanted:
         by_clock = floor_minute(exchange_now - GRACE)
         by_row = self.forming - MINUTE if self.forming else by_clock
         end = max(by_clock, by_row)
-        return end if self.until is None else min(end, ceil_minute(self.until))
+        return end if self.last is None else min(end, ceil_minute(self.last))
+
+    @property
+    def last(self) -> datetime | None:
+        """Return when nothing more is wanted, since it is followed no longer or has ended; None: without an end."""
+        return min((at for at in (self.until, self.ended) if at is not None), default=None)
 
     def gaps(self, exchange_now: datetime) -> list[Gap]:
         """Return the minutes that should be there and are not, oldest first."""
         return gaps_of(self.begin, self.over_until(exchange_now), self._settled)
 
-    def to_ask(self, gaps: Iterable[Gap], seconds: float) -> list[Gap]:
-        """Return the parts of gaps that were not denied just now."""
-        resting = Coverage()
-        for minute, denial in self.denied.items():
-            if seconds - denial.last < DENIAL_SECONDS:
-                resting.add(minute)
+    def to_ask(self, gaps: Iterable[Gap], exchange_now: datetime, seconds: float) -> list[Gap]:
+        """Return the parts of gaps that were not denied just now. `seconds`: our monotonic clock."""
+        resting = self.denials.resting(exchange_now, seconds)
+        for day, mask in self.refusals.resting(exchange_now, seconds).days.items():
+            resting.add_mask(day, mask)
         if not resting.days:
             return list(gaps)
         return [part for gap in gaps for part in resting.gaps(gap.begin, gap.end)]
 
-    def deny(self, minute: datetime, seconds: float) -> bool:
-        """Note that the exchange has no such candle, it says; return whether to believe it."""
-        denial = self.denied.get(minute, Denial(0, float("-inf")))
-        if seconds - denial.last >= DENIAL_SECONDS:
-            denial = Denial(denial.times + 1, seconds)
-        self.denied[minute] = denial
-        return denial.times >= DENIALS
+    def shown(self) -> tuple[datetime, datetime] | None:
+        """Return between which instants a minute lies between rows that the exchange has shown; None: between none.
+
+        The first row, or the listing; and the last row, or the proven end of the instrument.
+        """
+        begins = [at for at in (self.listed, self.seen.first(), self.refused.first()) if at is not None]
+        ends = [at for at in (self.ended, self.forming, self.seen.last(), self.refused.last()) if at is not None]
+        return (min(begins), max(ends)) if begins and ends else None
 
     def _settled(self, day: date) -> int:
         known = self.seen.days.get(day, 0)
         if known == FULL_DAY:  # nearly every day of history, at every sweep
             return known
-        return known | self.absent.days.get(day, 0) | self.halted.days.get(day, 0) | self.unwanted.days.get(day, 0)
+        for minutes in (self.absent, self.halted, self.refused, self.unwanted):
+            known |= minutes.days.get(day, 0)
+        return known
 
     def is_done(self, exchange_now: datetime) -> bool:
         """Return whether a symbol that left has nothing more to come."""
-        if self.until is None or exchange_now < ceil_minute(self.until) + GRACE:
+        if self.last is None or exchange_now < ceil_minute(self.last) + GRACE:
             return False
         return self.funding_known and not self.gaps(exchange_now)
 
@@ -113,9 +123,18 @@ class Wanted:
     def forget_before(self, begin: datetime) -> None:
         """Let the window slide: what is older is wanted no longer, and costs no memory."""
         self.begin = max(self.begin, begin)
-        for minutes in (self.seen, self.absent, self.halted, self.unwanted, self.due, self.asked_recent):
+        for minutes in (
+            self.seen,
+            self.absent,
+            self.halted,
+            self.refused,
+            self.unwanted,
+            self.due,
+            self.asked_recent,
+            self.denials,
+            self.refusals,
+        ):
             minutes.forget_before(self.begin.date())
-        self.denied = {minute: denial for minute, denial in self.denied.items() if minute >= self.begin}
 
 
 NEARLY_NONE = 10
@@ -126,7 +145,7 @@ NEARLY_NONE = 10
 class Request:
     """One page to ask the exchange for."""
 
-    symbol: str
+    symbol: Symbol
     gap: Gap
     recent: bool
 
@@ -145,25 +164,52 @@ def pages(wanted: Wanted, gaps: Iterable[Gap], exchange_now: datetime) -> Iterat
             yield Request(wanted.symbol, piece, recent)
 
 
-def settle(wanted: Wanted, request: Request, exchange_now: datetime, seconds: float, halts: Coverage) -> None:
-    """Note what of a page the answer did not hold, once its rows have been marked as seen.
+def settle(
+    wanted: Wanted,
+    request: Request,
+    exchange_now: datetime,
+    seconds: float,
+    halts: Coverage,
+    *,
+    disputed: bool = False,
+) -> None:
+    """Note what of a page the answer did not hold, once its rows have been marked as seen, or as refused.
 
-    Only the endpoint of history, asked well after the minute and more than once, is believed when it has no row: the
-    other one answers nothing for what is older than a day, which looks the same. `seconds`: our monotonic clock.
-    `halts`: when the exchange or the instrument stood still.
+    Only the endpoint of history, asked well after the minute, is believed when it has no row: the other one answers
+    nothing for what is older than a day, which looks the same. Absent is a minute between rows that the exchange has
+    shown, in answers that agree half an hour apart. `seconds`: our monotonic clock. `halts`: when the exchange or the
+    instrument stood still. `disputed`: the exchange's clock is in doubt, so nothing is judged.
     """
-    for minute in [minute for minute in wanted.denied if minute in wanted.seen]:
-        del wanted.denied[minute]
-    sure_until = min(request.gap.end, floor_minute(exchange_now - SURE))
-    for hole in wanted.seen.gaps(request.gap.begin, max(request.gap.begin, sure_until)):
-        if request.recent:
+    wanted.refusals.drop(wanted.seen.days)
+    for day, mask in list(wanted.refusals.repeated()):
+        wanted.refused.add_mask(day, mask)
+    wanted.refusals.drop(wanted.refused.days)
+    shown = [wanted.seen, wanted.refused, wanted.refusals.minutes()]
+    for minutes in shown:
+        wanted.denials.drop(minutes.days)
+    sure_until = max(request.gap.begin, min(request.gap.end, floor_minute(exchange_now - SURE)))
+    holes = gaps_of(
+        request.gap.begin, sure_until, lambda day: reduce(or_, (minutes.days.get(day, 0) for minutes in shown))
+    )
+    if request.recent:
+        for hole in holes:
             wanted.asked_recent.add_span(hole.begin, hole.end)
-            continue
-        for number in range(hole.minutes):
-            minute = hole.begin + number * MINUTE
-            if wanted.deny(minute, seconds):
-                del wanted.denied[minute]
-                (wanted.halted if minute in halts else wanted.absent).add(minute)
+        return
+    if disputed:
+        return
+    wanted.denials.note(holes, exchange_now, seconds)
+    _judge(wanted, exchange_now, halts)
+
+
+def _judge(wanted: Wanted, exchange_now: datetime, halts: Coverage) -> None:
+    """Give the minutes a verdict that were denied for long enough."""
+    for day, mask in list(wanted.denials.repeated()):
+        wanted.halted.add_mask(day, mask & halts.days.get(day, 0))
+    if (shown := wanted.shown()) is not None:
+        for day, mask in list(wanted.denials.agreed(exchange_now)):
+            wanted.absent.add_mask(day, mask & day_mask(day, *shown) & ~wanted.halted.days.get(day, 0))
+    wanted.denials.drop(wanted.halted.days)
+    wanted.denials.drop(wanted.absent.days)
 
 
 def give_up(wanted: Wanted, gap: Gap) -> None:
@@ -189,9 +235,10 @@ class Universe:
     def __init__(self, reach: Reach, ledger: LedgerCopy) -> None:
         self._reach = reach
         self._ledger = ledger
+        self._ranking: Ranking | None = None
         self._ranked_time: datetime | None = None
-        self._members: frozenset[str] = frozenset()
-        self.symbols: dict[str, Wanted] = {}
+        self._members: frozenset[Symbol] = frozenset()
+        self.symbols: dict[Symbol, Wanted] = {}
         self._ever: set[str] = set()
 
     @property
@@ -200,19 +247,20 @@ class Universe:
         return self._ranked_time
 
     @property
-    def leavers(self) -> list[str]:
+    def leavers(self) -> list[Symbol]:
         """Return the symbols that are followed although they are no members."""
         return sorted(self.symbols.keys() - self._members)
 
-    def apply(self, ranking: Ranking, exchange_now: datetime, listed: Mapping[str, datetime | None]) -> list[str]:
+    def apply(self, ranking: Ranking, exchange_now: datetime, listed: Mapping[str, datetime | None]) -> list[Symbol]:
         """Take a ranking over; return the symbols that are new. Those that stay are not touched.
 
         An older ranking than the one in force (a pending entry read after a restart) only tells who left not long ago.
         `listed`: the swaps of the exchange, each with the time of its listing; empty where nobody can tell.
         """
         newer = self._ranked_time is None or ranking.ranked_time > self._ranked_time
-        joined: list[str] = []
+        joined: list[Symbol] = []
         if newer:
+            self._ranking = ranking
             self._ranked_time, self._members = ranking.ranked_time, frozenset(ranking.members)
         for symbol in ranking.members if newer else ():
             known = self.symbols.get(symbol)
@@ -238,8 +286,40 @@ class Universe:
             elif known.until is None:
                 known.until = until
 
+    def left(self) -> dict[Symbol, datetime]:
+        """Return since when the followed symbols are no members that left."""
+        return {
+            symbol: wanted.until - self._reach.leaver_grace
+            for symbol, wanted in self.symbols.items()
+            if symbol not in self._members and wanted.until is not None and not wanted.only_healed
+        }
+
+    def follow_left(
+        self, left: Mapping[Symbol, datetime], exchange_now: datetime, listed: Mapping[str, datetime | None]
+    ) -> list[Symbol]:
+        """Follow those on that left not too long ago, after a restart; return them. left: symbol → when it left."""
+        taken = []
+        for symbol, at in sorted(left.items()):
+            until = at + self._reach.leaver_grace
+            known = self.symbols.get(symbol)
+            missing = known is None or known.only_healed
+            if self._ranking is not None and missing and symbol not in self._members and until > exchange_now:
+                wanted = self.symbols[symbol] = self._new(symbol, self._ranking, exchange_now, listed)
+                wanted.until = until
+                taken.append(symbol)
+        return taken
+
+    def left_by_ledger(self, exchange_now: datetime, listed: Collection[str]) -> dict[Symbol, datetime]:
+        """Return who left, and when it was wanted last, as far as the ledger knows: where that was forgotten."""
+        found = {}
+        for symbol in {Symbol(symbol) for symbols in self._ledger.days.values() for symbol in symbols}:
+            last = self._ledger.last_wanted(symbol)
+            if last is not None and symbol in listed and symbol not in self._members:
+                found[symbol] = min(last, exchange_now)
+        return found
+
     def _new(
-        self, symbol: str, ranking: Ranking, exchange_now: datetime, listed: Mapping[str, datetime | None]
+        self, symbol: Symbol, ranking: Ranking, exchange_now: datetime, listed: Mapping[str, datetime | None]
     ) -> Wanted:
         begin = history_begin(exchange_now, self._reach.backfill_days)
         kept_from = history_begin(exchange_now, self._reach.retention_days)
@@ -254,12 +334,13 @@ class Universe:
         if (list_time := listed.get(symbol)) is not None:
             begin = max(begin, floor_minute(list_time))
         wanted = self._known(symbol, begin)
+        wanted.listed = list_time
         self._leave_out(wanted, begin_anew)
         if last is not None and returned and not self._reach.fill_absence:
             wanted.unwanted.add_span(last + MINUTE, floor_minute(ranking.ranked_time))
         return wanted
 
-    def _known(self, symbol: str, begin: datetime) -> Wanted:
+    def _known(self, symbol: Symbol, begin: datetime) -> Wanted:
         """Return a symbol with what the ledger knows about it."""
         wanted = Wanted(symbol, begin, funding_known=False)
         for day, symbols in self._ledger.days.items():
@@ -267,6 +348,7 @@ class Universe:
                 wanted.seen.add_mask(day, symbols[symbol].stored)
                 wanted.absent.add_mask(day, symbols[symbol].absent)
                 wanted.halted.add_mask(day, symbols[symbol].halted)
+                wanted.refused.add_mask(day, symbols[symbol].refused)
                 wanted.due.add_mask(day, symbols[symbol].due)
         return wanted
 
@@ -276,13 +358,13 @@ class Universe:
             never = day_mask(day, wanted.begin, end) & ~self._ledger.of(wanted.symbol, day).wanted
             wanted.unwanted.add_mask(day, never)
 
-    def adopt(self, exchange_now: datetime) -> list[str]:
+    def adopt(self, exchange_now: datetime) -> list[Symbol]:
         """Take up what the ledger lacks of symbols that nobody follows any more; return them.
 
         One left while the collector was away, or a file of it was damaged long after.
         """
         kept_from = history_begin(exchange_now, self._reach.retention_days)
-        lacking = {symbol for symbols in self._ledger.lacking.values() for symbol in symbols}
+        lacking = {Symbol(symbol) for symbols in self._ledger.lacking.values() for symbol in symbols}
         adopted = []
         for symbol in sorted(lacking - self.symbols.keys()):
             hole, last = self._ledger.first_missing(symbol, kept_from), self._ledger.last_wanted(symbol)
@@ -293,7 +375,7 @@ class Universe:
                 adopted.append(symbol)
         return adopted
 
-    def reach_back(self, exchange_now: datetime) -> list[str]:
+    def reach_back(self, exchange_now: datetime) -> list[Symbol]:
         """Want what the ledger lacks of symbols that are followed, from before their begin on, too; return them.
 
         One told the ledger what it wants and died; it was taken in only after its successor had read the ledger.
@@ -301,7 +383,7 @@ class Universe:
         kept_from = history_begin(exchange_now, self._reach.retention_days).date()
         reached = []
         for day, symbols in sorted(self._ledger.lacking.items()):
-            for symbol in sorted(symbols & self.symbols.keys()) if day >= kept_from else ():
+            for symbol in sorted(self.symbols.keys() & symbols) if day >= kept_from else ():
                 wanted, missing = self.symbols[symbol], self._ledger.of(symbol, day).missing(FULL_DAY)
                 first = next(gaps_of_mask(day, missing)).begin
                 if first < wanted.begin:
@@ -315,42 +397,71 @@ class Universe:
         earlier = self._known(wanted.symbol, begin)
         self._leave_out(earlier, wanted.begin)
         wanted.begin, wanted.funding_known = begin, False
-        for name in ("seen", "absent", "halted", "due", "unwanted"):
+        for name in ("seen", "absent", "halted", "refused", "due", "unwanted"):
             for day, mask in getattr(earlier, name).days.items():
                 getattr(wanted, name).add_mask(day, mask)
 
-    def followed(self, exchange_now: datetime) -> list[str]:
+    def followed(self, exchange_now: datetime) -> list[Symbol]:
         """Return the symbols whose live data is wanted: members, and leavers in their grace time."""
         return sorted(
             symbol
             for symbol, wanted in self.symbols.items()
-            if wanted.until is None or exchange_now < ceil_minute(wanted.until) + GRACE
+            if wanted.last is None or exchange_now < ceil_minute(wanted.last) + GRACE
         )
 
-    def is_stranger(self, symbol: str) -> bool:
+    def is_stranger(self, symbol: Symbol) -> bool:
         """Return whether nobody ever asked for a symbol; True only once, so that it is told once."""
         is_new = symbol not in self._ever and symbol not in self.symbols
         self._ever.add(symbol)
         return is_new
 
-    def end(self, symbol: str, at: datetime) -> None:
-        """Note that an instrument is no more: nothing is wanted of it after that."""
-        if (wanted := self.symbols.get(symbol)) is not None:
-            wanted.until = min(at, wanted.until or at)
+    def end(self, symbol: Symbol, at: datetime, exchange_now: datetime) -> None:
+        """Note that an instrument is no more: nothing is wanted of it after that.
+
+        What the ledger was asked to want since then, while the end was in doubt, does not exist.
+        """
+        if (wanted := self.symbols.get(symbol)) is not None and (wanted.ended is None or at < wanted.ended):
+            wanted.absent.add_span(max(ceil_minute(at), wanted.begin), wanted.over_until(exchange_now))
+            wanted.ended = at
+
+    def revive(
+        self, exchange_now: datetime, listed: Mapping[str, datetime | None], gone: Collection[str]
+    ) -> list[Symbol]:
+        """Follow members again that had ended and are listed now; return them. The time between is wanted, too."""
+        back = [
+            symbol
+            for symbol, wanted in self.symbols.items()
+            if wanted.ended is not None and symbol in listed and symbol not in gone
+        ]
+        for symbol in back:
+            self._take_back_end(self.symbols[symbol])
+        for symbol in sorted(self._members - self.symbols.keys()):
+            if self._ranking is not None and symbol in listed and symbol not in gone:
+                self.symbols[symbol] = self._new(symbol, self._ranking, exchange_now, listed)
+                back.append(symbol)
+        return back
+
+    @staticmethod
+    def _take_back_end(wanted: Wanted) -> None:
+        """Want again what was called absent for an end that was none."""
+        if wanted.ended is not None:
+            for day in [day for day in wanted.absent.days if day >= wanted.ended.date()]:
+                wanted.absent.days[day] &= ~day_mask(day, wanted.ended, day_start(day) + DAY)
+        wanted.ended = None
 
     def take_over(self, days: Iterable[date]) -> None:
         """Count as seen what the ledger says is stored on some days: somebody else may have brought it."""
         for day in days:
             for symbol, known in self._ledger.days.get(day, {}).items():
-                wanted = self.symbols.get(symbol)
+                wanted = self.symbols.get(Symbol(symbol))
                 if wanted is not None and day >= wanted.begin.date() and known.stored:
                     wanted.seen.add_mask(day, known.stored)
 
-    def handed(self) -> dict[str, dict[date, int]]:
+    def handed(self) -> dict[Symbol, dict[date, int]]:
         """Return what was handed on so far: symbol → day → minutes."""
         return {symbol: dict(wanted.seen.days) for symbol, wanted in self.symbols.items()}
 
-    def take_back_lost(self, handed: Mapping[str, Mapping[date, int]]) -> int:
+    def take_back_lost(self, handed: Mapping[Symbol, Mapping[date, int]]) -> int:
         """Count as missing again what was handed on and is not stored, once it had to be; return how many minutes.
 
         A Redis that came back empty, a stream cut at its cap, or a file that was damaged later loses rows that nobody
@@ -372,7 +483,7 @@ class Universe:
 
         Told again until it is there, so a Redis that forgets costs nothing. Equal spans of many symbols are one event.
         """
-        spans: dict[tuple[Finding, Gap], list[str]] = defaultdict(list)
+        spans: dict[tuple[Finding, Gap], list[Symbol]] = defaultdict(list)
         for symbol, wanted in self.symbols.items():
             for finding, gap in self._untold(wanted, exchange_now):
                 spans[finding, gap].append(symbol)
@@ -394,17 +505,22 @@ class Universe:
         known = {day: self._ledger.of(wanted.symbol, day) for day in days}
         unwanted = {day: known[day].wanted | wanted.unwanted.days.get(day, 0) for day in days}
         yield from (("wanted", gap) for gap in gaps_of(wanted.begin, end, lambda day: unwanted[day]))
-        sets: dict[Finding, Coverage] = {"absent": wanted.absent, "halted": wanted.halted, "due": wanted.due}
+        sets: dict[Finding, Coverage] = {
+            "absent": wanted.absent,
+            "halted": wanted.halted,
+            "refused": wanted.refused,
+            "due": wanted.due,
+        }
         for finding, found in sets.items():
             for day, mask in found.days.items():
                 fresh = mask & ~getattr(self._ledger.of(wanted.symbol, day), finding)
                 yield from ((finding, gap) for gap in gaps_of_mask(day, fresh))
 
-    def is_settled(self, symbol: str, at: datetime) -> bool:
+    def is_settled(self, symbol: Symbol, at: datetime) -> bool:
         """Return whether the rate of a settlement is stored."""
         return at in Coverage({at.date(): self._ledger.of(symbol, at.date()).settled})
 
-    def missing_settlements(self) -> list[str]:
+    def missing_settlements(self) -> list[Symbol]:
         """Return the symbols of which a settlement is known to have happened whose rate is not stored."""
         return [
             symbol
@@ -430,7 +546,7 @@ class Universe:
         holes = gaps_of(wanted.begin, end, accounted)
         return holes[0].begin if holes else end
 
-    def drop_done(self, exchange_now: datetime) -> list[str]:
+    def drop_done(self, exchange_now: datetime) -> list[Symbol]:
         """Let go of the symbols that left, have nothing more to come, and of which the ledger knows all; return them.
 
         What is found out and not told yet would be forgotten, found missing in the ledger and asked for again.

@@ -50,6 +50,7 @@ class Tape:
         self.rows[inst_id] += 1
         if isinstance(row, list) and row[8] == "1":
             self.closed[inst_id].add(int(row[0]))
+        return True
 
     def set_aside(self, *what):
         self.bad.append(what)

@@ -50,11 +50,15 @@ def a_frame(*rows, inst_id=BTC):
         "",
         "no json",
         a_frame(a_candle_row())[:-20],
-        a_frame(["x"] * 9),
-        a_frame([]),
-        a_frame(a_candle_row()[:4]),
         '{"arg": {}, "data": []}',
         '{"event": 5, "arg": "?", "data": [[]]',
+        '{"event": 5, "arg": "?", "data": [[]]}',
+        '{"arg": {"channel": "candle1m", "instId": 5}, "data": [[]]}',
+        '{"arg": {"channel": "funding-rate", "instId": "BTC-USDT-SWAP"}, "data": [{}]}',
+        '{"arg": {"channel": "candle1m", "instId": "BTC-USDT-SWAP"}, "data": {}}',
+        "[" * 100_000,
+        "5",
+        "null",
     ],
 )
 async def test_a_frame_that_makes_no_sense_is_told_and_the_next_one_is_taken(feed, listening, bad):
@@ -77,6 +81,15 @@ async def test_of_a_frame_with_several_rows_each_is_handed_over_as_the_exchange_
 
     assert listening.rows == [(BTC, row) for row in rows]
     assert listening.bad == []
+
+
+@pytest.mark.parametrize("row", [["x"] * 9, [], a_candle_row()[:4], None, "row", 5, {"ts": 1}])
+async def test_a_row_is_handed_over_whatever_it_is_and_its_neighbours_are_too(feed, listening, row):
+    good = a_candle_row(minute(1))
+
+    await feed.message_handler(a_frame(row, good), None, 0.0)
+
+    assert listening.rows == [(BTC, row), (BTC, good)]
 
 
 async def test_a_pong_is_no_data_and_an_answer_is_no_row(feed, listening):

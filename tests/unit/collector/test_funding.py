@@ -13,7 +13,7 @@ EIGHT, SIXTEEN = minute(480), minute(960)
 def hear():
     tracker = FundingTracker()
     tracker.learn([a_funding_rate("BTC_USDT", EIGHT), a_funding_rate("ETH_USDT", EIGHT)])  # what the history gave
-    return lambda row: tracker.hear(row, source="ws", receive_time=minute(0))
+    return lambda row: tracker.hear(row, source="ws", receive_time=minute(0), exchange_now=minute(2000))
 
 
 def settled(events):
@@ -69,6 +69,7 @@ def test_the_first_message_tells_a_settlement_that_the_history_does_not_have_yet
         a_funding_row(at=minute(481), funding_time=SIXTEEN, settFundingRate="0.003"),
         source="ws",
         receive_time=minute(481),
+        exchange_now=minute(481),
     )
 
     assert settled(events) == [(EIGHT, 0.003, None)]

@@ -190,12 +190,12 @@ def test_an_empty_funding_rate_is_set_aside_and_is_not_zero(desk):
 
 
 def test_a_missed_settlement_is_noted(desk):
-    desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
-    desk.intake.live_funding(BTC, a_funding_row(at=minute(1000), funding_time=minute(1440)))
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(240), hours=4))
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(700), funding_time=minute(720), hours=4))
 
-    assert desk.intake.take_missed() == [("BTC_USDT", minute(480))]
+    assert desk.intake.take_missed() == [("BTC_USDT", minute(240))]
     assert desk.intake.take_missed() == []
-    assert minute(480) in desk.btc.due
+    assert minute(240) in desk.btc.due
 
 
 def test_a_settlement_taken_after_the_roll_is_due_and_to_be_held_against_the_history(desk):
@@ -235,3 +235,101 @@ def test_what_comes_out_are_candles_of_the_day(desk):
     desk.intake.live_candle(BTC, a_candle_row(MIDNIGHT))
 
     assert isinstance(desk.events[0], Candle)
+
+
+# --- rows that cannot be true
+
+ZERO = [*a_candle_row(minute(600))[:1], "0", "0", "0", "0", *a_candle_row(minute(600))[5:]]
+
+
+def a_page(*rows, begin=590, end=610):
+    return Request("BTC_USDT", Gap(minute(begin), minute(end)), recent=False), list(rows)
+
+
+@pytest.mark.invariant(7)
+def test_a_confirmed_row_that_is_refused_is_noted_and_its_neighbours_are_taken(desk):
+    """Invariant 7: of its minute the exchange has something; it is never called absent."""
+    found = desk.intake.history(*a_page(a_candle_row(minute(599)), ZERO, a_candle_row(minute(601))))
+
+    assert [candle.open_time for candle in found] == [minute(599), minute(601)]
+    assert minute(600) in desk.btc.refusals.minutes()
+    ((origin, _, error),) = desk.asides
+    assert (origin, "a price" in error) == ("collector:history", True)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_rows_of_a_minute_the_one_that_can_be_true_counts(desk, order):
+    rows = [ZERO, a_candle_row(minute(600))]
+
+    found = desk.intake.history(*a_page(*(rows[number] for number in order)))
+
+    assert [candle.open_time for candle in found] == [minute(600)]
+    assert desk.btc.refusals.count() == 0
+
+
+@pytest.mark.parametrize("confirms", ["01", "10"])
+def test_of_a_forming_and_a_closed_row_of_a_minute_the_closed_one_counts(desk, confirms):
+    for confirm in confirms:
+        desk.intake.live_candle(BTC, a_candle_row(NOON, confirm=confirm, price=100.0 + int(confirm)))
+
+    assert [candle.open for candle in desk.events] == [101.0]
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("page", [[5], ["row"], [None], [{}], [[]], [[None] * 9], [a_candle_row()[:3]]])
+def test_a_page_with_rows_that_are_none_costs_nothing_but_them(desk, page):
+    """Invariant 12."""
+    found = desk.intake.history(*a_page(*page, a_candle_row(minute(600))))
+
+    assert [candle.open_time for candle in found] == [minute(600)]
+    assert len(desk.asides) <= 1
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize(
+    "inst_id", ["X-Y-USDT-SWAP", "../../../EVIL-USDT-SWAP", "BTC-USDT", "", "A" * 300 + "-USDT-SWAP"]
+)
+def test_a_row_of_an_instrument_with_an_impossible_name_is_set_aside(desk, inst_id):
+    """Invariant 12."""
+    assert not desk.intake.live_candle(inst_id, a_candle_row(NOON))
+    assert not desk.intake.live_funding(inst_id, a_funding_row(at=minute(700), funding_time=minute(960)))
+
+    assert len(desk.asides) == 2
+    assert desk.events == []
+
+
+@pytest.mark.invariant(10)
+def test_only_rows_that_make_sense_are_a_sign_of_life(desk):
+    """Invariant 10: a subscription that sends nothing but garbage is a dead one."""
+    assert desk.intake.live_candle(BTC, a_candle_row(NOON, confirm="0"))
+    assert desk.intake.live_candle(BTC, a_candle_row(NOON))
+    assert not desk.intake.live_candle(BTC, ["garbage"])
+    assert not desk.intake.live_funding(BTC, {"instId": BTC})
+
+
+def test_a_funding_row_of_another_instrument_changes_nothing(desk):
+    row = a_funding_row("ETH_USDT", at=minute(700), funding_time=minute(960))
+
+    assert not desk.intake.live_funding(BTC, row)
+
+    assert desk.events == []
+    assert desk.intake._funding.known == {}
+
+
+@pytest.mark.invariant(13)
+def test_a_row_from_the_future_does_not_silence_what_comes_after_it(desk):
+    """Invariant 13: the newest knowledge wins, and it would be the newest for years."""
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(100_000), funding_time=minute(100_320)))
+    desk.intake.live_funding(BTC, a_funding_row(at=minute(700), funding_time=minute(960)))
+
+    assert [event.known_time for event in desk.events if isinstance(event, PredictedFundingRate)] == [minute(700)]
+
+
+def test_a_suspicious_rate_is_handed_on_with_its_flag_and_shown(desk):
+    row = a_funding_row(at=minute(700), funding_time=minute(960), fundingRate="0.99", settFundingRate="0.0001")
+
+    desk.intake.live_funding(BTC, row)
+
+    assert [event.flag for event in desk.events if isinstance(event, PredictedFundingRate)] == ["beyond 5%"]
+    assert desk.intake.flagged(minute(721)) == ["BTC_USDT"]
+    assert desk.intake.flagged(minute(10_000)) == []

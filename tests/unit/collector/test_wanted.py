@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.collector.denials import AGAIN_SECONDS, AGREE, TIMES
 from services.collector.wanted import (
-    DENIAL_SECONDS,
-    DENIALS,
     GRACE,
     SURE,
     Reach,
@@ -274,8 +273,8 @@ def test_one_that_is_only_being_healed_and_returns_begins_anew():
 def test_nothing_is_wanted_of_an_instrument_beyond_its_end():
     universe = a_universe("BTC_USDT", "GONE_USDT")
 
-    universe.end("GONE_USDT", minute(725))
-    universe.end("GONE_USDT", minute(900))
+    universe.end("GONE_USDT", minute(725), minute(740))
+    universe.end("GONE_USDT", minute(900), minute(910))
 
     assert universe.symbols["GONE_USDT"].gaps(minute(2000)) == [Gap(NOON, minute(725))]
 
@@ -432,8 +431,8 @@ def test_what_the_recent_endpoint_did_not_give_is_asked_of_history():
     wanted, gap = Wanted("BTC_USDT", NOON), Gap(minute(720), minute(722))
     now = minute(740)
 
-    for number in range(DENIALS):
-        settle(wanted, Request("BTC_USDT", gap, recent=True), now, number * DENIAL_SECONDS, Coverage())
+    for number in range(TIMES):
+        settle(wanted, Request("BTC_USDT", gap, recent=True), now, number * AGAIN_SECONDS, Coverage())
 
     assert wanted.absent.count() == 0
     assert [request.recent for request in pages(wanted, wanted.gaps(now)[:1], now)] == [False]
@@ -442,11 +441,12 @@ def test_what_the_recent_endpoint_did_not_give_is_asked_of_history():
 @pytest.mark.invariant(7)
 def test_only_history_asked_well_after_the_minute_is_believed_when_it_has_no_row():
     """Invariant 7: confirmed absent by the exchange, not by an endpoint that holds one day only."""
-    wanted, gap = Wanted("BTC_USDT", NOON), Gap(minute(720), minute(730))
-    see(wanted, 721)
+    wanted, gap = Wanted("BTC_USDT", NOON, listed=MIDNIGHT), Gap(minute(720), minute(730))
+    see(wanted, 721, 800)
     now = minute(725) + SURE
 
     deny(wanted, gap, now)
+    deny(wanted, gap, now + AGREE, seconds=1000.0, until=now)
 
     assert wanted.absent.gaps(minute(720), minute(730)) == [
         Gap(minute(721), minute(722)),
@@ -454,33 +454,129 @@ def test_only_history_asked_well_after_the_minute_is_believed_when_it_has_no_row
     ]
 
 
-def deny(wanted, gap, now, *, times=DENIALS, halts=None):
+def deny(wanted, gap, now, *, times=TIMES, halts=None, seconds=0.0, until=None, disputed=False):
+    """Let the history say so often that it has nothing of a gap; `until`: ask only for what was over then."""
+    asked = Gap(gap.begin, gap.end if until is None else min(gap.end, until - SURE))
     for number in range(times):
-        settle(wanted, Request("BTC_USDT", gap, recent=False), now, number * DENIAL_SECONDS, halts or Coverage())
+        request = Request("BTC_USDT", asked, recent=False)
+        settle(wanted, request, now, seconds + number * AGAIN_SECONDS, halts or Coverage(), disputed=disputed)
+
+
+def between_rows():
+    """Return a symbol whose minutes from 719 to 900 lie between rows that the exchange has shown."""
+    wanted = Wanted("BTC_USDT", NOON - MINUTE)
+    see(wanted, 719, 900)
+    return wanted
 
 
 @pytest.mark.invariant(7)
 def test_one_empty_answer_is_not_believed_and_asked_again_a_little_later():
     """Invariant 7: an exchange that hiccups must not make a hole for ever."""
-    wanted, gap = Wanted("BTC_USDT", NOON), Gap(minute(720), minute(722))
+    wanted, gap = between_rows(), Gap(minute(720), minute(722))
     now = minute(800)
 
-    deny(wanted, gap, now, times=DENIALS - 1)
-    settle(wanted, Request("BTC_USDT", gap, recent=False), now, (DENIALS - 2) * DENIAL_SECONDS + 1, Coverage())
+    deny(wanted, gap, now, times=TIMES - 1)
+    last = (TIMES - 2) * AGAIN_SECONDS
+    settle(wanted, Request("BTC_USDT", gap, recent=False), now, last + 1, Coverage())
 
     assert wanted.absent.count() == 0
-    last = (DENIALS - 2) * DENIAL_SECONDS
-    assert wanted.to_ask([Gap(minute(719), minute(730))], last + 1) == [
+    assert wanted.to_ask([Gap(minute(719), minute(730))], now, last + 1) == [
         Gap(minute(719), minute(720)),
         Gap(minute(722), minute(730)),
     ]
-    assert wanted.to_ask([gap], last + DENIAL_SECONDS) == [gap]
+    assert wanted.to_ask([gap], now, last + AGAIN_SECONDS) == [gap]
+
+
+@pytest.mark.invariant(7)
+def test_a_minute_is_absent_after_answers_that_agree_half_an_hour_apart():
+    """Invariant 7: three quick answers are one hiccup; after them it is not asked until half an hour has passed."""
+    wanted, gap, now = between_rows(), Gap(minute(720), minute(722)), minute(800)
+
+    deny(wanted, gap, now)
+    assert wanted.absent.count() == 0
+    assert wanted.to_ask([gap], now + AGREE - MINUTE, 1e6) == []
+    assert wanted.to_ask([gap], now + AGREE, 1e6) == [gap]
+
+    deny(wanted, gap, now + AGREE, times=1, seconds=1e6)
+
+    assert wanted.absent.gaps(minute(719), minute(723)) == [
+        Gap(minute(719), minute(720)),
+        Gap(minute(722), minute(723)),
+    ]
+    assert wanted.denials.count() == 0
+
+
+@pytest.mark.invariant(7)
+def test_a_row_that_comes_after_all_ends_the_denial_and_its_count():
+    """Invariant 7: merely late is not absent."""
+    wanted, gap, now = between_rows(), Gap(minute(720), minute(722)), minute(800)
+    deny(wanted, gap, now)
+
+    see(wanted, 721)
+    deny(wanted, gap, now, times=1, seconds=500.0)
+    wanted.seen.discard(minute(721))  # lost on the way, so it is asked for again
+    deny(wanted, gap, now + AGREE, times=1, seconds=1e6)
+
+    assert [minute(720) in wanted.absent, minute(721) in wanted.absent] == [True, False]
+
+
+@pytest.mark.invariant(7)
+@pytest.mark.parametrize(("shown", "gap"), [((719,), (720, 725)), ((800,), (720, 725)), ((), (720, 725))])
+def test_what_does_not_lie_between_rows_of_the_exchange_is_never_absent(shown, gap):
+    """Invariant 7: an endpoint that answers nothing at all looks the same."""
+    wanted, gap, now = Wanted("BTC_USDT", NOON - MINUTE), Gap(*map(minute, gap)), minute(900)
+    see(wanted, *shown)
+
+    for number in range(10):
+        deny(wanted, gap, now + number * AGREE, seconds=number * 1e5)
+
+    assert wanted.absent.count() == 0
+    assert wanted.to_ask([gap], now + 20 * AGREE, 2e6) == [gap], "and it is still asked for, now and then"
+
+
+@pytest.mark.invariant(13)
+def test_while_the_clock_is_in_dispute_nothing_is_judged():
+    """Invariant 13: minutes of a future that a wrong clock tells of would be absent for good."""
+    wanted, gap, now = between_rows(), Gap(minute(720), minute(722)), minute(800)
+
+    deny(wanted, gap, now, disputed=True)
+    deny(wanted, gap, now + AGREE, seconds=1e6, disputed=True)
+
+    assert wanted.absent.count() == wanted.denials.count() == 0
+
+
+@pytest.mark.invariant(7)
+def test_a_row_that_cannot_be_true_three_times_is_refused_and_never_absent():
+    """Invariant 7: the exchange has something of that minute."""
+    wanted, gap, now = between_rows(), Gap(minute(720), minute(722)), minute(800)
+    for number in range(TIMES):
+        wanted.refusals.note([Gap(minute(720), minute(721))], now, number * AGAIN_SECONDS)
+        deny(wanted, gap, now, times=1, seconds=number * AGAIN_SECONDS)
+        assert (minute(720) in wanted.refused) == (number == TIMES - 1)
+
+    deny(wanted, gap, now + AGREE, times=1, seconds=1e6)
+
+    assert [minute(720) in found for found in (wanted.refused, wanted.absent)] == [True, False]
+    assert [minute(721) in found for found in (wanted.refused, wanted.absent)] == [False, True]
+    assert wanted.gaps(minute(722) + GRACE) == []
+
+
+@pytest.mark.invariant(9)
+def test_a_month_that_the_exchange_denies_is_a_few_masks():
+    """Invariant 9: it is looked through twice a second, for half an hour."""
+    wanted = Wanted("BTC_USDT", MIDNIGHT - 30 * DAY)
+    for number in range(30):
+        gap = Gap(MIDNIGHT - (number + 1) * DAY, MIDNIGHT - number * DAY)
+        settle(wanted, Request("BTC_USDT", gap, recent=False), minute(800), 5.0, Coverage())
+
+    assert len(wanted.denials._groups) == 1
+    assert wanted.denials.count() == 30 * 1440
 
 
 @pytest.mark.invariant(7)
 def test_a_minute_without_a_candle_while_trading_stood_still_was_halted():
-    """Invariant 7: the ledger says why."""
-    wanted, gap, halts = Wanted("BTC_USDT", NOON), Gap(minute(720), minute(723)), Coverage()
+    """Invariant 7: the ledger says why; a halt explains itself, so nothing has to be waited for."""
+    wanted, gap, halts = between_rows(), Gap(minute(720), minute(723)), Coverage()
     halts.add(minute(721))
 
     deny(wanted, gap, minute(800), halts=halts)
@@ -489,6 +585,7 @@ def test_a_minute_without_a_candle_while_trading_stood_still_was_halted():
         Gap(minute(720), minute(721)),
         Gap(minute(722), minute(723)),
     ]
+    deny(wanted, gap, minute(800) + AGREE, halts=halts, seconds=1e6)
     assert wanted.absent.count() == 2
     assert wanted.gaps(minute(723) + GRACE) == []
 
@@ -600,3 +697,69 @@ def test_a_settlement_whose_rate_is_not_stored_is_missing():
     assert not universe.is_settled("BTC_USDT", minute(480))
     ledger.days[DAY_0] = {"BTC_USDT": DayLedger(due=1 << 480 | 1, settled=1 << 480 | 1)}
     assert universe.missing_settlements() == []
+
+
+# --- ends, and returns
+
+
+@pytest.mark.invariant(7)
+def test_what_was_wanted_while_an_end_was_in_doubt_does_not_exist():
+    """Invariant 7: the ledger was asked to want it, and nobody would ever bring it."""
+    universe = a_universe("GONE_USDT")
+
+    universe.end("GONE_USDT", minute(725), minute(740))
+
+    wanted = universe.symbols["GONE_USDT"]
+    assert wanted.absent.gaps(minute(720), minute(740)) == [
+        Gap(minute(720), minute(725)),
+        Gap(minute(739), minute(740)),
+    ]
+    assert wanted.gaps(minute(2000)) == [Gap(NOON, minute(725))]
+
+
+@pytest.mark.invariant(7)
+def test_one_that_is_back_is_followed_again_at_once_and_what_lies_between_is_wanted():
+    """Invariant 7."""
+    universe = a_universe("BACK_USDT")
+    see(universe.symbols["BACK_USDT"], *range(720, 725))
+    universe.end("BACK_USDT", minute(725), minute(740))
+
+    assert universe.revive(minute(745), {}, {"BACK_USDT": minute(725)}) == []
+    assert universe.revive(minute(745), {"BACK_USDT": None}, {}) == ["BACK_USDT"]
+
+    assert universe.followed(minute(745)) == ["BACK_USDT"]
+    assert universe.symbols["BACK_USDT"].gaps(minute(745) + GRACE) == [Gap(minute(725), minute(745))]
+
+
+def test_a_member_that_was_let_go_at_its_end_is_taken_up_again_when_it_is_back():
+    universe = a_universe("BACK_USDT")
+    universe.end("BACK_USDT", NOON, NOON)
+    del universe.symbols["BACK_USDT"]
+
+    assert universe.revive(minute(745), {"BACK_USDT": None}, {}) == ["BACK_USDT"]
+    assert universe.symbols["BACK_USDT"].last is None
+
+
+# --- what was a member is followed on
+
+
+def test_one_that_left_is_followed_on_after_a_restart_for_the_rest_of_its_time():
+    first = a_universe("OLD_USDT", "BTC_USDT", leaver_grace=90 * DAY)
+    first.apply(a_ranking("BTC_USDT", ranked_time=minute(1440), removed=["OLD_USDT"]), minute(1440), {})
+    left = first.left()
+    assert left == {"OLD_USDT": minute(1440)}
+
+    again = a_universe("BTC_USDT", now=minute(2000), leaver_grace=90 * DAY)
+    assert again.follow_left(left, minute(2000), {}) == ["OLD_USDT"]
+
+    assert again.symbols["OLD_USDT"].until == minute(1440) + 90 * DAY
+    assert again.left() == left
+    assert again.follow_left(left, minute(2000), {}) == []
+    assert a_universe("BTC_USDT", leaver_grace=DAY).follow_left(left, minute(1440) + 2 * DAY, {}) == []
+
+
+def test_where_it_was_forgotten_who_left_the_ledger_knows():
+    ledger = a_ledger(OLD_USDT=DayLedger(wanted=0b111), GONE_USDT=DayLedger(wanted=0b1), BTC_USDT=DayLedger(wanted=1))
+    universe = a_universe("BTC_USDT", ledger=ledger, leaver_grace=90 * DAY)
+
+    assert universe.left_by_ledger(NOON, {"OLD_USDT", "BTC_USDT"}) == {"OLD_USDT": minute(2)}
