@@ -14,7 +14,7 @@ import structlog
 from services.writer.auditing import ContinuousAudit, withdraw
 from services.writer.batch import Batch, is_retired, should_flush
 from services.writer.ledger import changed_since, newest_of, scan_day
-from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, WAITING, WRITTEN_UNTIL
+from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
 from services.writer.settings import WriterSettings
 from services.writer.store import Written, retire, write_batch
 from services.writer.watermark import written_until
@@ -22,7 +22,7 @@ from shared.bus import GROUPS, BusError, Entry, consumer_name
 from shared.command import run
 from shared.dataset import days
 from shared.durable import BusyError, exclusive, remove_stale_temporaries
-from shared.events import AnyEvent, Candle, LedgerRow, UndecodableError
+from shared.events import AnyEvent, Candle, LedgerRow, Rank, UndecodableError
 from shared.ledger import to_text
 from shared.service import Service, running
 from shared.settings import read_settings
@@ -145,12 +145,19 @@ class Writer:
         except UndecodableError as error:
             await self.service.bus.dead_letter(f"writer:{entry.stream}:{entry.id}", entry.fields, str(error))
             return None
-        if self.service.clock.measured and is_retired(event, self._today(), self.settings.retention_days):
+        if self._knows_today() and is_retired(event, self._today(), self.settings.retention_days):
             # Its day is gone from disk and complete in Qlib: a lone row must not pose as that day.
             reason = f"older than RETENTION_DAYS={self.settings.retention_days}"
             await self.service.bus.dead_letter(f"writer:{entry.stream}:{entry.id}", entry.fields, reason)
             return None
+        if isinstance(event, Candle) and self.audit.suspects.note(event):
+            SUSPECTS.inc()
+            log.warning("price jumps, to be audited", symbol=event.symbol, open_time=event.open_time.isoformat())
         return event
+
+    def _knows_today(self) -> bool:
+        """Return whether the exchange's day is known: while its clock is in dispute nothing is too old."""
+        return self.service.clock.measured and not self.service.clock.disputed
 
     def _today(self) -> date:
         return self.service.clock.now().astimezone(UTC).date()
@@ -167,6 +174,7 @@ class Writer:
                 # Told before it is acknowledged: what is acknowledged and not in the ledger counts as lost.
                 await self._tell_or_remember(written)
                 await self.service.bus.acknowledge("writer", self.batch.entries)
+                await self._mark_rankings()
         for partition, rows in self.batch.rows.items():
             ROWS.labels(partition.dataset).inc(len(rows))
             FILES.labels(partition.dataset).inc()
@@ -175,6 +183,14 @@ class Writer:
         pa.default_memory_pool().release_unused()
         for stream in STREAMS:
             await self.service.bus.trim(stream)
+
+    async def _mark_rankings(self) -> None:
+        """Say which rankings are on disk; one that is not said is published again, and stored again as the same."""
+        ranked = {row.ranked_time for rows in self.batch.rows.values() for row in rows if isinstance(row, Rank)}
+        try:
+            await self.service.bus.mark_stored(ranked)
+        except BusError as error:
+            log.warning("not said that a ranking is stored", error=str(error))
 
     async def _write_patiently(self) -> Written | None:
         """Write the batch; where the disk refuses, say so, acknowledge nothing and try again until it does not."""
@@ -221,7 +237,7 @@ class Writer:
 
     def _is_past(self, day: date) -> bool:
         """Return whether a day is beyond the retention: then the ledger of it lies on disk alone."""
-        return self.service.clock.measured and (self._today() - day).days > self.settings.retention_days
+        return self._knows_today() and (self._today() - day).days > self.settings.retention_days
 
     async def _keep_house(self) -> None:
         """Tell what is on disk at the start, and again should Redis forget; look for damage; retire old days."""
@@ -231,7 +247,7 @@ class Writer:
             if not (self.knows_disk and ready) or time.monotonic() - looked >= _LOOK_SECONDS:
                 await self._look_patiently(everything=not ready)
                 looked = time.monotonic()
-            if self.service.clock.measured and time.monotonic() - retired >= _RETENTION_SECONDS:
+            if self._knows_today() and time.monotonic() - retired >= _RETENTION_SECONDS:
                 await self.service.until_bus_answers(self._retire)
                 retired = time.monotonic()
             if not await self.service.pause(_READY_SECONDS):

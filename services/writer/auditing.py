@@ -42,6 +42,7 @@ from services.writer.metrics import (
     AUDIT_PAGES,
 )
 from services.writer.settings import WriterSettings
+from services.writer.suspects import Suspects
 from shared.coverage import gaps_of_mask, mask_from_minutes
 from shared.dataset import Partition, days
 from shared.events import Candle, FundingRate, LedgerRow
@@ -55,12 +56,12 @@ from shared.exchange import (
 )
 from shared.grid import DAY, MINUTE, day_start, days_between, floor_day, floor_minute
 from shared.ledger import NOTHING, DayLedger, from_row, over_mask
-from shared.parquet import read_rows, write_table
+from shared.parquet import ContentError, read_partition, write_table
 from shared.service import Service
 
 log = structlog.get_logger()
 
-AuditTrouble = (ExchangeError, SpellingError, OSError, pa.ArrowException)
+AuditTrouble = (ExchangeError, SpellingError, ContentError, OSError, pa.ArrowException)
 """What keeps an audit from a result, and may be over the next time."""
 
 DENIALS = 5
@@ -89,7 +90,7 @@ def _stored[R: (Candle, FundingRate)](
 ) -> list[R]:
     """Read the rows of a file whose time lies in [begin, end); nothing where there is no file (any more)."""
     try:
-        table = read_rows(kind, file.path(root))
+        table = read_partition(root, file)
     except FileNotFoundError:
         return []
     inside = pc.and_(pc.greater_equal(table[kind.time], _scalar(begin)), pc.less(table[kind.time], _scalar(end)))
@@ -103,7 +104,7 @@ def _scalar(instant: datetime) -> pa.Scalar:
 def read_ledgers(root: Path, day: date) -> dict[str, DayLedger]:
     """Return what the ledger's file of a day says, by symbol."""
     try:
-        rows = read_rows(LedgerRow, Partition(LedgerRow.dataset, day).path(root)).to_pylist()
+        rows = read_partition(root, Partition(LedgerRow.dataset, day)).to_pylist()
     except FileNotFoundError:
         return {}
     return {row["symbol"]: from_row(row) for row in rows}
@@ -151,7 +152,7 @@ class Auditor:
     async def audit_settlements(self, symbol: str, begin: datetime, end: datetime, now: datetime) -> Finding:
         """Compare the settlements of [begin, end). Raises one of `AuditTrouble`."""
         rows = await self._exchange.funding_history(symbol, since=begin - DAY, until=end)
-        told = settlements_of(rows, known_time=now, receive_time=datetime.now(UTC))
+        told, _ = settlements_of(symbol, rows, known_time=now, receive_time=datetime.now(UTC))
         return await asyncio.to_thread(self._compare_settlements, symbol, begin, end, told)
 
     def _compare_settlements(self, symbol: str, begin: datetime, end: datetime, told: list[FundingRate]) -> Finding:
@@ -175,9 +176,10 @@ def withdraw(root: Path, day: date, symbol: str, opens: Collection[datetime]) ->
     The last candle of a file stays: a file without rows, or none, would leave the bins as they are. Only whoever may
     write the file may call this.
     """
-    path = Partition(Candle.dataset, day, symbol).path(root)
+    file = Partition(Candle.dataset, day, symbol)
+    path = file.path(root)
     try:
-        table = read_rows(Candle, path)
+        table = read_partition(root, file)
     except FileNotFoundError:  # retired meanwhile
         return 0, {}
     gone = pa.array(sorted(opens), pa.timestamp("ms", tz="UTC"))
@@ -221,6 +223,8 @@ class ContinuousAudit:
     withdraw: Callable[[date, str, Collection[datetime]], Awaitable[int]]
     """Deletes candles for good and tells it; returns how many were there."""
     tally: Tally = field(default_factory=Tally)
+    suspects: Suspects = field(default_factory=Suspects)
+    """Candles whose price jumps: their page comes first."""
     _dice: random.Random = field(default_factory=random.Random)
     _audited: dict[str, datetime] = field(default_factory=dict)
     """Symbol → up to when it was audited as it came."""
@@ -248,7 +252,7 @@ class ContinuousAudit:
         ) as exchange:
             auditor = Auditor(settings.data_dir, exchange)
             while await self.service.pause(_LOOK_SECONDS):
-                if not self.is_ready() or not self.service.clock.measured:
+                if not self.is_ready() or not self.service.clock.measured or self.service.clock.disputed:
                     continue
                 if self._doubted and loop.time() >= next_doubt and not await self._guarded(self._ask_again(auditor)):
                     next_doubt = loop.time() + _RETRY_SECONDS
@@ -281,8 +285,11 @@ class ContinuousAudit:
             return
         now, rate = self.service.clock.now(), self.service.clock.rate
         self._turn += 1
-        recent = await asyncio.to_thread(self._next_recent, now, rate) if self._turn % _RANDOM_EVERY else None
-        page = recent or await asyncio.to_thread(self._choose_at_random, now, rate)
+        suspected = self.suspects.take(sure_until(now, rate))
+        recent = None
+        if suspected is None and self._turn % _RANDOM_EVERY:
+            recent = await asyncio.to_thread(self._next_recent, now, rate)
+        page = suspected or recent or await asyncio.to_thread(self._choose_at_random, now, rate)
         if page is None:
             return
         found = await self.service.unless_stopped(auditor.audit(page, now))

@@ -24,7 +24,7 @@ from services.writer.batch import is_retired
 from services.writer.settings import WriterSettings
 from shared.bus import DEAD_LETTER, Bus, BusError, DeadLetter
 from shared.events import AnyEvent, Source, UndecodableError, decode
-from shared.exchange import SpellingError, candle_of, is_closed, predicted_of, settled_of
+from shared.exchange import SpellingError, candle_of, candle_row_of, predicted_of, settled_of
 from shared.settings import read_settings
 
 _PAGE = 200
@@ -117,17 +117,19 @@ def _old_candle(inst_id: str, row: Any, received: datetime, now: Now) -> list[An
 
 def _closed_candle(inst_id: str, row: Any, source: Source, received: datetime, now: Now) -> list[AnyEvent]:
     """Read a closed row; a forming one leaves nothing, as when it is live."""
-    if not is_closed(row):
+    if not candle_row_of(row).closed:
         return []
     return [candle_of(inst_id, row, source=source, receive_time=received, exchange_now=now.exchange_time)]
 
 
-def _funding(inst_id: str, row: Any, received: datetime, _: Now) -> list[AnyEvent]:
+def _funding(inst_id: str, row: Any, received: datetime, now: Now) -> list[AnyEvent]:
     if not isinstance(row, Mapping):
         raise StillBadError("a funding row has names, this one has not")
     named = {"instId": inst_id, **row}
-    settled = settled_of(named, period_hours=None, source="ws", receive_time=received)
-    return [predicted_of(named, source="ws", receive_time=received), *([settled] if settled else [])]
+    until = now.exchange_time
+    settled = settled_of(named, period_hours=None, source="ws", receive_time=received, exchange_now=until)
+    predicted = predicted_of(named, source="ws", receive_time=received, exchange_now=until)
+    return [predicted, *([settled] if settled else [])]
 
 
 _KINDS = {"collector:candles": _live_candle, "collector:history": _old_candle, "collector:funding": _funding}

@@ -4,6 +4,8 @@ What is stored is read from the files themselves and remembered with their signa
 files that changed; what the collector found out is added to it.
 """
 
+import errno
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,11 +19,12 @@ import structlog
 from services.writer.metrics import DAMAGED
 from shared.coverage import mask_from_minutes, span_mask
 from shared.dataset import Partition, day_folder, partitions, signature
-from shared.durable import replace_text
-from shared.events import Candle, FundingRate, LedgerRow, Row, Verdict
+from shared.durable import free_name, replace_text
+from shared.events import Candle, FundingRate, LedgerRow, Verdict
 from shared.grid import MINUTE, MINUTE_MS, day_start, to_ms
 from shared.ledger import NOTHING, DayLedger, by_day, from_row, to_row
-from shared.parquet import read_rows, table_of, write_table
+from shared.parquet import read_partition, table_of, write_table
+from shared.symbol import Symbol
 
 log = structlog.get_logger()
 
@@ -87,13 +90,13 @@ def update_day(root: Path, changes: Changes, day: date) -> dict[str, Known]:
 
 def read_day(root: Path, day: date) -> dict[str, Known]:
     """Return what the file of a day knows; a damaged one is put aside and knows nothing: it is made anew."""
-    table = read_or_put_aside(LedgerRow, Partition(LedgerRow.dataset, day).path(root))
+    table = read_or_put_aside(root, Partition(LedgerRow.dataset, day))
     rows = [] if table is None else table.to_pylist()
     return {row["symbol"]: Known(row["exchange"], from_row(row), row["version"]) for row in rows}
 
 
 def _write_day(root: Path, day: date, known: Mapping[str, Known]) -> None:
-    rows = [to_row(one.exchange, symbol, day, one.ledger, one.version) for symbol, one in sorted(known.items())]
+    rows = [to_row(one.exchange, Symbol(symbol), day, one.ledger, one.version) for symbol, one in sorted(known.items())]
     write_table(Partition(LedgerRow.dataset, day).path(root), table_of(LedgerRow, rows))
 
 
@@ -113,7 +116,7 @@ def scan_day(root: Path, day: date) -> tuple[dict[str, Known], dict[str, Known]]
         for symbol in known.keys() - there.keys():
             if known[symbol].version:
                 changes.candles[day][symbol] = Known(known[symbol].exchange)
-    funding = read_or_put_aside(FundingRate, Partition(FundingRate.dataset, day).path(root))
+    funding = read_or_put_aside(root, Partition(FundingRate.dataset, day))
     changes.settled[day] = {} if funding is None else settled_of(day, funding)
     return known, known | update_day(root, changes, day)
 
@@ -124,7 +127,7 @@ def changed_since(before: Mapping[str, Known], now: Mapping[str, Known]) -> dict
 
 
 def _look_into(root: Path, file: Partition, version: str) -> Known:
-    table = read_or_put_aside(Candle, file.path(root), ["exchange", "open_time", "source"])
+    table = read_or_put_aside(root, file, ["exchange", "open_time", "source"])
     return stored_of(file, table, version) if table is not None and len(table) else Known("")
 
 
@@ -162,24 +165,39 @@ def newest_of(day: date, ledger: DayLedger) -> datetime | None:
     return day_start(day) + (ledger.stored.bit_length() - 1) * MINUTE if ledger.stored else None
 
 
-def read_or_put_aside(kind: type[Row], path: Path, columns: list[str] | None = None) -> pa.Table | None:
-    """Read a file; None where there is none, or where it was damaged.
+def read_or_put_aside(root: Path, partition: Partition, columns: list[str] | None = None) -> pa.Table | None:
+    """Read a file; None where there is none, or where it does not hold what its name says.
 
-    A damaged file is put aside under another name, its reason beside it: else everything would wait behind it, for
-    ever. What it held counts as missing from then on, and is fetched again.
+    Such a one is put aside under another name, its reason beside it: else everything would wait behind it, for ever.
+    What it held counts as missing from then on, and is fetched again.
 
     Raises `OSError` where the disk refuses: that says nothing about the file.
     """
-    if not path.exists():
+    path = partition.path(root)
+    if not os.path.lexists(path):
         return None
     try:
-        return read_rows(kind, path, columns)
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        return read_partition(root, partition, columns)
+    except FileNotFoundError:
+        if not path.is_symlink():  # retired meanwhile
+            return None
+        reason = "a link that leads nowhere"
+    except (ValueError, MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_THE_FILE:
             raise  # pyarrow's own errors about a file's content carry no number
-        aside = path.with_name(f"{path.name}.damaged")
-        log.error("damaged file put aside", path=str(path), aside=str(aside), error=str(error))  # noqa: TRY400
-        DAMAGED.labels(kind.dataset).inc()
-        path.replace(aside)
-        replace_text(aside.with_name(f"{aside.name}.txt"), f"{error}\n")
-        return None
+        reason = str(error)
+    put_aside(path, reason)
+    DAMAGED.labels(partition.dataset).inc()
+    return None
+
+
+_OF_THE_FILE = {errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV}
+"""What the system says of something that is no file, or not ours to read: it would stand in the way for ever."""
+
+
+def put_aside(path: Path, reason: str) -> None:
+    """Give something that stands in the way another name, durably, with the reason beside it."""
+    aside = free_name(path.with_name(f"{path.name}.damaged"))
+    log.error("damaged file put aside", path=str(path), aside=str(aside), error=reason)
+    path.replace(aside)
+    replace_text(free_name(aside.with_name(f"{aside.name}.txt")), f"{reason}\n")

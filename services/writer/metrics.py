@@ -9,6 +9,7 @@ WAITING = Gauge("qlib_crypto_writer_waiting_entries", "Entries in memory that ar
 WRITTEN_UNTIL = Gauge("qlib_crypto_writer_written_until_seconds", "Watermark, Unix seconds of the exchange's clock")
 RETIRED = Counter("qlib_crypto_writer_retired_days_total", "Raw days deleted by the retention")
 DAMAGED = Counter("qlib_crypto_writer_damaged_files_total", "Unreadable files that were put aside", ["dataset"])
+SUSPECTS = Counter("qlib_crypto_writer_suspect_candles_total", "Candles whose price jumps tenfold; they are audited")
 AUDIT_PAGES = Counter("qlib_crypto_audit_pages_total", "Pages that were asked for again and compared")
 AUDIT_MINUTES = Counter("qlib_crypto_audit_minutes_total", "Minutes that were compared with the exchange's")
 AUDIT_MISMATCHES = Counter(

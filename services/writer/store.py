@@ -1,5 +1,6 @@
 """Day files on disk: merge a batch in, retire old days, tell which minutes are there. I/O."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from services.writer.ledger import Changes, Known, read_or_put_aside, settled_of, stored_of, update_day
+from services.writer.ledger import Changes, Known, put_aside, read_or_put_aside, settled_of, stored_of, update_day
 from shared.dataset import Partition, day_digest, day_folder, days, signature
 from shared.durable import fsync_path
 from shared.events import BY_DATASET, Candle, FundingRate, Row, Verdict
@@ -30,7 +31,9 @@ def write_batch(root: Path, rows: Mapping[Partition, list[Row]], verdicts: Seque
     for partition, fresh in sorted(rows.items()):
         kind = BY_DATASET[partition.dataset]
         path = partition.path(root)
-        merged = merge(kind, read_or_put_aside(kind, path), table_of(kind, fresh))
+        merged = merge(kind, read_or_put_aside(root, partition), table_of(kind, fresh))
+        if os.path.lexists(path.parent) and not path.parent.is_dir():
+            put_aside(path.parent, "a file where the folder of a day belongs")
         new_folder = not path.parent.exists()
         write_table(path, merged, sync_folder=False)
         folders.add(path.parent)

@@ -48,7 +48,8 @@ def truth(exchange):
     rows = exchange.truth_candles(INST_ID, to_ms(BEGIN), to_ms(END))
     candles = [candle_of(INST_ID, row, source="ws", receive_time=received, exchange_now=now) for row in rows]
     settled = exchange.truth_funding(INST_ID, to_ms(BEGIN - timedelta(days=2)), to_ms(END))[::-1]
-    return candles, settlements_of(settled, known_time=at("2025-06-10 11:00"), receive_time=received)
+    rates, _ = settlements_of("BTC_USDT", settled, known_time=at("2025-06-10 11:00"), receive_time=received)
+    return candles, rates
 
 
 def changed(row, **values):

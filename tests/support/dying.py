@@ -17,17 +17,19 @@ class KilledError(BaseException):
 
 
 class Dying:
-    """Lets the call after so many others be the last."""
+    """Lets the call after so many others be the last; or, with an error of the system, fail alone."""
 
-    def __init__(self, monkeypatch: Any, names: tuple[str, ...], after: int) -> None:
-        self.left, self.calls = after, 0
+    def __init__(self, monkeypatch: Any, names: tuple[str, ...], after: int, fails_with: OSError | None = None) -> None:
+        self.left, self.calls, self.fails_with = after, 0, fails_with
         for name in names:
             monkeypatch.setattr(os, name, self._wrap(getattr(os, name)))
 
     def _wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **options: Any) -> Any:
             self.calls += 1
-            if self.calls > self.left:
+            if self.fails_with is not None and self.calls == self.left + 1:
+                raise self.fails_with
+            if self.fails_with is None and self.calls > self.left:
                 raise KilledError
             return call(*arguments, **options)
 

@@ -76,7 +76,7 @@ class Running:
         for day in days_between(begin, end):
             text = self.redis.hget(f"ledger:{day}", symbol)
             known, inside = from_text(text) if text else NOTHING, day_mask(day, begin, end)
-            for name in ("wanted", "received", "healed", "absent", "halted", "due", "settled"):
+            for name in ("wanted", "received", "healed", "absent", "halted", "refused", "due", "settled"):
                 found[name] += (getattr(known, name) & inside).bit_count()
             found["missing"] += known.missing(inside).bit_count()
         return found

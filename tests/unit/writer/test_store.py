@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from services.writer.ledger import newest_of, read_day, scan_day
 from services.writer.store import retirable, retire, write_batch
 from shared.coverage import mask_from_minutes
-from shared.dataset import Partition, day_digest, day_folder, days, partition_of
+from shared.dataset import Partition, day_digest, day_folder, days, partition_of, partitions
+from shared.durable import remove_stale_temporaries
 from shared.events import Candle, FundingRate
 from shared.ledger import DayLedger
 from shared.parquet import read_rows
@@ -311,3 +312,117 @@ def test_a_day_within_the_retention_is_kept(tmp_path):
     retire(tmp_path, DAY_0 + timedelta(days=90), 90, _digests(tmp_path, *raw_days))
 
     assert day_folder(tmp_path, "kline_1m", DAY_0).exists()
+
+
+# --- what stands in the way
+
+
+def aside(folder):
+    return sorted(path.name for path in folder.iterdir() if ".damaged" in path.name)
+
+
+def test_yesterdays_file_under_todays_name_is_put_aside_and_todays_rows_are_stored(tmp_path):
+    store(tmp_path, [a_candle(open_time=minute(-1440 + number)) for number in range(5)])
+    yesterday, today = (Partition("kline_1m", DAY_0 - timedelta(days=ago), "BTC_USDT").path(tmp_path) for ago in (1, 0))
+    today.parent.mkdir(parents=True)
+    shutil.copy(yesterday, today.parent / today.name)
+
+    write_batch(tmp_path, by_file([a_candle(open_time=minute(7))]))
+
+    assert [row["open_time"] for row in read_rows(Candle, today).to_pylist()] == [minute(7)]
+    assert aside(today.parent) == [f"{today.name}.damaged", f"{today.name}.damaged.txt"]
+    assert "another day" in (today.parent / f"{today.name}.damaged.txt").read_text()
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("place", ["folder", "link to nowhere", "link in a circle", "link to a folder", "empty file"])
+def test_whatever_stands_where_a_file_belongs_is_put_aside_and_stops_nobody(tmp_path, place):
+    """Invariant 12."""
+    path = Partition("kline_1m", DAY_0, "BTC_USDT").path(tmp_path)
+    path.parent.mkdir(parents=True)
+    match place:
+        case "folder":
+            path.mkdir()
+        case "link to nowhere":
+            path.symlink_to(tmp_path / "nowhere")
+        case "link in a circle":
+            path.symlink_to(path)
+        case "link to a folder":
+            path.symlink_to(tmp_path)
+        case "empty file":
+            path.touch()
+    (path.parent / f"{path.name}.damaged").mkdir()  # the name that it would get is taken, too
+
+    scan_day(tmp_path, DAY_0)
+    write_batch(tmp_path, by_file([a_candle(), a_candle("ETH_USDT")]))
+
+    assert len(contents(tmp_path)) == 2
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert f"{path.name}.damaged.2" in aside(path.parent)
+
+
+def test_a_file_where_the_folder_of_a_day_belongs_is_put_aside(tmp_path):
+    folder = day_folder(tmp_path, "kline_1m", DAY_0)
+    folder.parent.mkdir(parents=True)
+    folder.write_text("what?")
+
+    scan_day(tmp_path, DAY_0)
+    write_batch(tmp_path, by_file([a_candle()]))
+
+    assert len(contents(tmp_path)) == 1
+    assert aside(folder.parent) == [f"{folder.name}.damaged", f"{folder.name}.damaged.txt"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "date=2026-02-30",
+        "date=0000-00-00",
+        "date=2025-04-05 (copy)",
+        "date=\u0968\u0966\u0968\u096b-\u0966\u096a-\u0966\u096b",
+    ],
+)
+def test_a_folder_that_is_no_day_is_not_one(tmp_path, name):
+    (tmp_path / "kline_1m" / name).mkdir(parents=True)
+    store(tmp_path, [a_candle()])
+
+    assert days(tmp_path, "kline_1m") == [DAY_0]
+
+
+def test_one_link_that_leads_nowhere_hides_none_of_its_neighbours(tmp_path):
+    store(tmp_path, [a_candle(symbol) for symbol in ("A_USDT", "B_USDT", "C_USDT")])
+    folder = day_folder(tmp_path, "kline_1m", DAY_0)
+    for name in ("0", "AA", "BB", "CC", "ZZ"):
+        (folder / f"{name}_USDT_20250405.parquet").symlink_to(folder / "nowhere")
+
+    assert sorted(file.symbol for file, _ in partitions(tmp_path, "kline_1m", DAY_0)) == ["A_USDT", "B_USDT", "C_USDT"]
+
+
+@pytest.mark.parametrize("name", ["a b", ".hidden", "x-y", "A_USDT (1)", ""])
+def test_a_foreign_file_beside_ours_is_none_of_them(tmp_path, name):
+    store(tmp_path, [a_candle()])
+    folder = day_folder(tmp_path, "kline_1m", DAY_0)
+    (folder / f"{name}_20250405.parquet").write_text("what?")
+
+    assert [file.symbol for file, _ in partitions(tmp_path, "kline_1m", DAY_0)] == ["BTC_USDT"]
+
+
+# --- folders with names that mean something elsewhere
+
+
+@pytest.mark.invariant(7)
+@pytest.mark.parametrize(
+    "name", ["crypto[2025]", "data*", "a?b", "{x,y}", "with space", "100%", "-n", "龙", "a\nb", "~"]
+)
+def test_names_are_names_whatever_they_would_mean_as_a_pattern(tmp_path, name):
+    """Invariant 7: nothing is lost, and nothing else is taken for it."""
+    root = tmp_path / name
+    store(tmp_path / "data-old", [a_candle("OLD_USDT")])
+    write_batch(root, by_file([a_candle()]))
+    temporary = root / "kline_1m" / ".x.tmp"
+    temporary.touch()
+
+    assert [file.symbol for file, _ in partitions(root, "kline_1m", DAY_0)] == ["BTC_USDT"]
+    assert len(contents(root)) == 1
+    assert remove_stale_temporaries(root) == 1
