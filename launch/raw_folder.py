@@ -82,8 +82,15 @@ def _runs(minutes: NDArray[np.bool_]) -> str:
 
 
 def _table(kind: type[Row], rows: int, columns: Columns) -> pa.Table:
+    """Put columns together; one that may be empty and is not given is."""
     schema = arrow_schema(kind)
-    return pa.Table.from_arrays([_column(columns[field.name], rows, field.type) for field in schema], schema=schema)
+    arrays = [
+        pa.nulls(rows, field.type)
+        if field.nullable and field.name not in columns
+        else _column(columns[field.name], rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _column(values: Any, rows: int, wanted: pa.DataType) -> pa.Array:

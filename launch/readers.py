@@ -29,6 +29,7 @@ from shared.command import run
 from shared.dataset import Partition, partition_of
 from shared.durable import BusyError, replace_text
 from shared.events import Candle, Row
+from shared.symbol import parse_symbol
 
 FOLDER = Path(".run/readers")
 _HISTORY_MINUTES = 1500
@@ -49,7 +50,7 @@ def rows_of(symbol: str, minutes: range, *, late: bool) -> list[Candle]:
     return [
         Candle(
             exchange="okx",
-            symbol=symbol,
+            symbol=parse_symbol(symbol),
             interval="1m",
             open_time=BEGIN + timedelta(minutes=int(number)),
             **{name: float(values[at]) for name, values in columns.items()},

@@ -52,7 +52,7 @@ def read_calendar(qlib_dir: Path, frequency: str, *, future: bool = False) -> Ti
     if not path.exists() and (qlib_dir / "calendars").is_dir():
         return np.zeros(0, np.int64)
     try:
-        labels = path.read_text(encoding="ascii").split("\n")
+        labels = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableDatasetError(f"{path}: {error}") from error
     if labels.pop() != "":
@@ -104,7 +104,7 @@ def read_spans(qlib_dir: Path, market: str) -> dict[str, list[tuple[int, int]]]:
     path = qlib_dir / "instruments" / f"{market}.txt"
     spans: dict[str, list[tuple[int, int]]] = {}
     try:
-        for line in path.read_text(encoding="ascii").splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             symbol, *instants = line.split("\t")
             first, last = (
                 int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000) for text in instants

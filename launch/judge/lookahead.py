@@ -33,7 +33,7 @@ from launch.judge.tally import Judgement, Place, Tally, compare, compare_bits
 from launch.judge.values import UNIVERSE, label
 from launch.raw_folder import day_of, ms_of
 
-_SETS = ("wanted", "received", "healed", "absent", "halted", "due", "settled")
+_SETS = ("wanted", "received", "healed", "absent", "halted", "refused", "due", "settled")
 
 Keep = Callable[[pa.Table, int], pa.Table]
 

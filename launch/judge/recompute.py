@@ -110,14 +110,15 @@ class Raw:
 
     @cached_property
     def confirmed(self) -> dict[str, Times]:
-        """Symbol → opens of the minutes of which the exchange has no candle, or stood still."""
+        """Symbol → opens of the minutes of which the exchange has no candle, or stood still; none that was refused."""
         found: dict[str, list[Times]] = {}
         files = self._files("ledger")
-        rows = _read(files, ["symbol", "day", "absent", "halted"]) if files else pd.DataFrame()
+        rows = _read(files, None) if files else pd.DataFrame()
         for row in rows.itertuples():
             midnight = int(row.day.value // 1_000_000)
             for text in (row.absent, row.halted):
-                found.setdefault(row.symbol, []).append(midnight + MINUTE_MS * _minutes(text))
+                minutes = np.setdiff1d(_minutes(text), _minutes(getattr(row, "refused", "")))
+                found.setdefault(row.symbol, []).append(midnight + MINUTE_MS * minutes)
         return {symbol: np.unique(np.concatenate(times)) for symbol, times in found.items()}
 
     def _by_symbol(self, dataset: str, key: str, times: tuple[str, ...]) -> dict[str, Frame]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -104,8 +105,19 @@ def convert(
         )
 
 
-def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> tuple[datetime, int] | None:  # noqa: B008 - frozen
-    """Return up to when Qlib reaches, and how many of its whole symbol days changed on disk since; None before Qlib.
+class Late(NamedTuple):
+    """What has come since the last conversion, of days before its end."""
+
+    end: datetime
+    """Up to when Qlib reaches."""
+    patches: int
+    """Whole symbol days in Qlib that changed on disk."""
+    before: int
+    """Symbol days on disk before the calendar's origin: only another version of the dataset takes them in."""
+
+
+def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late | None:  # noqa: B008 - frozen
+    """Return what has changed on disk of the days that Qlib has, or should have; None before Qlib.
 
     Rows that were healed, corrected or settled late are why: converting up to the same instant patches them in.
     """
@@ -118,8 +130,9 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> tupl
     listing = scan(data_dir, manifest)
     holes = _holes(listing, _changed_ledger(data_dir, listing, manifest, recipe))
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
-    whole = [day for days in dirty.values() for day in days if origin <= day_start(day) <= end - DAY]
-    return end, len(whole)
+    late = [day for days in dirty.values() for day in days if day_start(day) <= end - DAY]
+    before = sum(day_start(day) < origin for day in late)
+    return Late(end, len(late) - before, before)
 
 
 def _convert(
@@ -147,7 +160,10 @@ def _convert(
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
     left_out = sum(day_start(day) < origin for days in dirty.values() for day in days)
     dirty = {symbol: [day for day in days if day_start(day) >= origin] for symbol, days in dirty.items()}
-    dirty = {symbol: days for symbol, days in dirty.items() if days}
+    refused = store.admit(symbol for symbol, days in dirty.items() if days)
+    for symbol, reason in refused.items():
+        log.error("symbol not converted", symbol=symbol, error=reason)
+    dirty = {symbol: days for symbol, days in dirty.items() if days and symbol not in refused}
     with symbol_conversion(
         Build(data_dir, recipe, origin, end),
         store,
@@ -157,6 +173,7 @@ def _convert(
         work = _gather(data_dir, listing, recipe, dirty, changed)
         store.begin()
         bars, unreadable = _told(convert_symbols(work), len(work), progress)
+    unreadable = sorted({*unreadable, *refused})
     check_stored(data_dir, store, {symbol: dirty[symbol] for symbol in dirty if symbol not in unreadable}, origin, end)
     store.commit(origin, end, _markets(data_dir, store, listing, origin, end))
     converted = after(listing, manifest, holes, span=(origin, end), recipe=recipe.name(), left=unreadable)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
-from services.converter.qlib_store import QlibStore
+from services.converter.qlib_store import SPELLINGS, QlibStore
 
 
 def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], Path]) -> QlibStore:
@@ -41,10 +41,13 @@ def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], 
             values = np.fromfile(path, "<f4")
             values[0] += ahead
             values.tofile(moved.root / "features" / path.parent.name / path.name)
+    if store.spellings:
+        (moved.root / ".converter").mkdir(exist_ok=True)
+        shutil.copy(store.root / SPELLINGS, moved.root / SPELLINGS)
     if (store.root / "instruments").is_dir():
         shutil.copytree(store.root / "instruments", moved.root / "instruments")
     return moved
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="ascii")
+    path.write_text(text, encoding="utf-8")

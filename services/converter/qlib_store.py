@@ -12,18 +12,20 @@ Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarSt
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines, future_bars
-from shared.durable import fsync_path, replace_file, temporary_of
+from shared.durable import fsync_path, stage_file, temporary_of
 
 _WIDTH = 4
 _AT_ONCE = 8
@@ -31,6 +33,13 @@ _AT_ONCE = 8
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
 
 _BIN_NAME = re.compile(r"(?P<field>\w+)\.(?P<frequency>\w+)\.bin")
+
+
+class CommitError(OSError):
+    """What is visible is in part of this conversion, in part of the one before; the text says which."""
+
+
+SPELLINGS = Path(".converter", "spellings.json")
 
 Values = NDArray[np.float32]
 Extent = tuple[int, int]
@@ -63,6 +72,7 @@ class QlibStore:
     """Bins that were written anew, under names that nobody reads: temporary → its name."""
     _folders: set[Path] = field(default_factory=set)
     """Folders whose names are not durable yet."""
+    _new_spellings: dict[str, str] = field(default_factory=dict)
 
     # --- what is there
 
@@ -71,7 +81,7 @@ class QlibStore:
         path = self._calendar_path(frequency)
         if not path.exists():
             return None
-        with path.open(encoding="ascii") as handle:
+        with path.open(encoding="utf-8") as handle:
             first = handle.readline().strip()
         if not first:
             return None
@@ -81,9 +91,38 @@ class QlibStore:
         return datetime.fromisoformat(first).replace(tzinfo=UTC), bars
 
     def symbols(self) -> list[str]:
-        """Return the symbols that have features, in upper case."""
-        folder = self.root / "features"
-        return sorted(entry.name.upper() for entry in os.scandir(folder)) if folder.exists() else []
+        """Return the symbols that have features, as they are spelled."""
+        folder, spellings = self.root / "features", self.spellings | self._new_spellings
+        if not folder.exists():
+            return []
+        return sorted(spellings.get(entry.name, entry.name.upper()) for entry in os.scandir(folder))
+
+    @cached_property
+    def spellings(self) -> dict[str, str]:
+        """Return how symbols are spelled that are not upper case: name of the folder → symbol. Qlib ignores it."""
+        try:
+            return msgspec.json.decode(self._spellings_path.read_bytes(), type=dict[str, str])
+        except FileNotFoundError:
+            return {}
+
+    @property
+    def _spellings_path(self) -> Path:
+        return self.root / SPELLINGS
+
+    def admit(self, symbols: Iterable[str]) -> dict[str, str]:
+        """Remember how symbols are spelled; return those that cannot be here, each with the reason.
+
+        Qlib takes upper and lower case for the same: of two symbols that differ in nothing else the first one stays.
+        """
+        known = {symbol.lower(): symbol for symbol in self.symbols()}
+        refused = {}
+        for symbol in symbols:
+            owner = known.setdefault(symbol.lower(), symbol)
+            if owner != symbol:
+                refused[symbol] = f"Qlib takes it for {owner}, which is there already: they differ in nothing but case"
+            elif symbol != symbol.upper() or symbol.lower().upper() != symbol:
+                self._new_spellings[symbol.lower()] = symbol
+        return refused
 
     def extent(self, symbol: str, name: str, frequency: Frequency) -> Extent | None:
         """Return the positions [first, end) that a bin holds, or None where there is no bin."""
@@ -113,7 +152,7 @@ class QlibStore:
         """Return the last label of a calendar that is there."""
         with self._calendar_path(frequency).open("rb") as handle:
             handle.seek(-_label_bytes(frequency), os.SEEK_END)
-            return handle.read().decode("ascii").strip()
+            return handle.read().decode("utf-8").strip()
 
     def _folder(self, symbol: str) -> Path:
         return self.root / "features" / symbol.lower()
@@ -200,15 +239,45 @@ class QlibStore:
     def commit(self, origin: datetime, until: datetime, market_texts: dict[str, str]) -> None:
         """Make everything visible: bins durable, then the calendars, then the instruments.
 
-        until: the instant up to which minutes are there; calendars never get shorter.
+        until: the instant up to which minutes are there; calendars never get shorter. Everything is written and durable
+        under temporary names before the first rename, so that a full disk or a name that cannot be spelled changes
+        nothing that is visible.
+
+        Raises:
+            CommitError: a rename failed; it says what is visible now.
+            OSError: before that; then everything visible is as it was.
+
         """
         self.make_durable()
-        for frequency in FREQUENCIES:
-            self._write_calendar(frequency, origin, frequency.bars_until(origin, until))
-        for market, text in market_texts.items():
-            path = self.root / "instruments" / f"{market}.txt"
-            replace_file(path, lambda temporary, text=text: temporary.write_text(text, encoding="ascii"))  # type: ignore[misc]
+        staged: list[tuple[Path, Path]] = []
+        try:
+            for frequency in FREQUENCIES:
+                for pair in self._stage_calendar(frequency, origin, frequency.bars_until(origin, until)):
+                    staged.append(pair)  # noqa: PERF402 - each one as it is made: the next may fail
+            for market, text in market_texts.items():
+                staged.append(_stage_text(self.root / "instruments" / f"{market}.txt", text))
+            if self._new_spellings:
+                spellings = msgspec.json.encode(self.spellings | self._new_spellings).decode()
+                staged.insert(0, _stage_text(self._spellings_path, spellings))
+            self._rename(staged)
+        finally:
+            for temporary, _ in staged:
+                temporary.unlink(missing_ok=True)
+        for folder in {path.parent for _, path in staged}:
+            fsync_path(folder)
+        self._new_spellings.clear()
         self._marker.unlink(missing_ok=True)
+
+    def _rename(self, staged: list[tuple[Path, Path]]) -> None:
+        for number, (temporary, path) in enumerate(staged):
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                shown = ", ".join(str(done.relative_to(self.root)) for _, done in staged[:number]) or "nothing"
+                raise CommitError(
+                    f"{path} cannot be replaced ({error.strerror}): new are {shown}; the other calendars and "
+                    "instruments are those of the conversion before; the next conversion replaces all of them"
+                ) from error
 
     def make_durable(self) -> None:
         """Make every bin durable that was written."""
@@ -220,21 +289,19 @@ class QlibStore:
         self._touched.clear()
         self._folders.clear()
 
-    def _write_calendar(self, frequency: Frequency, origin: datetime, bars: int) -> None:
+    def _stage_calendar(self, frequency: Frequency, origin: datetime, bars: int) -> Iterator[tuple[Path, Path]]:
+        """Write a calendar under a temporary name, and the one that reaches ahead, where it has more bars."""
         existing = self.calendar(frequency)
         known = existing[1] if existing else 0
         if bars <= known:
             return
         path = self._calendar_path(frequency)
         lines = calendar_lines(frequency, origin, known, bars - known)
-        # The future first: the calendar is the record that both are there.
-        if frequency.future:
+        if frequency.future:  # first: the calendar is the record that both are there
             ahead = calendar_lines(frequency, origin, bars, future_bars(bars) - bars)
-            replace_file(
-                self._calendar_path(frequency, "_future"),
-                lambda temporary: _extend(path, temporary, known, lines + ahead),
-            )
-        replace_file(path, lambda temporary: _extend(path, temporary, known, lines))
+            future = self._calendar_path(frequency, "_future")
+            yield stage_file(future, lambda temporary: _extend(path, temporary, known, lines + ahead)), future
+        yield stage_file(path, lambda temporary: _extend(path, temporary, known, lines)), path
 
     def day_spans(
         self, frequency: Frequency, origin: datetime, until: datetime
@@ -301,8 +368,12 @@ def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:
     """Write a calendar by copying what is known and adding what is new: the cost follows the new bars."""
     if known:
         shutil.copyfile(path, temporary)
-    with temporary.open("a", encoding="ascii") as handle:
+    with temporary.open("a", encoding="utf-8") as handle:
         handle.write(lines)
+
+
+def _stage_text(path: Path, text: str) -> tuple[Path, Path]:
+    return stage_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8")), path
 
 
 def _label_bytes(frequency: Frequency) -> int:

@@ -3,14 +3,17 @@
 import asyncio
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
 from services.converter import metrics
-from services.converter.convert import NothingToConvertError, convert, late_days
+from services.converter.convert import Late, NothingToConvertError, convert, late_days
+from services.converter.qlib_store import CommitError
 from services.converter.report import Report, log_report, publish
 from services.converter.settings import ConverterSettings
-from services.converter.versions import head_folder
+from services.converter.versions import changing, head_folder
 from shared.durable import BusyError
 from shared.grid import floor_day
 from shared.ledger import account, from_text
@@ -22,8 +25,34 @@ log = structlog.get_logger()
 _LOOK_AGAIN_SECONDS = 1.0
 _HISTORY_PATIENCE_SECONDS = 900.0
 """Longer than a rate limit or a maintenance usually lasts."""
+_SETTLED_SECONDS = 60.0
+"""How long no history must have come before it is taken in."""
+_REBUILD_SECONDS = 600.0
+"""Between two conversions of everything."""
 _HEALING_PATIENCE_SECONDS = 300.0
 """A lost hour of 50 symbols is healed in seconds; a hole that stays open for longer must not hold the others up."""
+
+
+class _History(NamedTuple):
+    """How many symbol days lie before the calendar's first day, and since when so many."""
+
+    symbol_days: int
+    since: float
+
+
+def is_rebuild_due(complete: bool, unchanged_seconds: float, since_last_seconds: float) -> bool:
+    """Return whether history from before the first day is to be taken in now. Pure.
+
+    A rebuild costs as much as all that is there. So it waits until the history is complete and has stopped growing, or
+    has not grown for long; and there is a while between two of them.
+    """
+    patience = _SETTLED_SECONDS if complete else _HISTORY_PATIENCE_SECONDS
+    return unchanged_seconds >= patience and since_last_seconds >= _REBUILD_SECONDS
+
+
+def _prune(qlib_dir: Path) -> None:
+    with changing(qlib_dir) as versions:
+        versions.prune(1)
 
 
 class Converter:
@@ -33,6 +62,8 @@ class Converter:
         self.service = service
         self.settings = settings
         self._one_at_a_time = asyncio.Lock()
+        self._history = _History(0, time.monotonic())
+        self._rebuilt = float("-inf")
 
     async def run(self) -> None:
         """Catch up with the last midnight, then convert on schedule until the service is stopped."""
@@ -91,10 +122,39 @@ class Converter:
                 found = await asyncio.to_thread(
                     late_days, self.settings.data_dir, self.settings.qlib_dir, self.settings.recipe
                 )
-            if found is not None and found[1]:
-                log.info("late rows", symbol_days=found[1])
-                metrics.LATE.inc(found[1])
-                await self._convert(found[0])
+            if found is None:
+                continue
+            if found.before:
+                await self._take_in_history(found)
+            elif found.patches:
+                log.info("late rows", symbol_days=found.patches)
+                metrics.LATE.inc(found.patches)
+                await self._convert(found.end)
+
+    async def _take_in_history(self, late: Late) -> None:
+        """Make another version of the dataset that begins earlier, once the history has stopped growing.
+
+        Readers go on with the version that they have. Of the versions that this leaves behind one is kept.
+        """
+        beat = await self.service.until_bus_answers(lambda: self.service.bus.heartbeat("collector"))
+        complete = beat is not None and bool(beat.details.get("history_complete"))
+        now = time.monotonic()
+        if late.before != self._history.symbol_days:
+            self._history = _History(late.before, now)
+        if not is_rebuild_due(complete, now - self._history.since, now - self._rebuilt):
+            self.service.health.problem(
+                "origin",
+                f"{late.before} symbol days of history lie before the calendar's first day; "
+                "they are taken in once no more of them come",
+            )
+            return
+        log.info("taking in history from before the first day", symbol_days=late.before)
+        self._rebuilt = now
+        await self._convert(late.end, rebuild=True)
+        try:
+            await asyncio.to_thread(_prune, self.settings.qlib_dir)
+        except (BusyError, OSError, ValueError) as error:
+            log.warning("older versions stay", error=str(error))
 
     async def _convert_day(self, midnight: datetime) -> None:
         """Convert up to a midnight once the writer has stored everything before it; the clock alone says nothing.
@@ -130,18 +190,21 @@ class Converter:
         metrics.MISSING.set(missing)
         return missing
 
-    async def _convert(self, until: datetime) -> None:
+    async def _convert(self, until: datetime, *, rebuild: bool = False) -> None:
         began = time.monotonic()
         folders = self.settings.data_dir, self.settings.qlib_dir
         try:
             async with self._one_at_a_time:
-                report = await asyncio.to_thread(convert, *folders, until=until, recipe=self.settings.recipe)
+                report = await asyncio.to_thread(
+                    convert, *folders, until=until, recipe=self.settings.recipe, rebuild=rebuild
+                )
         except NothingToConvertError as error:
             log.info("nothing to convert", reason=str(error))
             return
         except (BusyError, OSError, ValueError) as error:
             metrics.CONVERSIONS.labels("failed").inc()
-            self.service.health.problem("conversion", f"conversion failed, Qlib stays as it was: {error}")
+            said = "conversion failed" if isinstance(error, CommitError) else "conversion failed, Qlib stays as it was"
+            self.service.health.problem("conversion", f"{said}: {error}")
             return
         self.service.health.solved("conversion")
         self._tell(report, time.monotonic() - began)
@@ -155,14 +218,14 @@ class Converter:
         metrics.LEFT_OUT.set(report.left_out)
         self.service.health.details["converted_until"] = report.until.isoformat()
         if report.unreadable:
-            self.service.health.problem("raw", f"raw files that cannot be read: {', '.join(report.unreadable)}")
+            self.service.health.problem("raw", f"not converted, see the log: {', '.join(report.unreadable)}")
         else:
             self.service.health.solved("raw")
         if report.left_out:
             self.service.health.problem(
                 "origin",
-                f"{report.left_out} days of history lie before the calendar's first day {report.origin:%Y-%m-%d}; "
-                "run the converter with --rebuild to take them in",
+                f"{report.left_out} symbol days of history lie before the calendar's first day "
+                f"{report.origin:%Y-%m-%d}; they are taken in once no more of them come",
             )
         else:
             self.service.health.solved("origin")

@@ -1,5 +1,6 @@
 """Whoever dies at whatever instant: run again, it is a run that never died. And who has to wait."""
 
+import errno
 import random
 import shutil
 import time
@@ -9,6 +10,7 @@ from functools import partial
 import pytest
 
 from services.converter.convert import convert
+from services.converter.qlib_store import CommitError
 from shared.durable import BusyError
 from tests.support.builders import (
     a_funding_rate,
@@ -18,7 +20,7 @@ from tests.support.builders import (
     wait_for,
 )
 from tests.support.conversions import rebuilt, some_minutes, started
-from tests.support.dying import WRITING, calls_of, die_at
+from tests.support.dying import WRITING, Dying, calls_of, die_at
 from tests.support.provider import labels, tree, values
 
 
@@ -156,3 +158,42 @@ def test_a_second_converter_is_refused(raw, qlib):
     assert "another converter" in log
     assert "Traceback" not in log
     assert convert(raw, qlib, until=None).bars == 10
+
+
+# --- whoever is refused by the disk
+
+
+def visible(qlib):
+    """Return what decides what a reader sees: the calendars and the instruments."""
+    return {name: content for name, content in tree(qlib).items() if not name.startswith("features")}
+
+
+@pytest.mark.invariant(8)
+def test_a_step_that_fails_leaves_all_as_it_was_or_says_what_is_new_and_the_next_run_makes_good(tmp_path, monkeypatch):
+    """Invariant 8: a full disk at the last step must not leave a new calendar beside an old universe unsaid."""
+    raw, base = tmp_path / "raw", tmp_path / "base"
+    _history(raw)
+    convert(raw, base, until=None)
+    _more(raw)
+    store(raw, some_minutes("龙_USDT", range(1440, 1500)))
+    before, expected = visible(base), rebuilt(raw, tmp_path / "fresh")
+    shutil.copytree(base, tmp_path / "counted", symlinks=True)
+    instants = calls_of(monkeypatch, WRITING, partial(convert, raw, tmp_path / "counted", until=None))
+    said = 0
+    for instant in range(instants - 60, instants):
+        qlib = tmp_path / f"failed{instant}"
+        shutil.copytree(base, qlib, symlinks=True)
+        with monkeypatch.context() as failing:
+            Dying(failing, WRITING, instant, fails_with=OSError(errno.ENOSPC, "No space left on device"))
+            with pytest.raises(OSError, match="No space") as failed:
+                convert(raw, qlib, until=None)
+        if failed.type is CommitError:
+            said += 1
+            new = {name for name in before if visible(qlib)[name] != before[name]}
+            assert new == {name for name in before if f"{name}," in f"{failed.value};".replace(";", ",")}, instant
+        else:
+            assert visible(qlib) in (before, visible(tmp_path / "counted")), instant
+
+        convert(raw, qlib, until=None)
+        assert tree(qlib) == expected, instant
+    assert said >= 10

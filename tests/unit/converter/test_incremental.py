@@ -144,13 +144,13 @@ def test_days_that_changed_since_they_were_converted_are_late(raw, qlib):
     assert late_days(raw, qlib) is None
     store(raw, some_minutes("BTC_USDT", range(2880)))
     convert(raw, qlib, until=MIDNIGHT + DAY)
-    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 0)  # the second day is not in Qlib yet, so not late
+    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 0, 0)  # the second day is not in Qlib yet, so not late
 
     store(raw, [a_candle("BTC_USDT", minute(5), 7.0, receive_time=minute(9999)), a_candle("ETH_USDT", minute(5))])
 
-    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 2)
+    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 2, 0)
     convert(raw, qlib, until=MIDNIGHT + DAY)
-    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 0)
+    assert late_days(raw, qlib) == (MIDNIGHT + DAY, 0, 0)
     assert values(qlib, "BTC_USDT", "open")[minute(5)] == 7.0
 
 
@@ -223,7 +223,7 @@ def test_while_a_snapshot_is_pinned_the_conversion_goes_on_with_the_head(raw, ql
 
     convert(raw, qlib, until=None)
 
-    assert late_days(raw, qlib) == (minute(2880), 0)
+    assert late_days(raw, qlib) == (minute(2880), 0, 0)
     assert len(labels(qlib, "1min")) == 1440
     assert len(labels(head_folder(qlib), "1min")) == 2880
 
@@ -355,3 +355,17 @@ def _spoil_keeping_the_signature(paths):
 
 def _day_of(path):
     return date.fromisoformat(path.parent.name.removeprefix("date="))
+
+
+@pytest.mark.invariant(7)
+@pytest.mark.parametrize("name", ["crypto[2025]", "data*", "a?b", "{x,y}", "with space", "100%", "-n", "龙"])
+def test_a_folder_is_read_by_its_name_and_not_as_a_pattern(tmp_path, name):
+    """Invariant 7: else a day would count as converted of which nothing was read, and its raw files be retired."""
+    store(tmp_path / "data-old", some_minutes("OLD_USDT", range(1440)))
+    store(tmp_path / name, some_minutes("BTC_USDT", range(1440)))
+
+    report = convert(tmp_path / name, tmp_path / "qlib", until=None)
+
+    assert report.bars == 1440
+    assert len(values(tmp_path / "qlib", "BTC_USDT", "close")) == 1440
+    assert values(tmp_path / "qlib", "OLD_USDT", "close") == {}
