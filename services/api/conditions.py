@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from services.api.datasets import Space
 from services.api.lag import missing_minutes, symbol_ages
@@ -73,9 +73,12 @@ def conditions(snapshot: Snapshot, spaces: Iterable[Space] | None, thresholds: T
         return Judgement((_redis_away(snapshot.redis_problem), *disks), _NEED_REDIS | no_disk)
     found = (
         *_services(snapshot, thresholds),
+        *_nothing(snapshot),
         *_symbols(snapshot, thresholds),
         *_gaps(snapshot),
         *_audits(snapshot),
+        *_refused(snapshot),
+        *_flagged_rates(snapshot),
         *_dead_letters(snapshot),
         *_memory(snapshot, thresholds),
         *disks,
@@ -83,7 +86,9 @@ def conditions(snapshot: Snapshot, spaces: Iterable[Space] | None, thresholds: T
     return Judgement(found, frozenset(_unknown(snapshot)) | no_disk)
 
 
-_NEED_REDIS = frozenset({"down", "problem", "late", "symbol", "gaps", "audit", "dead-letters", "memory"})
+_NEED_REDIS = frozenset(
+    {"down", "problem", "late", "symbol", "gaps", "audit", "nothing", "refused", "rates", "dead-letters", "memory"}
+)
 
 
 def _unknown(snapshot: Snapshot) -> Iterator[str]:
@@ -91,6 +96,8 @@ def _unknown(snapshot: Snapshot) -> Iterator[str]:
     for service in SERVICES:
         if service not in snapshot.heartbeats:
             yield from (f"{kind}:{service}" for kind in ("audit", "late", "problem"))
+    if "collector" not in snapshot.heartbeats:
+        yield from ("refused", "rates")
     if missing_minutes(snapshot) is None or not {"collector", "writer"} <= snapshot.heartbeats.keys():
         yield "gaps"  # one tells the ledger what is wanted, the other keeps it
     if not snapshot.clock.measured:
@@ -142,7 +149,14 @@ _CAUSES = {
     ),
     "history": _Cause("gaps stay open so far", "the exchange is asked again every few seconds"),
     "candles": _Cause("live candles do not arrive", "a new connection is opened; what was missed is fetched over REST"),
-    "clock": _Cause("times are those of the host's clock", "the exchange is asked again and again"),
+    "clock": _Cause(
+        "times are those that the exchange said before, or the host's",
+        "the exchange is asked again and again; nothing is called absent and nothing deleted meanwhile",
+    ),
+    "instruments": _Cause(
+        "listings and delistings are not noticed so far; what is followed is followed on",
+        "the list is asked for again every few seconds, and believed once it is whole",
+    ),
     "disk": _Cause(
         "nothing new is stored; it waits in Redis",
         "the write is repeated until it works, nothing is lost",
@@ -159,9 +173,8 @@ _CAUSES = {
         "what these files hold is not in Qlib", "everything else is converted", "see whether the files are damaged"
     ),
     "origin": _Cause(
-        "that history is not in Qlib",
-        "everything later is converted",
-        "run the converter with --rebuild when it suits you",
+        "that history is not in Qlib yet",
+        "everything later is converted; once no more of it comes, a new version of the dataset takes it in",
     ),
     "redis": _Cause("this service can neither read nor publish", "it tries again for ever"),
 }
@@ -249,6 +262,19 @@ def _late(service: str, snapshot: Snapshot, limits: Limits) -> Iterator[Conditio
 # --- Data
 
 
+def _nothing(snapshot: Snapshot) -> Iterator[Condition]:
+    """Find an installation that has never collected anything, such as one without a network."""
+    if snapshot.universe is None:
+        yield Condition(
+            key="nothing",
+            severity="critical",
+            what="nothing is collected: there has been no ranking yet",
+            means="there is no data, and none will come until the exchange can be reached",
+            doing="the ranker asks the exchange again and again, and ranks as soon as it answers",
+            todo="see whether this machine reaches OKX_REST_URL; behind a proxy set HTTPS_PROXY",
+        )
+
+
 def _symbols(snapshot: Snapshot, thresholds: Thresholds) -> Iterator[Condition]:
     """Find members that stand still while most of their neighbours move; where all stand still, nobody collects."""
     if not snapshot.clock.measured or snapshot.universe is None:
@@ -317,6 +343,51 @@ def _audits(snapshot: Snapshot) -> Iterator[Condition]:
                 todo="look into the report of the audit",
                 after_seconds=0.0,
             )
+
+
+def _refused(snapshot: Snapshot) -> Iterator[Condition]:
+    refused = _detail(snapshot, "collector", "refused_minutes")
+    if count := sum(refused.values()):
+        yield Condition(
+            key="refused",
+            severity="warning",
+            what=f"the exchange has {count:,} minutes that cannot be true: {_some(refused)}",
+            means="these candles are not stored, and the bars that they belong to are empty in Qlib",
+            doing="the audit asks for them again; what the exchange corrects is stored",
+            todo="see /gaps?verdict=refused, and the dead letters for what it says",
+            after_seconds=0.0,
+            amount=count,
+        )
+
+
+def _flagged_rates(snapshot: Snapshot) -> Iterator[Condition]:
+    flagged = {*_detail(snapshot, "ranker", "flagged_rates"), *_detail(snapshot, "collector", "flagged_rates")}
+    if flagged:
+        yield Condition(
+            key="rates",
+            severity="warning",
+            what=f"the funding rate is beyond what is plausible: {_some(flagged)}",
+            means="the rates are stored with a flag; these symbols are not ranked meanwhile",
+            doing="settled rates are held against the exchange's history",
+            todo="compare with what the exchange shows",
+            after_seconds=0.0,
+        )
+
+
+def _detail(snapshot: Snapshot, service: str, name: str) -> dict[str, Any]:
+    """Return what a service says by symbol; nothing where it says nothing, or lists symbols alone: then 1 each."""
+    beat = snapshot.heartbeats.get(service)
+    found = beat.details.get(name) if beat else None
+    if isinstance(found, Mapping):
+        return dict(found)
+    return dict.fromkeys(found, 1) if isinstance(found, list) else {}
+
+
+def _some(symbols: Iterable[str]) -> str:
+    """Name some symbols, count the rest."""
+    names = sorted(symbols)
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _dead_letters(snapshot: Snapshot) -> Iterator[Condition]:

@@ -25,8 +25,9 @@ class Count(BaseModel):
     wanted: int = Field(description="Minutes that were to be collected and are over")
     received: int = Field(description="Stored, came over WebSocket")
     healed: int = Field(description="Stored, came over REST")
+    refused: int = Field(description="The exchange has a candle that cannot be true; it is not stored")
     halted: int = Field(description="The exchange has no such candle: trading stood still")
-    absent: int = Field(description="The exchange has no such candle, asked well after the minute")
+    absent: int = Field(description="The exchange has no such candle: it said so again half an hour later")
     missing: int = Field(description="None of these: being healed")
     settlements: int = Field(description="Instants at which funding was settled")
     settlements_missing: int = Field(description="Those whose settled rate is not stored")
@@ -79,7 +80,7 @@ class Gaps(BaseModel):
 
     begin: datetime
     end: datetime
-    verdict: Literal["missing", "absent", "halted"]
+    verdict: Literal["missing", "refused", "absent", "halted"]
     total: int = Field(description="How many gaps there are")
     minutes: int = Field(description="Minutes in all of them")
     gaps: list[OpenGap] = Field(description="Newest first")

@@ -265,8 +265,11 @@ async def gaps(
     symbol: Symbol = None,
     *,
     verdict: Annotated[
-        Literal["missing", "absent", "halted"],
-        Query(description="absent, halted: the exchange has no such candles; halted: trading stood still"),
+        Literal["missing", "refused", "absent", "halted"],
+        Query(
+            description="refused: the exchange has a candle that cannot be true; absent, halted: it has none; "
+            "halted: trading stood still"
+        ),
     ] = "missing",
     limit: Annotated[int, Query(ge=1, le=10_000, description="How many of the newest to show")] = 100,
 ) -> Gaps:

@@ -241,9 +241,12 @@ def _behind(snapshot: Snapshot, mark: datetime, patience_seconds: float, *, peri
     return age if snapshot.clock.measured and age > allowed else None
 
 
-def _stale_ranker(snapshot: Snapshot, _: Heartbeat, limits: Limits) -> Iterator[Finding]:
+def _stale_ranker(snapshot: Snapshot, beat: Heartbeat, limits: Limits) -> Iterator[Finding]:
     if snapshot.universe is None:
-        yield Verdict.STALE, "no ranking on the bus, though it says that it has ranked"
+        if beat.ready:
+            yield Verdict.STALE, "no ranking on the bus, though it says that it has ranked"
+        else:
+            yield Verdict.STALE, "there is no ranking yet, so nothing is collected"
         return
     period = limits.rank_every_hours * 3600
     ranked = snapshot.universe.ranked_time

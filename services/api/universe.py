@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from services.api.snapshot import BusSilentError, Sources
 from shared.dataset import days, partitions
 from shared.events import Rank, RankBy, Ranking, UndecodableError
-from shared.parquet import read_rows
+from shared.parquet import read_partition
 
 
 class Member(BaseModel):
@@ -68,7 +68,7 @@ def stored_ranking(root: Path, at: datetime) -> list[Rank]:
         if day > at.date():
             continue
         for partition, _ in list(partitions(root, Rank.dataset, day)):
-            rows = read_rows(Rank, partition.path(root)).to_pylist()
+            rows = read_partition(root, partition).to_pylist()
             if held := [row for row in rows if row["ranked_time"] <= at]:
                 last = max(row["ranked_time"] for row in held)
                 return [msgspec.convert(row, Rank) for row in held if row["ranked_time"] == last]

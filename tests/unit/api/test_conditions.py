@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from services.api.conditions import Thresholds, conditions
@@ -287,3 +288,31 @@ def test_space_is_that_of_the_folder_or_of_where_it_would_be_made(tmp_path):
     assert (there.setting, to_be.setting) == ("DATA_DIR", "QLIB_DIR")
     assert there.device == to_be.device
     assert 0 < there.free_bytes <= there.total_bytes
+
+
+def with_detail(snapshot, service, name, value):
+    beat = snapshot.heartbeats[service]
+    return with_beat(snapshot, msgspec.structs.replace(beat, details={**beat.details, name: value}))
+
+
+@pytest.mark.invariant(7)
+def test_minutes_that_the_exchange_has_and_that_cannot_be_true_are_said(well):
+    """Invariant 7: they have a verdict of their own, and somebody is to know."""
+    condition = only(with_detail(well, "collector", "refused_minutes", {"BTC_USDT": 2, "ETH_USDT": 1}))
+
+    assert condition.key == "refused"
+    assert "3 minutes that cannot be true: BTC_USDT, ETH_USDT" in condition.what
+
+
+@pytest.mark.parametrize(
+    ("service", "flagged"), [("ranker", {"EVIL_USDT": "+99.0000%, beyond 5%"}), ("collector", ["EVIL_USDT"])]
+)
+def test_an_implausible_rate_is_said(well, service, flagged):
+    condition = only(with_detail(well, service, "flagged_rates", flagged))
+
+    assert condition.key == "rates"
+    assert "EVIL_USDT" in condition.what
+
+
+def test_without_the_collector_it_is_unknown_whether_minutes_were_refused(well):
+    assert {"refused", "rates"} <= judge(without_beat(well, "collector")).unknown
