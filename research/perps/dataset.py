@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from qlib.data import D
 from qlib.data.dataset import DatasetH
+from qlib.data.dataset.handler import DataHandlerLP
 
 LABEL_BARS = 2
 """Bars that the label of `perps.handlers` looks ahead at a horizon of 1, one more than the horizon.
@@ -45,6 +46,50 @@ def divide(calendar: Sequence[pd.Timestamp], shares: Mapping[str, float], gap: i
     return segments
 
 
+def first_bar(market: Any, freq: str) -> pd.Timestamp | None:
+    """Return when a market had its first member; None where that is unknown, or it never had one.
+
+    A young installation has history from before its first ranking, at which `top50` has nobody.
+    """
+    if not isinstance(market, str):
+        return None
+    spans = D.list_instruments(D.instruments(market), freq=freq)
+    begins = [begin for found in spans.values() for begin, _ in found]
+    return min(begins, default=None)
+
+
+def _market_of(handler: Any) -> Any:
+    """Return the instruments of a handler, or of Qlib's settings of one."""
+    if isinstance(handler, Mapping):
+        return handler.get("kwargs", {}).get("instruments")
+    return getattr(handler, "instruments", None)
+
+
+def is_constant(columns: pd.DataFrame) -> bool:
+    """Return whether no column has two different values."""
+    least, most = columns.min(), columns.max()
+    return bool(((least == most) | least.isna()).all())
+
+
+def check_trainable(frame: pd.DataFrame, what: str) -> None:
+    """Raise `ValueError` where a training set is empty, or its label or all of its features are constant.
+
+    LightGBM fits a constant to those without an error. frame: columns in the groups `feature` and `label`. what: it is
+    about, for the message.
+    """
+    advice = "take more symbols (MARKET=all), a longer span or a shorter frequency"
+    if frame.empty:
+        raise ValueError(
+            f"nothing to learn from: no row of {what} has a label. Labels compare symbols with each other at the same "
+            f"bar, so at least two of them must have one: {advice}"
+        )
+    groups = frame.columns.get_level_values(0) if frame.columns.nlevels > 1 else pd.Index([])
+    for group in ("label", "feature"):
+        columns = frame.loc[:, groups == group] if group in groups else None
+        if columns is not None and not columns.empty and is_constant(columns):
+            raise ValueError(f"nothing to learn from: the {group}s of {what} are constant: {advice}")
+
+
 class CalendarDataset(DatasetH):
     """Qlib's DatasetH whose segments may be shares, in the order of time: `{train: 0.6, valid: 0.2, test: 0.2}`.
 
@@ -64,5 +109,24 @@ class CalendarDataset(DatasetH):
         **kwargs: Any,
     ) -> None:
         if all(isinstance(share, int | float) for share in segments.values()):
-            segments = divide(D.calendar(start_time=begin, end_time=end, freq=freq), segments, gap)
+            market = _market_of(handler)
+            calendar = D.calendar(start_time=begin or first_bar(market, freq), end_time=end, freq=freq)
+            try:
+                segments = divide(calendar, segments, gap)
+            except ValueError as error:
+                known = len(D.calendar(start_time=begin, end_time=end, freq=freq))
+                raise ValueError(
+                    f"{market}: {error}; the dataset has {known:,} {freq} bars, {len(calendar):,} of them since the "
+                    "first member. MARKET=all takes every symbol from its first bar on, NAME=60min has 24 bars a day"
+                ) from error
         super().__init__(handler=handler, segments=dict(segments), **kwargs)
+
+    def prepare(self, segments: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the data of some segments; see DatasetH. Raises `ValueError` where there is nothing to learn from."""
+        found = super().prepare(segments, *args, **kwargs)
+        if kwargs.get("data_key") == DataHandlerLP.DK_L:
+            names = [segments] if isinstance(segments, str) else list(segments)
+            for name, frame in zip(names, [found] if isinstance(segments, str) else found, strict=True):
+                if name == "train":
+                    check_trainable(frame, f"the segment {name}")
+        return found

@@ -325,6 +325,21 @@ class PerpExchange(Exchange):
         prices = [self.quote.get_data(stock_id, start_time, end_time, field, method="ts_data_last") for field in fields]
         return not all(price is not None and price > 0 for price in prices)
 
+    def get_deal_price(
+        self,
+        stock_id: str,
+        start_time: Any,
+        end_time: Any,
+        direction: int,
+        method: str | None = "ts_data_last",
+    ) -> Any:
+        """Return the price at which an order is done, however small it is.
+
+        Qlib takes the close where a price is 1e-8 or less, which is a look into the future for a coin that is cheap.
+        """
+        field = self.sell_price if direction == Order.SELL else self.buy_price
+        return self.quote.get_data(stock_id, start_time, end_time, field, method=method)
+
     def get_factor(self, stock_id: str, start_time: Any, end_time: Any) -> float | None:  # noqa: ARG002 - Qlib's signature
         """Return 1: a contract is never adjusted."""
         return 1.0 if stock_id in self.quote.columns else None

@@ -1,13 +1,14 @@
 """Goes through the bars of a backtest with perpetual futures."""
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from qlib.backtest.decision import BaseTradeDecision, Order
-from qlib.backtest.executor import SimulatorExecutor
+from qlib.backtest.executor import NestedExecutor, SimulatorExecutor
 
 from perps.exchange import PerpExchange, Settlement
 from perps.ledger import ledger, ledger_by_symbol
@@ -15,13 +16,27 @@ from perps.margin import breach
 from perps.position import PerpPosition
 
 
+@contextmanager
+def without_empty_means() -> Iterator[None]:
+    """Silence a warning: Qlib takes the mean of a bar's trades, and a bar without any is nothing to warn of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        yield
+
+
 class PerpExecutor(SimulatorExecutor):
     """Does what happens to perpetuals within a bar, in the order that `PerpExchange` describes.
 
     Plug it in with `executor: {class: PerpExecutor, module_path: perps.executor, kwargs: {time_per_step: 60min}}`.
-    An instance may be given to `qlib.backtest.backtest` as well, and asked for its `ledger` afterwards. Inside a
-    NestedExecutor the exchange needs its `start_time` and `end_time`, and only this level's positions carry flows.
+    An instance may be given to `qlib.backtest.backtest` as well, and asked for its `ledger` afterwards.
+
+    Inside another executor that must be a `PerpNestedExecutor`: Qlib's NestedExecutor leaves the bars out at which
+    nothing is decided, with their funding and liquidations. The exchange needs its `start_time` and `end_time` then,
+    and only this level's positions carry flows.
     """
+
+    goes_through_every_bar = False
+    """Whether whoever runs this executor inside of another one leaves no bar out; `PerpNestedExecutor` says so."""
 
     def __init__(self, time_per_step: str = "day", *, generate_portfolio_metrics: bool = True, **kwargs: Any) -> None:
         super().__init__(time_per_step=time_per_step, generate_portfolio_metrics=generate_portfolio_metrics, **kwargs)
@@ -89,13 +104,16 @@ class PerpExecutor(SimulatorExecutor):
 
     def collect_data(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, list[Any]]:
         """Go one bar on; see Qlib's BaseExecutor."""
-        with warnings.catch_warnings():
-            # Qlib takes the mean of a bar's trades; a bar without any is nothing to warn of.
-            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        with without_empty_means():
             done: list[Any] = yield from super().collect_data(*args, **kwargs)
         return done
 
     def _collect_data(self, trade_decision: BaseTradeDecision, level: int = 0) -> tuple[list[Any], dict[str, Any]]:
+        if level and not self.goes_through_every_bar:
+            raise TypeError(
+                "a PerpExecutor inside of a NestedExecutor would miss the funding and the liquidations of every bar at "
+                "which nothing is decided: take perps.executor.PerpNestedExecutor instead"
+            )
         bar, _ = self.trade_calendar.get_step_time()
         exchange, position = self.exchange, self.position
         row, at_open = exchange.row(bar), exchange.trades_at_open
@@ -183,3 +201,32 @@ class PerpExecutor(SimulatorExecutor):
         value = order.amount * price
         self.position.note_trade(symbol, price)
         self.trade_account.update_order(order, value, value * fee, price)
+
+
+class PerpNestedExecutor(NestedExecutor):
+    """Qlib's NestedExecutor around a PerpExecutor (or another one of these): no inner bar is left out.
+
+    Positions pay funding, and may be liquidated, also at bars at which nothing is decided.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for name in ("skip_empty_decision", "align_range_limit"):
+            if kwargs.setdefault(name, False):
+                raise ValueError(f"{name}=True would leave bars out, with their funding and liquidations")
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.inner_executor, PerpExecutor | PerpNestedExecutor):
+            raise TypeError("inside of a PerpNestedExecutor there is a PerpExecutor, or another one of these")
+        self.inner_executor.goes_through_every_bar = True
+
+    goes_through_every_bar = False
+
+    def collect_data(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, list[Any]]:
+        """Go one bar on; see Qlib's BaseExecutor."""
+        with without_empty_means():
+            done: list[Any] = yield from super().collect_data(*args, **kwargs)
+        return done
+
+    def _collect_data(self, trade_decision: BaseTradeDecision, level: int = 0) -> Generator[Any, Any, Any]:
+        if level and not self.goes_through_every_bar:
+            raise TypeError("a PerpNestedExecutor is the outermost one, or inside of another one of these")
+        return (yield from super()._collect_data(trade_decision, level))

@@ -12,6 +12,9 @@ from typing import Any
 from qlib.contrib.data.handler import Alpha158
 from qlib.utils.time import Freq
 
+from perps.dataset import check_trainable
+from perps.operators import register
+
 FUNDING_DAYS = (1, 3, 7, 14, 30)
 """Days that the funding features look back on."""
 
@@ -24,10 +27,11 @@ Config = tuple[list[str], list[str]]
 """Expressions, and the names of the columns."""
 
 LEARN_PROCESSORS: tuple[Mapping[str, Any], ...] = (
-    {"class": "DropnaLabel"},
     {"class": "CSZScore", "module_path": "perps.processors", "kwargs": {"fields_group": "label"}},
+    {"class": "DropnaLabel"},
 )
-"""Learn who does better than the others at that time. Qlib's CSZScoreNorm would be a loop over all bars."""
+"""Learn who does better than the others at that time. Qlib's CSZScoreNorm would be a loop over all bars. What has no
+label is dropped afterwards: at a bar with one symbol there are no others, so the z-score has none."""
 
 
 def bars_per_day(freq: str) -> int:
@@ -70,10 +74,21 @@ def funding_features(freq: str) -> Config:
             features |= {
                 f"FDEV{days}D": f"$funding_rate-Mean($funding_rate, {bars})",
                 f"FSTD{days}D": f"Std($funding_rate, {bars})",
-                f"FCORR{days}D": f"Corr($close/Ref($close, 1), $funding_rate, {bars})",
+                f"FCORR{days}D": f"RelCorr($close/Ref($close, 1), $funding_rate, {bars})",
                 f"COVER{days}D": f"Mean($coverage, {bars})",
             }
     return list(features.values()), list(features)
+
+
+def without_unit(expression: str) -> str:
+    """Return one of Alpha158's expressions so that its value is the same whatever prices and coins are counted in.
+
+    Sizes are those of the quote currency. What keeps a division from one by 0 is as small beside the price as 1e-12 is
+    beside 1; where sizes are divided it stays, since one unit of the quote currency is the same for all. Corr and
+    Rsquare are those of `perps.operators`.
+    """
+    found = expression.replace("$volume", "$amount").replace("Corr(", "RelCorr(").replace("Rsquare(", "RelRsquare(")
+    return found if "$amount" in found else found.replace("+1e-12", "+1e-12*$close")
 
 
 def price_return(horizon: int = 1) -> Config:
@@ -119,6 +134,7 @@ class FundingAlpha158(Alpha158):
         learn_processors: Sequence[Any] = LEARN_PROCESSORS,
         **kwargs: Any,
     ) -> None:
+        register()
         # Alpha158's constructor asks for features and label, without arguments.
         self._freq, self._horizon = freq, horizon
         super().__init__(
@@ -132,10 +148,17 @@ class FundingAlpha158(Alpha158):
         )
 
     def get_feature_config(self) -> Config:
-        """Return Alpha158's features, then the funding features."""
+        """Return Alpha158's features, then the funding features. No feature depends on the unit of a price."""
         expressions, names = super().get_feature_config()
+        expressions = [without_unit(expression) for expression in expressions]
         more_expressions, more_names = funding_features(self._freq)
         return [*expressions, *more_expressions], [*names, *more_names]
+
+    def setup_data(self, *args: Any, **kwargs: Any) -> None:
+        """Load and process; see Qlib's DataHandlerLP. Raises `ValueError` where there is nothing to learn from."""
+        super().setup_data(*args, **kwargs)
+        if getattr(self, "_learn", None) is not None:
+            check_trainable(self._learn, f"the {self._freq} bars of {self.instruments}")
 
     def get_label_config(self) -> Config:
         """Return the label where none is given."""

@@ -15,7 +15,7 @@ from qlib.utils.time import Freq
 from qlib.workflow.record_temp import ACRecordTemp, SignalRecord
 
 from perps.report import ARTIFACTS, LEDGER, REPORT, begin_of, ic_of, report, turnover_by_day
-from perps.risk import risk
+from perps.risk import risk, too_short
 from perps.simulation import Backtest, backtest
 
 UNIVERSE = "universe"
@@ -93,6 +93,8 @@ class PerpAnaRecord(ACRecordTemp):
         self.recorder.log_metrics(**metrics(run, table))
         self._draw(run)
         columns = {what: table.loc[what, "risk"] for what in table.index.levels[0]}
+        if (note := too_short(run.returns, self.freq)) is not None:
+            _LOG.warning(note)
         _LOG.info("Risk at 365 days, %s bars:\n%s", self.freq, pd.DataFrame(columns).to_string())
         kind = qlib_name(self.freq)
         return {
@@ -149,9 +151,13 @@ def universe_returns(predictions: pd.DataFrame, freq: str) -> pd.Series:
 
 
 def risk_table(run: Backtest, freq: str) -> pd.DataFrame:
-    """Return the risk of a backtest gross of costs, net, and net less the benchmark; index: (what, measure)."""
+    """Return the risk of a backtest gross of costs, net, and net less the benchmark; index: (what, measure).
+
+    Costs are fees and slippage; Qlib's own return has the slippage in it.
+    """
+    before = run.ledger["equity"].shift(1, fill_value=begin_of(run.ledger))
     series = {
-        "gross": run.report["return"],
+        "gross": run.report["return"] + run.ledger["slippage"] / before,
         "net": run.returns,
         "net_less_benchmark": run.returns - run.report["bench"],
     }

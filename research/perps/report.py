@@ -212,7 +212,7 @@ def _tiles(earned: Earned) -> list[tuple[str, str, str]]:
     tiles = [
         ("total return", _percent(measures["total_return"]), INK),
         ("volatility p.a.", f"{measures['annualized_volatility']:.1%}", INK),
-        ("Sharpe, 365 d", _number(measures["information_ratio"], 2), INK),
+        ("Sharpe, 365 d, ± s.e.", _sharpe(measures), INK),
         ("max drawdown", _percent(measures["max_drawdown"]), FALL),
         ("from prices", _percent(earned.price.iloc[-1]), PRICE),
         ("from funding", _percent(earned.funding.iloc[-1]), FUNDING),
@@ -222,6 +222,12 @@ def _tiles(earned: Earned) -> list[tuple[str, str, str]]:
     if earned.mean_ic is not None:
         tiles.append(("mean IC", _number(earned.mean_ic, 3), INK))
     return tiles
+
+
+def _sharpe(measures: pd.Series) -> str:
+    """Return the ratio with its standard error, as far as both are known."""
+    ratio, error = measures["information_ratio"], measures["information_ratio_error"]
+    return _number(ratio, 2) if np.isnan(error) else f"{_number(ratio, 2)} ± {error:.2f}"
 
 
 def _line(series: pd.Series, earned: Earned) -> pd.Series:
@@ -269,9 +275,19 @@ def _pnl(axes: Axes, earned: Earned) -> None:
 
 def _turnover(axes: Axes, earned: Earned) -> None:
     _heading(axes, "Turnover", "traded in a day, as a multiple of the equity")
-    axes.bar(earned.turnover.index, earned.turnover, width=0.85, color=MUTED, alpha=0.65, linewidth=0, align="edge")
+    begins, widths = days_drawn(earned.turnover.index, earned.returns.index[0], earned.returns.index[-1] + earned.step)
+    axes.bar(begins, earned.turnover, width=widths, color=MUTED, alpha=0.65, linewidth=0, align="edge")
     axes.yaxis.set_major_locator(MaxNLocator(3))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{TIMES}"))
+
+
+def days_drawn(
+    days: pd.DatetimeIndex, first: pd.Timestamp, end: pd.Timestamp
+) -> tuple[list[pd.Timestamp], list[pd.Timedelta]]:
+    """Return where the bar of each day begins and how wide it is: no wider than the part of the day that there is."""
+    begins = [max(day, first) for day in days]
+    ends = [min(day + pd.Timedelta(days=1), end) for day in days]
+    return begins, [0.85 * (end - begin) for begin, end in zip(begins, ends, strict=True)]
 
 
 def _ic(axes: Axes, earned: Earned) -> None:

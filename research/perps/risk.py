@@ -34,7 +34,10 @@ def risk(returns: pd.Series, freq: str) -> pd.DataFrame:
     - annualized_return: (1 + total_return) ^ (bars a year / bars) - 1
     - annualized_volatility: std x sqrt(bars a year)
     - information_ratio: mean / std x sqrt(bars a year); the Sharpe ratio where returns are no excess over a benchmark
+    - information_ratio_error: its standard error, sqrt((1 + (mean / std)^2 / 2) / bars x bars a year), where returns
+      are independent (Lo, The Statistics of Sharpe Ratios, 2002)
     - max_drawdown: the lowest of equity / highest equity so far - 1; the capital at the start counts as equity
+    - bars: how many returns there are
 
     An account that lost everything stays at 0: what follows a return of -100 % or less is not compounded any more.
     Bars without a return (NaN) are left out. Raises ValueError where none is left.
@@ -53,6 +56,25 @@ def risk(returns: pd.Series, freq: str) -> pd.DataFrame:
         "annualized_return": growth[-1] ** (a_year / len(values)) - 1,
         "annualized_volatility": std * math.sqrt(a_year),
         "information_ratio": values.mean() / std * math.sqrt(a_year) if std else math.nan,
+        "information_ratio_error": _ratio_error(values.mean() / std, len(values), a_year) if std else math.nan,
         "max_drawdown": (growth / peak - 1).min(),
+        "bars": len(values),
     }
     return pd.Series(measures, dtype="float64").to_frame("risk")
+
+
+def _ratio_error(ratio: float, bars: int, a_year: float) -> float:
+    return math.sqrt((1 + ratio**2 / 2) / bars * a_year)
+
+
+ENOUGH_DAYS = 90
+"""Days below which a figure of a year says more about chance than about a strategy."""
+
+
+def too_short(returns: pd.Series, freq: str) -> str | None:
+    """Return in a sentence that a sample is too short for figures of a year; None where it is not."""
+    bars = int(returns.notna().sum())
+    days = bars / bars_per_year(freq) * DAYS_A_YEAR
+    if days >= ENOUGH_DAYS:
+        return None
+    return f"{bars:,} bars are {days:.1f} days: too short a sample for figures of a year, which need {ENOUGH_DAYS}"

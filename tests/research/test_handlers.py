@@ -11,9 +11,12 @@ from tests.research.market_folder import HOURS_PER_DAY, ORIGIN, Market, write_fo
 
 qlib = pytest.importorskip("qlib", reason="pyqlib lives in the research environment: make test-research")
 
-from perps.dataset import CalendarDataset, divide  # noqa: E402
+from perps.dataset import CalendarDataset, check_trainable, divide, first_bar  # noqa: E402
 from perps.handlers import LEARN_PROCESSORS, FundingAlpha158, bars_per_day, funding_features, price_return, total_return  # noqa: E402
+from perps.operators import register  # noqa: E402
 from qlib.data import D  # noqa: E402
+
+from tests.research.provider import Symbol, write_provider  # noqa: E402
 
 MARKET = Market(symbols=6, days=42)
 CUT_DAYS = 33
@@ -186,7 +189,7 @@ def test_a_learner_gets_labels_as_z_scores_of_their_bar_without_a_loop(folder):
     by_bar = label.groupby(level="datetime")
     np.testing.assert_allclose(by_bar.mean(), 0, atol=1e-5)
     np.testing.assert_allclose(by_bar.std(), 1, atol=1e-4)
-    assert [processor["class"] for processor in LEARN_PROCESSORS] == ["DropnaLabel", "CSZScore"]
+    assert [processor["class"] for processor in LEARN_PROCESSORS] == ["CSZScore", "DropnaLabel"]
 
 
 def test_a_horizon_reaches_the_label():
@@ -257,3 +260,145 @@ def test_a_dataset_takes_shares_or_dates(folder):
     assert (times.min(), times.max()) == (days[0], days[half - 3])
     assert by_share.prepare("test").index.get_level_values("datetime").min() == days[half]
     assert by_date.segments == dates
+
+
+# --- the unit of a price
+
+LEVELS = {"A": 1e-9, "B": 1e-4, "C": 1.0, "D": 2.0**17}
+"""Symbol → what its prices are multiplied by, and its coins divided by; the market is the same."""
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory):
+    """Give the features of one market at four price levels."""
+    random, bars = np.random.default_rng(3), 200
+    close = 100 * np.exp(np.cumsum(random.normal(0, 0.001, bars)))
+    open_ = np.concatenate([close[:1], close[:-1]])
+    spread = close * random.uniform(0, 0.0005, bars)
+    amount = random.uniform(1, 1000, bars)
+    rate = 1e-4 + np.round(random.normal(0, 2e-6, bars), 9)
+    symbols = {
+        name: Symbol(
+            close * level,
+            0,
+            {
+                "open": open_ * level,
+                "high": (np.maximum(open_, close) + spread) * level,
+                "low": (np.minimum(open_, close) - spread) * level,
+                "volume": amount / close / level,
+                "amount": amount,
+                "vwap": close * level,
+                "funding_rate": rate,
+                "funding_paid": rate,
+            },
+        )
+        for name, level in LEVELS.items()
+    }
+    open_folder(write_provider(tmp_path_factory.mktemp("levels") / "qlib_data", "60min", symbols, bars))
+    names = ("funding_interval", "minutes_to_funding", "funding_rank", "coverage")
+    handler = FundingAlpha158(instruments="all", freq="60min", learn_processors=[])
+    frame = handler.fetch(col_set="feature", data_key="raw").astype("float64")
+    return frame[[name for name in frame if not any(field in name for field in names)]]
+
+
+@pytest.mark.parametrize("symbol", ["A", "B", "D"])
+def test_the_unit_of_a_price_decides_about_no_feature(levels, symbol):
+    ours, plain = of(levels, symbol), of(levels, "C")
+
+    pd.testing.assert_frame_equal(ours.isna(), plain.isna())
+    for name in plain:
+        if plain[name].notna().any():
+            worst = (ours[name] - plain[name]).abs().max()
+            assert worst <= 5e-3 * max(plain[name].abs().median(), 1e-12), name
+
+
+def test_correlations_of_cheap_coins_and_of_usual_funding_rates_exist(levels):
+    cheap = of(levels, "A").iloc[70:]
+
+    for name in ("CORR5", "CORR60", "CORD20", "RSQR20", "FCORR1D", "FCORR3D"):
+        assert cheap[name].notna().all(), name
+        assert cheap[name].std() > 0.01, name
+
+
+def test_a_window_that_does_not_vary_has_no_correlation(tmp_path):
+    flat = {"A": Symbol([0.3] * 40), "B": Symbol(list(np.linspace(1, 2, 40)))}
+    open_folder(write_provider(tmp_path / "qlib_data", "60min", flat, 40))
+    register()
+
+    found = D.features(["A", "B"], ["RelCorr($close, $volume, 5)", "RelRsquare($close, 5)"], freq="60min")
+
+    assert of(found, "A").isna().all().all()
+    assert of(found, "B").iloc[:, 1].iloc[5:].to_numpy() == pytest.approx(1.0, abs=1e-6)
+
+
+# --- nothing to learn from
+
+
+def test_one_symbol_has_nobody_to_be_compared_with_and_that_is_said(tmp_path):
+    closes = list(100 + np.random.default_rng(1).normal(0, 1, 400).cumsum())
+    open_folder(write_provider(tmp_path / "qlib_data", "60min", {"A": Symbol(closes)}, 400))
+
+    with pytest.raises(
+        ValueError, match=r"nothing to learn from: no row of the 60min bars of all has a label.*MARKET=all"
+    ):
+        FundingAlpha158(instruments="all", freq="60min")
+
+
+def test_what_has_no_label_after_the_comparison_is_dropped(folder):
+    open_folder(folder)
+
+    learned = FundingAlpha158(instruments="all", freq="60min").fetch(col_set="label", data_key="learn")
+
+    assert len(learned)
+    assert learned.notna().all().all()
+
+
+@pytest.mark.parametrize(
+    ("group", "values"), [("label", [1.0, 1.0]), ("label", [np.nan, np.nan]), ("feature", [2.0, 2.0])]
+)
+def test_a_constant_training_set_is_refused(group, values):
+    other = "feature" if group == "label" else "label"
+    columns = pd.MultiIndex.from_tuples([(group, "X"), (other, "Y")])
+    frame = pd.DataFrame([[values[0], 1.0], [values[1], 2.0]], columns=columns)
+
+    with pytest.raises(ValueError, match=f"the {group}s of these bars are constant"):
+        check_trainable(frame, "these bars")
+
+
+# --- a young installation
+
+
+def a_handler(market):
+    settings = {"freq": "60min", "instruments": market}
+    return {"class": "FundingAlpha158", "module_path": "perps.handlers", "kwargs": settings}
+
+
+def test_the_span_begins_with_the_first_member(tmp_path):
+    path = write_folder(tmp_path / "qlib_data", Market(symbols=4, days=30))
+    first = ORIGIN + timedelta(days=20)
+    line = f"S00_USDT\t{first:%Y-%m-%d %H:%M:%S}\t2099-12-31 23:59:59\n"
+    (path / "instruments" / "top50.txt").write_text(line)
+    open_folder(path)
+
+    assert first_bar("top50", "60min") == pd.Timestamp(first.replace(tzinfo=None))
+    segments = CalendarDataset(
+        a_handler("all"),
+        {"train": 0.6, "test": 0.4},
+        freq="60min",
+    ).segments
+    assert segments["train"][0] == D.calendar(freq="60min")[0]
+
+
+def test_too_young_a_market_is_said_with_what_would_work(tmp_path):
+    path = write_folder(tmp_path / "qlib_data", Market(symbols=4, days=30))
+    (path / "instruments" / "top50.txt").write_text("")
+    last = ORIGIN + timedelta(days=30, hours=-3)
+    (path / "instruments" / "top50.txt").write_text(f"S00_USDT\t{last:%Y-%m-%d %H:%M:%S}\t2099-12-31 23:59:59\n")
+    open_folder(path)
+
+    with pytest.raises(ValueError, match=r"top50: 3 bars of data are too few.*720 60min bars, 3 of them.*MARKET=all"):
+        CalendarDataset(
+            a_handler("top50"),
+            {"train": 0.6, "test": 0.4},
+            freq="60min",
+        )

@@ -10,9 +10,13 @@ import numpy as np
 import pandas as pd
 import perps
 import qlib
+from perps.executor import PerpExecutor, PerpNestedExecutor
 from qlib.backtest import backtest as qlib_backtest
+from qlib.backtest.decision import Order, TradeDecisionWO
+from qlib.backtest.executor import NestedExecutor, SimulatorExecutor
 from qlib.constant import REG_CN
 from qlib.contrib.strategy import TopkDropoutStrategy
+from qlib.strategy.base import BaseStrategy
 
 from tests.research.provider import Symbol, bar, f32, write_provider
 from tests.research.trading import Scripted, run
@@ -555,3 +559,79 @@ def test_two_orders_of_a_bar_for_one_symbol_are_seen_one_after_the_other(dataset
     result = run({0: [("A", 10.0), ("A", -10.0)]}, (0, 1), leverage=1.0)
     assert result.ledger["turnover"].iloc[0] == exactly(2000)  # the second closes the first: nothing beyond the cap
     assert result.ledger["gross"].iloc[0] == 0
+
+
+# --- prices of any size
+
+
+@pytest.mark.parametrize("level", [1e-9, 1e-4, 1.0, 1e5])
+def test_orders_are_done_at_the_open_whatever_a_price_is_counted_in(dataset, level):
+    opens, closes = np.array([100.0, 101, 103, 99]), np.array([110.0, 90, 104, 98])
+    dataset(A=Symbol(closes * level, 0, {"open": opens * level, "funding_paid": [0.0, 0.001, 0.0, 0.0]}))
+
+    result = run({0: [("A", 2.0 / level)], 2: [("A", -2.0 / level)]}, (0, 3))
+
+    opened, ended = f32(opens * level)[0], f32(opens * level)[2]
+    funding = 2 / level * f32(closes * level)[0] * f32([0.001])[0]
+    expected = 1000 + 2 / level * (ended - opened) - funding
+    assert result.ledger["equity"].iloc[-1] == pytest.approx(expected, rel=1e-9)
+    assert result.positions[pd.Timestamp(bar(3))].held() == []
+
+
+# --- an executor inside of another one
+
+
+class HandOn(BaseStrategy):
+    """Does the orders of the level above at the first of its own bars."""
+
+    def generate_trade_decision(self, execute_result=None):  # noqa: ARG002 - Qlib's
+        begin, end = self.trade_calendar.get_step_time()
+        given = self.outer_trade_decision.get_decision() if self.trade_calendar.get_trade_step() == 0 else []
+        orders = [Order(one.stock_id, one.amount, one.direction, begin, end) for one in given]
+        return TradeDecisionWO(orders, self)
+
+
+def nested_run(nested, trades, account=1000.0):
+    inner = PerpExecutor("60min")
+    outer = nested("240min", inner, HandOn(), generate_portfolio_metrics=False)
+    settings = {"freq": "60min", "start_time": bar(0), "end_time": bar(15), "taker_fee": 0.0, "leverage": 100.0}
+    qlib_backtest(
+        start_time=pd.Timestamp(bar(0)),
+        end_time=pd.Timestamp(bar(12)),
+        strategy=Scripted(trades, "60min"),
+        executor=outer,
+        benchmark=pd.Series([0.0], index=pd.DatetimeIndex([bar(0)], name="datetime")),
+        account=account,
+        exchange_kwargs={"exchange": {"class": "PerpExchange", "module_path": "perps.exchange", "kwargs": settings}},
+        pos_type="perps.position.PerpPosition",
+    )
+    return inner
+
+
+@pytest.fixture
+def two_levels(tmp_path):
+    rates = np.full(20, 0.0)
+    rates[[8, 12]] = 0.01
+    write_provider(tmp_path / "qlib_data", "240min", {"A": Symbol([100.0] * 5)}, 5)
+    write_provider(tmp_path / "qlib_data", "60min", {"A": Symbol([100.0] * 20, 0, {"funding_paid": rates})}, 20)
+    perps.init(tmp_path / "qlib_data", experiments=tmp_path / "experiments")
+
+
+def test_funding_is_paid_at_bars_at_which_nothing_is_decided_also_inside_of_another_executor(two_levels):
+    inner = nested_run(PerpNestedExecutor, {0: [("A", 2.0)]})
+
+    plain = run({0: [("A", 2.0)]}, (0, 15))
+    assert plain.ledger["funding"].sum() == pytest.approx(-2 * 100 * 0.02, rel=1e-6)
+    assert inner.position.calculate_value() == pytest.approx(plain.ledger["equity"].iloc[-1], rel=1e-9)
+
+
+def test_qlibs_nested_executor_is_refused_in_a_sentence(two_levels):
+    with pytest.raises(TypeError, match=r"would miss the funding and the liquidations.*PerpNestedExecutor"):
+        nested_run(NestedExecutor, {0: [("A", 2.0)]})
+
+
+def test_a_nested_executor_that_leaves_bars_out_is_refused(two_levels):
+    with pytest.raises(ValueError, match="skip_empty_decision=True would leave bars out"):
+        PerpNestedExecutor("240min", PerpExecutor("60min"), HandOn(), skip_empty_decision=True)
+    with pytest.raises(TypeError, match="there is a PerpExecutor"):
+        PerpNestedExecutor("240min", SimulatorExecutor("60min"), HandOn())

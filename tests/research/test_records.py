@@ -14,6 +14,8 @@ from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow import R
 
 from tests.research.market_folder import Market, write_folder
+from tests.research.provider import Symbol, write_provider
+from tests.research.trading import run as trading_run
 
 FREQ = "60min"
 STRATEGY = {
@@ -165,3 +167,14 @@ def test_without_predictions_nothing_is_done(folder):
 @pytest.mark.parametrize(("freq", "name"), [("day", "1day"), ("60min", "60min"), ("1min", "1min")])
 def test_frequencies_are_named_as_qlib_names_them(freq, name):
     assert qlib_name(freq) == name
+
+
+def test_gross_is_without_fees_and_without_slippage(tmp_path):
+    path = write_provider(tmp_path / "qlib_data", "60min", {"A": Symbol([100.0, 110, 121, 121])}, 4)
+    perps.init(path, experiments=tmp_path / "experiments")
+
+    run = trading_run({0: [("A", 2.0)]}, (0, 3), taker_fee=0.001, slippage=0.01)
+    table = risk_table(run, "60min")["risk"]
+
+    assert table["gross", "total_return"] == pytest.approx(2 * 21 / 1000, abs=1e-4)
+    assert table["net", "total_return"] < table["gross", "total_return"] - 0.002

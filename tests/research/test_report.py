@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("qlib", reason="pyqlib lives in the research environment")
 
-from perps.report import Earned, begin_of, frequency_of, report, turnover_by_day
+from perps.report import Earned, begin_of, days_drawn, frequency_of, report, turnover_by_day
 
 START = 100_000.0
 
@@ -134,3 +134,12 @@ def test_nothing_to_report_on_is_said():
 @pytest.mark.parametrize(("step", "name"), [("D", "day"), ("h", "60min"), ("min", "1min"), ("4h", "240min")])
 def test_the_frequency_is_told_from_the_bars(step, name):
     assert frequency_of(pd.date_range("2025-09-01", periods=5, freq=step)) == name
+
+
+def test_a_day_of_which_there_is_a_part_is_drawn_as_wide_as_that_part():
+    first, end = pd.Timestamp("2026-01-01 11:00"), pd.Timestamp("2026-01-02 00:00")
+
+    begins, widths = days_drawn(pd.DatetimeIndex(["2026-01-01"]), first, end)
+
+    assert begins == [first]
+    assert widths == [0.85 * pd.Timedelta(hours=13)]

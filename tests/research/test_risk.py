@@ -9,6 +9,7 @@ pytest.importorskip("qlib", reason="pyqlib lives in the research environment: ma
 import numpy as np
 import pandas as pd
 import perps
+from perps.risk import too_short
 from qlib.contrib.evaluate import risk_analysis
 
 
@@ -67,3 +68,22 @@ def test_bars_without_a_return_are_left_out_and_none_at_all_is_an_error():
 def test_returns_that_never_vary_have_no_ratio():
     assert math.isnan(perps.risk(pd.Series([0.25, 0.25]), "day")["risk"]["information_ratio"])
     assert math.isnan(perps.risk(pd.Series([0.25]), "day")["risk"]["std"])
+
+
+def test_a_ratio_comes_with_its_standard_error():
+    random = np.random.default_rng(5)
+    ratios = [perps.risk(pd.Series(random.normal(0.001, 0.01, 250)), "day")["risk"] for _ in range(300)]
+
+    spread = np.std([one["information_ratio"] for one in ratios])
+    assert spread == pytest.approx(ratios[0]["information_ratio_error"], rel=0.15)
+    assert ratios[0]["bars"] == 250
+
+
+@pytest.mark.parametrize(
+    ("bars", "freq", "days"),
+    [(13, "60min", "0.5 days"), (89, "day", "89.0 days"), (90, "day", None), (2160, "60min", None)],
+)
+def test_a_sample_that_is_too_short_is_said(bars, freq, days):
+    note = too_short(pd.Series([0.01] * bars), freq)
+
+    assert (note is None) if days is None else (f"{bars} bars are {days}" in note)
