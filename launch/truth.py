@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -123,8 +124,8 @@ def inside(times: NDArray[np.int64], windows: Windows) -> NDArray[np.bool_]:
 
 def read_truth(ask: Ask, symbol: str, begin_ms: int, end_ms: int) -> Recorded:
     """Ask for every minute that opens, and every settlement, in [begin, end)."""
-    base, _, quote = symbol.partition("_")
-    swap = f"instId={base}-{quote}-SWAP"
+    base, _, settled_in = symbol.partition("_")
+    swap = f"instId={quote(base)}-{quote(settled_in)}-SWAP"
     rows: list[list[str]] = []
     for page in range(begin_ms, end_ms, _DAYS_A_PAGE * DAY_MS):
         last = min(end_ms, page + _DAYS_A_PAGE * DAY_MS)
@@ -309,7 +310,9 @@ def read_ledger(data_dir: Path) -> dict[str, dict[str, NDArray[np.int64]]] | Non
         midnight = int(np.datetime64(path.parent.name.removeprefix("date="), "ms").astype(np.int64))
         for row in pq.ParquetFile(path).read().to_pylist():
             for name in (*_ACCOUNTED, "wanted"):
-                pieces.setdefault(row["symbol"], {}).setdefault(name, []).append(_minutes(midnight, row[name] or ""))
+                pieces.setdefault(row["symbol"], {}).setdefault(name, []).append(
+                    _minutes(midnight, row.get(name) or "")  # a set that an older ledger lacks is empty
+                )
     found = {symbol: {name: np.concatenate(parts) for name, parts in sets.items()} for symbol, sets in pieces.items()}
     return found if files else None
 
@@ -317,11 +320,11 @@ def read_ledger(data_dir: Path) -> dict[str, dict[str, NDArray[np.int64]]] | Non
 def open_minutes(ledger: Mapping[str, NDArray[np.int64]], end_ms: int) -> int:
     """Count the minutes of a symbol that its ledger says to be wanted, before `end_ms`, without a verdict. Pure."""
     told = ledger["wanted"]
-    known = np.concatenate([ledger[name] for name in _ACCOUNTED])
+    known = np.concatenate([ledger.get(name, np.zeros(0, np.int64)) for name in _ACCOUNTED])
     return len(np.setdiff1d(told[told < end_ms], known))
 
 
-_ACCOUNTED = ("received", "healed", "absent", "halted")
+_ACCOUNTED = ("received", "healed", "absent", "halted", "refused")
 
 
 def _minutes(midnight: int, runs: str) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TextIO
 
+import msgspec
 import typer
 from aiohttp import web
 
@@ -74,6 +75,9 @@ def main(
         Path | None, typer.Option(help="Replay this folder: candles_1m.parquet and funding.parquet.")
     ] = None,
     symbols: Annotated[int | None, typer.Option(min=1, help="Generate this many live linear crypto swaps.")] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="A JSON file with instIds that the generated market has beside the others.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The generated market is a function of this.")] = 1,
     start: Annotated[
         str | None,
@@ -122,7 +126,7 @@ def main(
     try:
         with contextlib.ExitStack() as stack:
             log_file = stack.enter_context(fault_log.open("a", encoding="utf-8")) if fault_log else None
-            base, clock = _market(data, symbols, seed, start, speed, delist=delist)
+            base, clock = _market(data, symbols, seed, start, speed, names=_names(names), delist=delist)
             plan, market = _plan(base, clock, faults, events, log_file)
             recipe = _recipe(market, clock, chaos, rate, chaos_without or (), wall=chaos_wall)
             exchange = Exchange(market, int(history_delay * 1000), plan.windows)
@@ -172,8 +176,22 @@ def _without(left_out: Sequence[str]) -> tuple[str, ...]:
     return kinds
 
 
+def _names(path: Path | None) -> list[str]:
+    try:
+        return [] if path is None else msgspec.json.decode(path.read_bytes(), type=list[str])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UnusableArgumentsError(f"--names {path}: a JSON array of instIds is wanted: {error}") from error
+
+
 def _market(
-    data: Path | None, symbols: int | None, seed: int, start: str | None, speed: float, *, delist: bool
+    data: Path | None,
+    symbols: int | None,
+    seed: int,
+    start: str | None,
+    speed: float,
+    *,
+    names: list[str],
+    delist: bool,
 ) -> tuple[Market, SimulatedClock]:
     if (data is None) == (symbols is None):
         raise UnusableArgumentsError("give either --data FOLDER (replay) or --symbols N (generate)")
@@ -187,7 +205,7 @@ def _market(
         raise UnusableArgumentsError(
             "a generated market has all its instruments from 2020-01-01 on: use a later --start"
         )
-    return SyntheticMarket(symbols or 1, seed, start_ms), SimulatedClock(start_ms, speed)
+    return SyntheticMarket(symbols or 1, seed, start_ms, names), SimulatedClock(start_ms, speed)
 
 
 def _replay_start(recording: ReplayMarket, start_ms: int | None, end_ms: int) -> int:

@@ -175,6 +175,7 @@ def test_ledger_is_read_from_its_runs(tmp_path: Path):
         "healed": [1, 2],
         "absent": [],
         "halted": [5],
+        "refused": [],
     }
     assert truth.read_ledger(tmp_path / "nowhere") is None
 
