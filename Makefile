@@ -4,13 +4,15 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.run/uv/bin/uv)
+# Relative, since make takes a blank in a path for its end: the folder may have any name.
+UV := $(or $(shell command -v uv 2>/dev/null),.run/uv/bin/uv)
 COMPOSE = $(or $(shell docker compose version >/dev/null 2>&1 && echo "docker compose"),$(shell command -v docker-compose 2>/dev/null),$(error neither `docker compose` nor `docker-compose` is installed: `make run` needs no Docker))
 
 PYTHON := .venv/bin/python
 RESEARCH := .venv-research/bin/python
+QLIB = $(or $(QLIB_DIR),qlib_data)
 # A notebook runs in its own folder, so both are absolute; runs of both kinds are kept in one place.
-RESEARCH_PATHS = QLIB_DIR=$(abspath $(or $(QLIB_DIR),qlib_data)) EXPERIMENTS_DIR=$(CURDIR)/experiments
+RESEARCH_PATHS = QLIB_DIR="$(if $(filter /%,$(QLIB)),$(QLIB),$(CURDIR)/$(QLIB))" EXPERIMENTS_DIR="$(CURDIR)/experiments"
 # Tests that run at once: most of them wait for processes, so a little more than the cores.
 WORKERS ?= 3
 GROUPS_LOCAL := ranker collector writer converter api simulator local dev
@@ -20,7 +22,7 @@ export UV_LINK_MODE ?= copy
 # What a shell happens to have active is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help env env-research run demo research workflow replay load chaos soak heal freshness faults audit bench test test-unit test-qlib lint types format up down logs ps sim-up research-up fields env-example clean
+.PHONY: help uv env env-research run demo research workflow replay load chaos soak heal freshness faults audit bench test test-unit test-qlib lint types format up down logs ps sim-up research-up fields env-example clean
 
 help:  ## List what there is
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -33,11 +35,16 @@ run: env  ## Collect from OKX, without Docker, until Ctrl-C
 demo: env env-research  ## The same on a simulated exchange, no internet needed: one minute, ends with a DataFrame
 	@$(PYTHON) -m launch.demo
 
+# Said at once, not after Qlib and mlflow have been loaded.
+HAS_DATASET = test -d "$(QLIB)/calendars" || { echo "QLIB_DIR=$(QLIB): there is no dataset. A running system makes one (make run); so does make demo: QLIB_DIR=.run/demo/qlib_data MARKET=all TOPK=1"; exit 1; }
+
 research: env-research  ## Jupyter with pyqlib and the research kit, for this machine only: [PORT=8888] [QLIB_DIR=qlib_data]
-	@PYTHONPATH=$(CURDIR)/research $(RESEARCH_PATHS) $(RESEARCH) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(CURDIR)/research research/from_data_to_backtest.ipynb
+	@$(HAS_DATASET)
+	@PYTHONPATH="$(CURDIR)/research" $(RESEARCH_PATHS) $(RESEARCH) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)/research" research/from_data_to_backtest.ipynb
 
 workflow: env-research  ## Train, backtest and report in one go: [NAME=day] or 60min, [QLIB_DIR=qlib_data] [MARKET=top50] [TOPK=5]
-	@$(RESEARCH_PATHS) $(if $(MARKET),MARKET=$(MARKET)) $(if $(TOPK),TOPK=$(TOPK)) .venv-research/bin/qrun research/workflows/$(or $(NAME),day).yaml
+	@$(HAS_DATASET)
+	@$(RESEARCH_PATHS) $(if $(MARKET),MARKET=$(MARKET)) $(if $(TOPK),TOPK=$(TOPK)) $(RESEARCH) -m qlib.cli.run research/workflows/$(or $(NAME),day).yaml
 
 replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=folder [TOP_N=] [SPEED=] [KILL=1] [DOCKER=1]
 	@$(if $(DATA),,$(error DATA is missing: make replay DATA=folder-with-candles_1m.parquet-and-funding.parquet))
@@ -110,7 +117,7 @@ lint: env  ## Style, formatting, the borders between services, the lock file
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/lint-imports --no-logo
-	@$(UV) lock --check --quiet
+	@"$(UV)" lock --check --quiet
 
 types: env  ## Types, strictly
 	@.venv/bin/mypy
@@ -136,15 +143,18 @@ clean:  ## Remove the environments and what runs left in .run; collected data st
 
 # --- How the environments come to be
 
-.venv/.synced: $(UV) uv.lock .python-version
-	$(UV) sync --locked --python 3.13 $(addprefix --group ,$(GROUPS_LOCAL))
+.venv/.synced: uv.lock .python-version | uv
+	"$(UV)" sync --locked --python 3.13 $(addprefix --group ,$(GROUPS_LOCAL))
 	@touch $@
 
-.venv-research/.synced: $(UV) uv.lock .python-version
-	UV_PROJECT_ENVIRONMENT=.venv-research $(UV) sync --locked --python 3.12 $(addprefix --group ,$(GROUPS_RESEARCH))
+.venv-research/.synced: uv.lock .python-version | uv
+	UV_PROJECT_ENVIRONMENT=.venv-research "$(UV)" sync --locked --python 3.12 $(addprefix --group ,$(GROUPS_RESEARCH))
 	@touch $@
 
 # Only where no uv is installed.
-.run/uv/bin/uv $(CURDIR)/.run/uv/bin/uv:
+uv:
+	@command -v "$(UV)" >/dev/null || $(MAKE) --no-print-directory .run/uv/bin/uv
+
+.run/uv/bin/uv:
 	@python3 -m venv .run/uv || { rm -rf .run/uv; echo "python3 has no venv module: install it (Debian, Ubuntu: apt install python3-venv), or install uv yourself"; exit 1; }
 	@.run/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'

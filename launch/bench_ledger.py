@@ -28,6 +28,7 @@ from shared.events import LedgerRow
 from shared.grid import DAY, MINUTES_PER_DAY, day_start
 from shared.ledger import Account, DayLedger, to_row, total
 from shared.parquet import table_of, write_table
+from shared.symbol import parse_symbol
 
 FIRST = date(2025, 1, 1)
 _PAGE = 4096
@@ -88,7 +89,11 @@ def make(root: Path, days: int, symbols: int, seed: int) -> Account:
         ledgers = {f"S{symbol}_USDT": a_ledger(chance, outage) for symbol in range(symbols)}
         rows = [
             to_row(
-                "okx", name, day, ledger, f"{chance.randrange(10**5)}-{chance.randrange(_LARGEST_SIGNATURE)}-{symbol}"
+                "okx",
+                parse_symbol(name),
+                day,
+                ledger,
+                f"{chance.randrange(10**5)}-{chance.randrange(_LARGEST_SIGNATURE)}-{symbol}",
             )
             for symbol, (name, ledger) in enumerate(ledgers.items())
         ]

@@ -57,11 +57,16 @@ class Demo:
 
     def step(self, name: str, seconds: float, question: Callable[[], Progress]) -> None:
         """Ask until the step is done."""
-        deadline = time.monotonic() + seconds
+        seen, deadline = "", time.monotonic() + seconds
         with self.console.status(name) as display:
             while not (progress := self._ask(question)).done:
+                if progress.text != seen:  # a slow machine gets there, too
+                    seen, deadline = progress.text, time.monotonic() + seconds
                 if time.monotonic() > deadline:
-                    raise StackError(f"{name}: not done within {seconds:.0f} s: {progress.text}\n{self._reasons()}")
+                    raise StackError(
+                        f"{name}: nothing has moved for {seconds:.0f} s: {progress.text}\n{self._reasons()}\n"
+                        f"logs: {self.stack.folder / 'logs'}"
+                    )
                 display.update(f"{name}: {progress.text}")
                 time.sleep(_LOOK_SECONDS)
         self.tell(name, progress.text)

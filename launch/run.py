@@ -1,7 +1,9 @@
 """`python -m launch.run`: collect from OKX on this machine, without Docker, and show how it goes."""
 
+import re
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -19,7 +21,7 @@ from shared.settings import CommonSettings, read_settings
 
 _LOOK_SECONDS = 2.0
 _PLAIN_SECONDS = 30.0
-"""Where nobody watches, a line when something changes, and one at least so often."""
+"""Where nobody watches, a line when the verdict changes, and one at least so often; reasons count seconds."""
 _STYLES = {"ok": "green", "stale": "yellow", "lagging": "yellow", "degraded": "yellow", "down": "red", "unknown": "red"}
 
 
@@ -50,6 +52,10 @@ class View:
                 yield name, "running", program.description
             else:
                 yield name, service["verdict"], service["reason"].removeprefix(f"{name}: ")
+
+    def verdict(self) -> str:
+        """Return the whole in a word."""
+        return "" if self.status is None else str(self.status["verdict"])
 
     def headline(self) -> str:
         """Return the whole in a sentence."""
@@ -94,18 +100,24 @@ def table(view: View, title: str) -> Table:
     return drawn
 
 
-def watch(stack: Stack, console: Console, title: str) -> None:
-    """Show how it goes until interrupted."""
+def watch(stack: Stack, console: Console, title: str, last: deque[View]) -> None:
+    """Show how it goes until interrupted; `last` holds the last look."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(table(look(stack), title), refresh=True)
+                if (done := stack.mend_redis()) is not None:
+                    live.console.print(done, markup=False, soft_wrap=True)
+                last.append(look(stack))
+                live.update(table(last[-1], title), refresh=True)
                 time.sleep(_LOOK_SECONDS)
     told, told_at = "", 0.0
     while True:
+        if (done := stack.mend_redis()) is not None:
+            console.print(done, markup=False, soft_wrap=True)
         view = look(stack)
-        if view.headline() != told or time.monotonic() - told_at > _PLAIN_SECONDS:
-            told, told_at = view.headline(), time.monotonic()
+        last.append(view)
+        if view.verdict() != told or time.monotonic() - told_at > _PLAIN_SECONDS:
+            told, told_at = view.verdict(), time.monotonic()
             console.print(f"{time.strftime('%H:%M:%S')} {told}", view.freshness(), markup=False, soft_wrap=True)
         time.sleep(_LOOK_SECONDS)
 
@@ -116,7 +128,27 @@ def _stack(settings: _LaunchSettings) -> Stack:
         given["REDIS_URL"] = str(settings.redis_url)
     if listens(settings.api_port):
         raise StackError(f"API_PORT={settings.api_port} is taken on this machine; set another one")
-    return Stack(ROOT / ".run" / "local", given)
+    return Stack(ROOT / ".run" / _folder_of(settings), given)
+
+
+def _folder_of(settings: _LaunchSettings) -> str:
+    """Return a folder of its own for each exchange: what is known of a simulated one must not show in the real one."""
+    host = settings.okx_rest_url.split("://", 1)[1]
+    return "local" if settings.okx_rest_url == OKX else f"local-{re.sub('[^A-Za-z0-9]+', '-', host)}"
+
+
+OKX = CommonSettings.model_fields["okx_rest_url"].default
+
+
+def farewell(view: View | None) -> str:
+    """Return what can be said of the data once everything is stopped, by the last look at the writer."""
+    rows = {name: verdict for name, verdict, _ in view.rows()} if view is not None else {}
+    if rows.get("writer") == "ok":
+        return "stopped; everything that was received is stored"
+    return (
+        f"stopped; the writer was {rows.get('writer', 'not there yet')} when it was looked at last: "
+        "what it has not stored waits in Redis for the next start"
+    )
 
 
 def main() -> None:
@@ -127,13 +159,14 @@ def main() -> None:
     end_on_signals()
     console = Console()
     settings = read_settings(_LaunchSettings)
+    last: deque[View] = deque(maxlen=1)
     try:
         stack = _stack(settings)
         with stack:
             console.print(f"api {stack.api_url}/docs, logs {stack.folder / 'logs'}; Ctrl-C stops", soft_wrap=True)
-            watch(stack, console, f"qlib-crypto, from {settings.okx_rest_url}")
+            watch(stack, console, f"qlib-crypto, from {settings.okx_rest_url}", last)
     except KeyboardInterrupt:
-        console.print("stopped; everything that was received is stored")
+        console.print(farewell(last[-1] if last else None))
     except StackError as error:
         console.print(escape(str(error)), soft_wrap=True)
         sys.exit(1)

