@@ -133,10 +133,13 @@ class Ranker:
     async def _keep_universe(self) -> None:
         """Publish rankings again that Redis has lost: all of them, or those of a time that it has gone back before."""
         published: dict[datetime, float] = {}
+        known: list[Ranking] = []
         while await self.service.pause(_LOOK_SECONDS):
             if self.ranking is None:
                 continue
-            bus, known = self.service.bus, await asyncio.to_thread(kept, self.settings.data_dir)
+            bus = self.service.bus
+            if not known or known[-1].ranked_time != self.ranking.ranked_time:  # the file changes with a ranking only
+                known = await asyncio.to_thread(kept, self.settings.data_dir)
             try:
                 if await bus.universe() is None:
                     await publish_again(bus, known or [self.ranking])
