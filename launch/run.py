@@ -21,7 +21,7 @@ from shared.settings import CommonSettings, read_settings
 
 _LOOK_SECONDS = 2.0
 _PLAIN_SECONDS = 30.0
-"""Where nobody watches, a line when the verdict changes, and one at least so often; reasons count seconds."""
+"""Where there is no terminal, a line when the verdict changes, and one at least so often; reasons count seconds."""
 _STYLES = {"ok": "green", "stale": "yellow", "lagging": "yellow", "degraded": "yellow", "down": "red", "unknown": "red"}
 
 
@@ -110,15 +110,15 @@ def watch(stack: Stack, console: Console, title: str, last: deque[View]) -> None
                 last.append(look(stack))
                 live.update(table(last[-1], title), refresh=True)
                 time.sleep(_LOOK_SECONDS)
-    told, told_at = "", 0.0
+    shown, shown_at = "", 0.0
     while True:
         if (done := stack.mend_redis()) is not None:
             console.print(done, markup=False, soft_wrap=True)
         view = look(stack)
         last.append(view)
-        if view.verdict() != told or time.monotonic() - told_at > _PLAIN_SECONDS:
-            told, told_at = view.verdict(), time.monotonic()
-            console.print(f"{time.strftime('%H:%M:%S')} {told}", view.freshness(), markup=False, soft_wrap=True)
+        if view.verdict() != shown or time.monotonic() - shown_at > _PLAIN_SECONDS:
+            shown, shown_at = view.verdict(), time.monotonic()
+            console.print(f"{time.strftime('%H:%M:%S')} {shown}", view.freshness(), markup=False, soft_wrap=True)
         time.sleep(_LOOK_SECONDS)
 
 

@@ -248,7 +248,7 @@ class Stack:
 
     def _redis_answers(self) -> bool:
         if (done := self.mend_redis()) is not None:
-            print(done, file=sys.stderr)  # noqa: T201 - nobody watches a screen yet
+            print(done, file=sys.stderr)  # noqa: T201 - there is no screen yet
         return listens(_port_of(self.redis_url))
 
     def stop(self) -> None:

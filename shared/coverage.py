@@ -99,6 +99,11 @@ def gaps_of_mask(day: date, mask: int) -> Iterator[Gap]:
         yield Gap(midnight + first * MINUTE, midnight + (last + 1) * MINUTE)
 
 
+def last_of_mask(day: date, mask: int) -> datetime | None:
+    """Return the open of the last minute of a day's mask; None where it is empty."""
+    return day_start(day) + (mask.bit_length() - 1) * MINUTE if mask else None
+
+
 @dataclass
 class Coverage:
     """The minutes of one symbol that are known to be there, over any number of days."""
@@ -121,6 +126,11 @@ class Coverage:
         """Mark the minutes of a mask."""
         self.days[day] = self.days.get(day, 0) | mask
 
+    def add_masks(self, masks: Iterable[tuple[date, int]]) -> None:
+        """Mark the minutes of the masks of some days."""
+        for day, mask in masks:
+            self.add_mask(day, mask)
+
     def discard(self, open_time: datetime) -> None:
         """Forget one minute."""
         day = open_time.date()
@@ -142,7 +152,7 @@ class Coverage:
     def last(self) -> datetime | None:
         """Return the open of the last minute; None where there is none."""
         day = max((day for day, mask in self.days.items() if mask), default=None)
-        return None if day is None else day_start(day) + (self.days[day].bit_length() - 1) * MINUTE
+        return None if day is None else last_of_mask(day, self.days[day])
 
     def count(self) -> int:
         """Return how many minutes are there."""

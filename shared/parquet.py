@@ -15,7 +15,7 @@ from msgspec import NODEFAULT
 
 from shared.dataset import Partition
 from shared.durable import replace_file
-from shared.events import BY_DATASET, FLOAT32_SAFE, Row, columns_of
+from shared.events import BY_DATASET, FLOAT32_SAFE, Candle, FundingRate, PredictedFundingRate, Rank, Row, columns_of
 from shared.grid import MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
 
 _ARROW = {
@@ -86,7 +86,7 @@ def read_rows(kind: type[Row], path: Path, columns: list[str] | None = None) -> 
             table = table.append_column(schema.field(name), _default(kind, name, table.num_rows, digests))
     try:
         table = table.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+    except (ValueError, pa.ArrowNotImplementedError) as error:  # ArrowInvalid is a ValueError
         raise ContentError(f"columns of another type: {error}") from error
     for name in there:
         if name in digests and digests[name] != _digest(table[name]):
@@ -113,7 +113,7 @@ def read_partition(root: Path, partition: Partition, columns: list[str] | None =
     """Read a day file, verify it, and check that it holds what its name says. Raises as `read_rows`."""
     kind = BY_DATASET[partition.dataset]
     wanted = columns or arrow_schema(kind).names
-    needed = [name for name in _CHECKED.get(partition.dataset, ()) if columns is None or name in columns]
+    needed = [name for name in _CHECKED.get(kind, ()) if columns is None or name in columns]
     table = read_rows(kind, partition.path(root), list(dict.fromkeys([*wanted, *kind.key, kind.time, *needed])))
     if reason := wrong_content(partition, table):
         raise ContentError(reason)
@@ -150,7 +150,7 @@ def _wrong_time(partition: Partition, table: pa.Table) -> str | None:
 
 def _impossible_number(kind: type[Row], table: pa.Table) -> str | None:
     least, most = FLOAT32_SAFE
-    for name in (name for name in _CHECKED.get(kind.dataset, ()) if name in table.schema.names):
+    for name in (name for name in _CHECKED.get(kind, ()) if name in table.schema.names):
         values = table[name].to_numpy()
         if np.isnan(values).all():  # a column that an older file lacks
             continue
@@ -161,7 +161,7 @@ def _impossible_number(kind: type[Row], table: pa.Table) -> str | None:
         if not fits.all():
             at = table[kind.time][int(np.flatnonzero(~fits)[0])].as_py()
             return f"{name}: {float(values[~fits][0])} at {at:%Y-%m-%d %H:%M} cannot be true"
-    if kind.dataset == "kline_1m" and {"open", "high", "low", "close"} <= set(table.schema.names):
+    if kind is Candle and {"open", "high", "low", "close"} <= set(table.schema.names):
         opened, high, low, close = (table[name].to_numpy() for name in ("open", "high", "low", "close"))
         encloses = (low <= np.minimum(opened, close)) & (high >= np.maximum(opened, close))
         if not encloses.all():
@@ -170,11 +170,11 @@ def _impossible_number(kind: type[Row], table: pa.Table) -> str | None:
     return None
 
 
-_CHECKED = {
-    "kline_1m": ("open", "high", "low", "close", "volume", "amount", "contracts"),
-    "funding": ("funding_rate",),
-    "funding_predicted": ("funding_rate",),
-    "universe": ("funding_rate",),
+_CHECKED: Mapping[type[Row], tuple[str, ...]] = {
+    Candle: ("open", "high", "low", "close", "volume", "amount", "contracts"),
+    FundingRate: ("funding_rate",),
+    PredictedFundingRate: ("funding_rate",),
+    Rank: ("funding_rate",),
 }
 _MAY_BE_ZERO = {"volume", "amount", "contracts", "funding_rate"}
 

@@ -39,9 +39,7 @@ _INSTRUMENTS_SECONDS = 60.0
 """How often to look what became of the instruments; OKX recommends to read the list again beside its pushes."""
 _DOUBTFUL_SECONDS = 15.0
 """The same while names are missing from the list."""
-
-
-NOBODY: Mapping[str, datetime] = {}
+_NO_LEAVERS: Mapping[str, datetime] = {}
 
 
 class Collector:
@@ -153,7 +151,7 @@ class Collector:
         await self.publisher.put(self.universe.untold(EXCHANGE, self.service.clock.now()))
         await self.publisher.until_left(self.publisher.appended)
 
-    async def _apply(self, ranking: Ranking, left: Mapping[str, datetime] | None = NOBODY) -> None:
+    async def _apply(self, ranking: Ranking, left: Mapping[str, datetime] | None = _NO_LEAVERS) -> None:
         """Take a ranking over. left: who had left before a restart, and when; None where that was forgotten."""
         await self._list_instruments()
         now, listed = self.service.clock.now(), self.instruments.listing_times()

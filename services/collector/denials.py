@@ -90,8 +90,7 @@ class Denials:
         found = Coverage()
         for denial, minutes in self._groups.items():
             if denial.rests(exchange_now, seconds, self.first_wait):
-                for day, mask in minutes.days.items():
-                    found.add_mask(day, mask)
+                found.add_masks(minutes.days.items())
         return found
 
     def repeated(self) -> Iterator[tuple[date, int]]:
@@ -110,8 +109,7 @@ class Denials:
         """Return the minutes that are denied and without a verdict."""
         found = Coverage()
         for minutes in self._groups.values():
-            for day, mask in minutes.days.items():
-                found.add_mask(day, mask)
+            found.add_masks(minutes.days.items())
         return found
 
     def count(self) -> int:

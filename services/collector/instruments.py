@@ -160,13 +160,8 @@ class Instruments:
     def halts(self, symbol: str) -> Coverage:
         """Return the minutes at which the exchange or the instrument stood still."""
         found = Coverage(dict(self._maintenance.days))
-        for day, mask in self._halts.get(symbol, Coverage()).days.items():
-            found.add_mask(day, mask)
+        found.add_masks(self._halts.get(symbol, Coverage()).days.items())
         return found
-
-    def is_listed(self, symbol: str) -> bool:
-        """Return whether the exchange lists an instrument as one that has candles."""
-        return symbol in self.known and self.known[symbol].state not in {"preopen", "test"}
 
     def is_expected_silent(self, symbol: str) -> bool:
         """Return whether nothing is to be expected of an instrument now."""

@@ -74,12 +74,12 @@ class Intake:
         refused: set[datetime] = set()
         for row in rows:
             try:
-                told = candle_row_of(row)
-                if not told.closed:
+                read = candle_row_of(row)
+                if not read.closed:
                     continue
-                asked = request.gap.begin <= told.open_time < request.gap.end and told.open_time not in wanted.seen
+                asked = request.gap.begin <= read.open_time < request.gap.end and read.open_time not in wanted.seen
                 if asked:
-                    refused.add(floor_minute(told.open_time))
+                    refused.add(floor_minute(read.open_time))
                 candle = candle_of(
                     inst_id, row, source="rest", receive_time=received, exchange_now=self._clock.latest()
                 )

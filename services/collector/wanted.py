@@ -87,8 +87,7 @@ class Wanted:
     def to_ask(self, gaps: Iterable[Gap], exchange_now: datetime, seconds: float) -> list[Gap]:
         """Return the parts of gaps that were not denied just now. `seconds`: our monotonic clock."""
         resting = self.denials.resting(exchange_now, seconds)
-        for day, mask in self.refusals.resting(exchange_now, seconds).days.items():
-            resting.add_mask(day, mask)
+        resting.add_masks(self.refusals.resting(exchange_now, seconds).days.items())
         if not resting.days:
             return list(gaps)
         return [part for gap in gaps for part in resting.gaps(gap.begin, gap.end)]
@@ -181,8 +180,7 @@ def settle(
     instrument stood still. `disputed`: the exchange's clock is in doubt, so nothing is judged.
     """
     wanted.refusals.drop(wanted.seen.days)
-    for day, mask in list(wanted.refusals.repeated()):
-        wanted.refused.add_mask(day, mask)
+    wanted.refused.add_masks(wanted.refusals.repeated())
     wanted.refusals.drop(wanted.refused.days)
     shown = [wanted.seen, wanted.refused, wanted.refusals.minutes()]
     for minutes in shown:
@@ -203,10 +201,10 @@ def settle(
 
 def _judge(wanted: Wanted, exchange_now: datetime, halts: Coverage) -> None:
     """Give the minutes a verdict that were denied for long enough."""
-    for day, mask in list(wanted.denials.repeated()):
+    for day, mask in wanted.denials.repeated():
         wanted.halted.add_mask(day, mask & halts.days.get(day, 0))
     if (shown := wanted.shown()) is not None:
-        for day, mask in list(wanted.denials.agreed(exchange_now)):
+        for day, mask in wanted.denials.agreed(exchange_now):
             wanted.absent.add_mask(day, mask & day_mask(day, *shown) & ~wanted.halted.days.get(day, 0))
     wanted.denials.drop(wanted.halted.days)
     wanted.denials.drop(wanted.absent.days)
@@ -398,8 +396,7 @@ class Universe:
         self._leave_out(earlier, wanted.begin)
         wanted.begin, wanted.funding_known = begin, False
         for name in ("seen", "absent", "halted", "refused", "due", "unwanted"):
-            for day, mask in getattr(earlier, name).days.items():
-                getattr(wanted, name).add_mask(day, mask)
+            getattr(wanted, name).add_masks(getattr(earlier, name).days.items())
 
     def followed(self, exchange_now: datetime) -> list[Symbol]:
         """Return the symbols whose live data is wanted: members, and leavers in their grace time."""

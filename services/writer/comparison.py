@@ -14,7 +14,7 @@ import msgspec
 
 from shared.coverage import day_mask
 from shared.events import AnyEvent, Candle, FundingRate, Row, Verdict
-from shared.exchange import SpellingError, candle_of, inst_id_of, is_closed, open_time_of
+from shared.exchange import SpellingError, candle_of, candle_row_of, inst_id_of
 from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, floor_day, floor_minute
 from shared.ledger import DayLedger
 
@@ -115,10 +115,11 @@ def answer_of(page: Page, rows: Iterable[Sequence[str]], *, receive_time: dateti
     """Read the rows of a page as the collector does. Raises `SpellingError` where a row does not even tell its time."""
     candles, unsure = {}, set()
     for row in rows:
-        opened = open_time_of(row)
+        read = candle_row_of(row)
+        opened = read.open_time
         if not page.begin <= opened < page.end:
             continue
-        if not is_closed(row):
+        if not read.closed:
             unsure.add(opened)
             continue
         try:

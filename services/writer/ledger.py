@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import structlog
 
 from services.writer.metrics import DAMAGED
-from shared.coverage import mask_from_minutes, span_mask
+from shared.coverage import last_of_mask, mask_from_minutes, span_mask
 from shared.dataset import Partition, day_folder, partitions, signature
 from shared.durable import free_name, replace_text
 from shared.events import Candle, FundingRate, LedgerRow, Verdict
@@ -162,7 +162,7 @@ def mask_of(minutes: pa.ChunkedArray) -> int:
 
 def newest_of(day: date, ledger: DayLedger) -> datetime | None:
     """Return the open of the newest stored candle of a day."""
-    return day_start(day) + (ledger.stored.bit_length() - 1) * MINUTE if ledger.stored else None
+    return last_of_mask(day, ledger.stored)
 
 
 def read_or_put_aside(root: Path, partition: Partition, columns: list[str] | None = None) -> pa.Table | None:
