@@ -5,6 +5,7 @@ integer, so union, difference and count are one machine operation per 64 minutes
 inclusive runs ("0-99,101-1439"), readable in redis-cli.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -57,6 +58,24 @@ def runs(mask: int) -> Iterator[tuple[int, int]]:
 def mask_to_text(mask: int) -> str:
     """Spell a mask as runs: 0-99,101-1439."""
     return ",".join(f"{first}-{last}" for first, last in runs(mask))
+
+
+@lru_cache(maxsize=8192)
+def is_mask_text(text: str) -> bool:
+    """Return whether a text is what `mask_to_text` spells: runs of minutes of a day, in order and apart."""
+    last = -2
+    for run in text.split(",") if text else ():
+        match = _RUN.fullmatch(run)
+        if match is None:
+            return False
+        first, end = int(match[1]), int(match[2])
+        if not last + 1 < first <= end < MINUTES_PER_DAY:
+            return False
+        last = end
+    return True
+
+
+_RUN = re.compile(r"(0|[1-9][0-9]{0,3})-(0|[1-9][0-9]{0,3})")
 
 
 @lru_cache(maxsize=8192)

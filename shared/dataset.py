@@ -38,9 +38,14 @@ class Partition:
     symbol: str | None = None
 
     def path(self, root: Path) -> Path:
-        """Return where the file lies under DATA_DIR. Raises `OutsideError` where it would lie elsewhere."""
-        stem = self.symbol or BY_DATASET[self.dataset].file_stem
-        return child(day_folder(root, self.dataset, self.day), f"{stem}_{self.day:%Y%m%d}.parquet")
+        """Return where the file lies under DATA_DIR. Raises `OutsideError` where it would lie elsewhere, or be hidden.
+
+        A file whose symbol cannot be one would be written, and listed by nobody.
+        """
+        stem = BY_DATASET[self.dataset].file_stem
+        if stem is None and not _is_symbol(self.symbol or ""):
+            raise OutsideError(f"{(self.symbol or '')[:100]!r} is not the name of a file of {self.dataset}")
+        return child(day_folder(root, self.dataset, self.day), f"{stem or self.symbol}_{_compact(self.day)}.parquet")
 
 
 def child(folder: Path, name: str) -> Path:
@@ -52,7 +57,11 @@ def child(folder: Path, name: str) -> Path:
 
 def day_folder(root: Path, dataset: str, day: date) -> Path:
     """Return the folder of one UTC day."""
-    return root / dataset / f"date={day:%Y-%m-%d}"
+    return root / dataset / f"date={day.isoformat()}"
+
+
+def _compact(day: date) -> str:
+    return day.isoformat().replace("-", "")  # strftime spells the year 999 with three digits
 
 
 def partition_of(row: Row) -> Partition:
@@ -101,7 +110,7 @@ def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition,
     Temporary and foreign files are not among them; a folder under the name of a file is, and cannot be read.
     """
     stem = BY_DATASET[dataset].file_stem
-    suffix = f"_{day:%Y%m%d}.parquet"
+    suffix = f"_{_compact(day)}.parquet"
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(day_folder(root, dataset, day)) as entries:
         for entry in entries:
             name = entry.name.removesuffix(suffix)

@@ -1,5 +1,7 @@
 """Parquet files of rows: the Arrow schema of a declaration, reading, merging by identity. pyarrow lives here."""
 
+import os
+import stat
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,10 +15,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import NODEFAULT
 
+from shared.coverage import is_mask_text
 from shared.dataset import Partition
 from shared.durable import replace_file
-from shared.events import BY_DATASET, FLOAT32_SAFE, Candle, FundingRate, PredictedFundingRate, Rank, Row, columns_of
+from shared.events import (
+    BY_DATASET,
+    FLOAT32_SAFE,
+    Candle,
+    FundingRate,
+    LedgerRow,
+    PredictedFundingRate,
+    Rank,
+    Row,
+    columns_of,
+)
 from shared.grid import MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
+from shared.ledger import SETS
 
 _ARROW = {
     str: pa.string(),
@@ -69,17 +83,39 @@ def read_rows(kind: type[Row], path: Path, columns: list[str] | None = None) -> 
     A column that a file written before an evolution lacks is read as its default.
 
     Raises:
-        ContentError: a column is missing, of another type, or not what was written.
-        OSError, pa.ArrowException: the file cannot be read; pyarrow's own errors about its content have no errno.
+        ContentError: it is no file, no Parquet, a column is missing, of another type, or not what was written.
+        OSError: the disk does not give it, which says nothing about its content.
 
     """
+    content = _content(path)
+    try:
+        return _decoded(kind, content, columns)
+    except ContentError:
+        raise
+    except Exception as error:  # the bytes are in memory: whatever a decoder makes of them is about them
+        raise ContentError(f"it cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    """Read a file whole. A pipe or a device would give bytes for ever, or none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ContentError("it is no file")
+        with os.fdopen(descriptor, "rb", closefd=False) as source:
+            return source.read()
+    finally:
+        os.close(descriptor)
+
+
+def _decoded(kind: type[Row], content: bytes, columns: list[str] | None) -> pa.Table:
     schema = arrow_schema(kind)
     wanted = columns or schema.names
-    with pa.OSFile(str(path), "rb") as source:
-        file = pq.ParquetFile(source, page_checksum_verification=True)
-        there = [name for name in wanted if name in file.schema_arrow.names]
-        table = file.read(columns=there)
-        digests = _digests_in(file.schema_arrow.metadata)
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    there = [name for name in wanted if name in file.schema_arrow.names]
+    table = file.read(columns=there)
+    table.validate(full=True)  # texts that are no UTF-8 would be found by whoever reads them, later
+    digests = _digests_in(file.schema_arrow.metadata)
     table = table.replace_schema_metadata(None)
     for name in wanted:
         if name not in there:
@@ -121,30 +157,49 @@ def read_partition(root: Path, partition: Partition, columns: list[str] | None =
 
 
 def wrong_content(partition: Partition, table: pa.Table) -> str | None:
-    """Return why a table cannot be the rows of a file, or None: day, symbol, grid, uniqueness, possible numbers. Pure.
+    """Return why a table cannot be the rows of a file, or None. Pure.
 
-    The columns of the identity must be there; numbers are looked at where they are.
+    Looked at are symbol, exchange, interval, day, grid, order and uniqueness, numbers and sets of minutes. The columns
+    of the identity must be there; the others are looked at where they are.
     """
     kind = BY_DATASET[partition.dataset]
     if table.num_rows == 0:
         return "it holds no row"
-    if partition.symbol is not None and pc.any(pc.not_equal(table["symbol"], partition.symbol)).as_py():
+    if partition.symbol is not None and _holds_other(table, "symbol", partition.symbol):
         return f"it holds rows of another symbol than {partition.symbol}"
+    if _holds_other(table, "exchange", table["exchange"][0]):
+        return "it holds rows of several exchanges"
+    if kind is Candle and _holds_other(table, "interval", "1m"):
+        return "it holds candles of another interval than 1m"
     if table.select(list(kind.key)).group_by(list(kind.key)).aggregate([]).num_rows != table.num_rows:
         return "it holds two rows of one identity"
-    return _wrong_time(partition, table) or _impossible_number(kind, table)
+    return _wrong_time(partition, table) or _impossible_number(kind, table) or _impossible_minutes(kind, table)
+
+
+def _holds_other(table: pa.Table, name: str, value: object) -> bool:
+    return bool(pc.any(pc.not_equal(table[name], value)).as_py())
 
 
 def _wrong_time(partition: Partition, table: pa.Table) -> str | None:
     kind = BY_DATASET[partition.dataset]
     times = table[kind.time].cast(pa.int64()).to_numpy()
     midnight = to_ms(day_start(partition.day))
-    if times.min() < midnight or times.max() >= midnight + MINUTES_PER_DAY * MINUTE_MS:
+    end = midnight + (1 if kind is LedgerRow else MINUTES_PER_DAY * MINUTE_MS)
+    if times.min() < midnight or times.max() >= end:
         return f"it holds rows of another day than {partition.day}"
     if (np.diff(times) < 0).any():
         return "its rows are not in order of time"
     if kind.on_grid and (times % MINUTE_MS != 0).any():
         return "it holds rows off the minute grid"
+    return None
+
+
+def _impossible_minutes(kind: type[Row], table: pa.Table) -> str | None:
+    """Look at the sets of minutes of a ledger: what is no set would be read as another one, or as none."""
+    for name in (name for name in SETS if kind is LedgerRow and name in table.schema.names):
+        for text in pc.unique(table[name]).to_pylist():
+            if not is_mask_text(text or ""):
+                return f"{name}: {text[:100]!r} is no set of the minutes of a day"
     return None
 
 
