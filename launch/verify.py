@@ -81,7 +81,7 @@ def verify(qlib_dir: Path, recording: Mapping[str, Recorded], wanted_until: Mapp
     total = Counts(off_grid=int(np.count_nonzero(np.diff(calendar) != MINUTE_MS)))
     for symbol, until in wanted_until.items():
         total += verify_symbol(qlib_dir, calendar, symbol, recording[symbol], until)
-    strangers = {entry.name.upper() for entry in (qlib_dir / "features").iterdir()} - set(wanted_until)
+    strangers = {entry.name for entry in (qlib_dir / "features").iterdir()} - {one.lower() for one in wanted_until}
     for symbol in strangers:
         total.invented += int(np.count_nonzero(~np.isnan(read_bin(qlib_dir, symbol, "close", len(calendar)))))
     return total

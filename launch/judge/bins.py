@@ -3,6 +3,7 @@
 The format is read here from its definition; no code is shared with the converter.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,19 +81,29 @@ def read_bin(qlib_dir: Path, symbol: str, field: str, frequency: str) -> Bin | N
 
 def bin_path(qlib_dir: Path, symbol: str, field: str, frequency: str) -> Path:
     """Return where a field of a symbol lies."""
-    return qlib_dir / "features" / symbol.lower() / f"{field}.{frequency}.bin"
+    return qlib_dir / "features" / _folder(symbol) / f"{field}.{frequency}.bin"
 
 
 def symbols_of(qlib_dir: Path) -> list[str]:
-    """Return the symbols that have a folder of bins."""
+    """Return the symbols that have a folder of bins, as all.txt spells them; in upper case where it does not."""
     folder = qlib_dir / "features"
-    return sorted(entry.name.upper() for entry in folder.iterdir()) if folder.exists() else []
+    if not folder.exists():
+        return []
+    published = read_spans(qlib_dir, "all") if (qlib_dir / "instruments" / "all.txt").exists() else {}
+    spelled = {_folder(symbol): symbol for symbol in published}
+    return sorted(spelled.get(entry.name, entry.name.upper()) for entry in folder.iterdir() if entry.is_dir())
+
+
+def _folder(symbol: str) -> str:
+    """Return where Qlib looks for a symbol: names that Windows cannot have get a prefix."""
+    device = re.fullmatch(r"CON|PRN|AUX|NUL|(COM|LPT)[0-9]", symbol.upper())
+    return f"_qlib_{symbol}".lower() if device else symbol.lower()
 
 
 def fields_of(qlib_dir: Path, symbol: str, frequency: str) -> set[str]:
     """Return the fields that a symbol has at a frequency."""
     suffix = f".{frequency}.bin"
-    folder = qlib_dir / "features" / symbol.lower()
+    folder = qlib_dir / "features" / _folder(symbol)
     return {path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}")}
 
 

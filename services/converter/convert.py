@@ -160,7 +160,10 @@ def _convert(
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
     left_out = sum(day_start(day) < origin for days in dirty.values() for day in days)
     dirty = {symbol: [day for day in days if day_start(day) >= origin] for symbol, days in dirty.items()}
-    refused = store.admit(symbol for symbol, days in dirty.items() if days)
+    # Of two that Qlib cannot tell apart the one that was there first stays, in a rebuild, too.
+    refused = store.names.admit(
+        sorted((symbol for symbol, days in dirty.items() if days), key=lambda one: (dirty[one][0], one))
+    )
     for symbol, reason in refused.items():
         log.error("symbol not converted", symbol=symbol, error=reason)
     dirty = {symbol: days for symbol, days in dirty.items() if days and symbol not in refused}
@@ -314,8 +317,11 @@ def _told(outcomes: Iterable[Outcome], symbols: int, progress: Progress) -> tupl
 def _markets(data_dir: Path, store: QlibStore, listing: Listing, origin: datetime, end: datetime) -> dict[str, str]:
     """Return the instruments files: all symbols, those margined in USDT, and who was in the universe when."""
     symbols = store.day_spans(FREQUENCIES[0], origin, end)
+    members = spans(members_after_rankings(store.root, data_dir, listing.of(Rank)))
     return {
         "all": all_lines(symbols),
         "usdt": all_lines({symbol: span for symbol, span in symbols.items() if symbol.endswith("_USDT")}),
-        "top50": market_lines(spans(members_after_rankings(store.root, data_dir, listing.of(Rank)))),
+        "top50": market_lines(
+            {symbol: found for symbol, found in members.items() if store.names.why_not(symbol) is None}
+        ),
     }

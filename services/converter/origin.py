@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
-from services.converter.qlib_store import SPELLINGS, QlibStore
+from services.converter.qlib_store import QlibStore
 
 
 def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], Path]) -> QlibStore:
@@ -25,7 +25,7 @@ def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], 
         return store
     moved = QlibStore(begin_version())
     for symbol in store.symbols():
-        (moved.root / "features" / symbol.lower()).mkdir(parents=True)
+        moved.folder(symbol).mkdir(parents=True)
     (moved.root / "calendars").mkdir(parents=True)
     for frequency in FREQUENCIES:
         ahead = frequency.position(origin, calendar[0])
@@ -37,13 +37,11 @@ def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], 
         if frequency.future:
             text = calendar_lines(frequency, origin, 0, future_bars(bars))
             _write(moved.root / "calendars" / f"{frequency.name}_future.txt", text)
-        for path in (store.root / "features").glob(f"*/*.{frequency.name}.bin"):
-            values = np.fromfile(path, "<f4")
-            values[0] += ahead
-            values.tofile(moved.root / "features" / path.parent.name / path.name)
-    if store.spellings:
-        (moved.root / ".converter").mkdir(exist_ok=True)
-        shutil.copy(store.root / SPELLINGS, moved.root / SPELLINGS)
+        for symbol in store.symbols():
+            for path in store.folder(symbol).glob(f"*.{frequency.name}.bin"):
+                values = np.fromfile(path, "<f4")
+                values[0] += ahead
+                values.tofile(moved.folder(symbol) / path.name)
     if (store.root / "instruments").is_dir():
         shutil.copytree(store.root / "instruments", moved.root / "instruments")
     return moved

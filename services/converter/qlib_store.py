@@ -12,7 +12,7 @@ Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarSt
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines, future_bars
+from services.converter.names import Names, folder_of
 from shared.durable import fsync_path, stage_file, temporary_of
 
 _WIDTH = 4
@@ -38,8 +38,6 @@ _BIN_NAME = re.compile(r"(?P<field>\w+)\.(?P<frequency>\w+)\.bin")
 class CommitError(OSError):
     """What is visible is in part of this conversion, in part of the one before; the text says which."""
 
-
-SPELLINGS = Path(".converter", "spellings.json")
 
 Values = NDArray[np.float32]
 Extent = tuple[int, int]
@@ -72,7 +70,6 @@ class QlibStore:
     """Bins that were written anew, under names that nobody reads: temporary → its name."""
     _folders: set[Path] = field(default_factory=set)
     """Folders whose names are not durable yet."""
-    _new_spellings: dict[str, str] = field(default_factory=dict)
 
     # --- what is there
 
@@ -92,37 +89,26 @@ class QlibStore:
 
     def symbols(self) -> list[str]:
         """Return the symbols that have features, as they are spelled."""
-        folder, spellings = self.root / "features", self.spellings | self._new_spellings
-        if not folder.exists():
-            return []
-        return sorted(spellings.get(entry.name, entry.name.upper()) for entry in os.scandir(folder))
+        return sorted(map(self.names.spelled, self._feature_folders()))
+
+    def _feature_folders(self) -> list[str]:
+        """Return the names of the folders of features; what others have put there is not looked at."""
+        with suppress(FileNotFoundError), os.scandir(self.root / "features") as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+        return []
 
     @cached_property
-    def spellings(self) -> dict[str, str]:
-        """Return how symbols are spelled that are not upper case: name of the folder → symbol. Qlib ignores it."""
+    def names(self) -> Names:
+        """The symbols that have been published. `all.txt` keeps their spelling: folders are in lower case."""
         try:
-            return msgspec.json.decode(self._spellings_path.read_bytes(), type=dict[str, str])
+            lines = self.market_path("all").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            return {}
+            lines = []
+        return Names(line.partition("\t")[0] for line in lines)
 
-    @property
-    def _spellings_path(self) -> Path:
-        return self.root / SPELLINGS
-
-    def admit(self, symbols: Iterable[str]) -> dict[str, str]:
-        """Remember how symbols are spelled; return those that cannot be here, each with the reason.
-
-        Qlib takes upper and lower case for the same: of two symbols that differ in nothing else the first one stays.
-        """
-        known = {symbol.lower(): symbol for symbol in self.symbols()}
-        refused = {}
-        for symbol in symbols:
-            owner = known.setdefault(symbol.lower(), symbol)
-            if owner != symbol:
-                refused[symbol] = f"Qlib takes it for {owner}, which is there already: they differ in nothing but case"
-            elif symbol != symbol.upper() or symbol.lower().upper() != symbol:
-                self._new_spellings[symbol.lower()] = symbol
-        return refused
+    def market_path(self, market: str) -> Path:
+        """Return where an instruments file lies."""
+        return self.root / "instruments" / f"{market}.txt"
 
     def extent(self, symbol: str, name: str, frequency: Frequency) -> Extent | None:
         """Return the positions [first, end) that a bin holds, or None where there is no bin."""
@@ -131,7 +117,7 @@ class QlibStore:
     def extents(self, symbol: str) -> Mapping[str, Mapping[str, Extent]]:
         """Return the extent of every bin of a symbol: name of the frequency → field → extent."""
         found: dict[str, dict[str, Extent]] = {frequency.name: {} for frequency in FREQUENCIES}
-        with suppress(FileNotFoundError), os.scandir(self._folder(symbol)) as entries:
+        with suppress(FileNotFoundError), os.scandir(self.folder(symbol)) as entries:
             for entry in entries:
                 match = _BIN_NAME.fullmatch(entry.name)
                 extent = _extent(entry.path) if match and match["frequency"] in found else None
@@ -154,12 +140,13 @@ class QlibStore:
             handle.seek(-_label_bytes(frequency), os.SEEK_END)
             return handle.read().decode("utf-8").strip()
 
-    def _folder(self, symbol: str) -> Path:
-        return self.root / "features" / symbol.lower()
+    def folder(self, symbol: str) -> Path:
+        """Return where the bins of a symbol lie."""
+        return self.root / "features" / folder_of(symbol)
 
     def bin_path(self, symbol: str, name: str, frequency: Frequency) -> Path:
         """Return where a field of a symbol lies."""
-        return Path(f"{self.root}/features/{symbol.lower()}/{name}.{frequency.name}.bin")
+        return Path(f"{self.root}/features/{folder_of(symbol)}/{name}.{frequency.name}.bin")
 
     def _calendar_path(self, frequency: Frequency, suffix: str = "") -> Path:
         return self.root / "calendars" / f"{frequency.name}{suffix}.txt"
@@ -255,17 +242,13 @@ class QlibStore:
                 for pair in self._stage_calendar(frequency, origin, frequency.bars_until(origin, until)):
                     staged.append(pair)  # noqa: PERF402 - each one as it is made: the next may fail
             for market, text in market_texts.items():
-                staged.append(_stage_text(self.root / "instruments" / f"{market}.txt", text))
-            if self._new_spellings:
-                spellings = msgspec.json.encode(self.spellings | self._new_spellings).decode()
-                staged.insert(0, _stage_text(self._spellings_path, spellings))
+                staged.append(_stage_text(self.market_path(market), text))
             self._rename(staged)
         finally:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
         for folder in {path.parent for _, path in staged}:
             fsync_path(folder)
-        self._new_spellings.clear()
         self._marker.unlink(missing_ok=True)
 
     def _rename(self, staged: list[tuple[Path, Path]]) -> None:

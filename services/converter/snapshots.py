@@ -22,6 +22,7 @@ import numpy as np
 
 from services.converter.calendars import FREQUENCIES, Frequency
 from services.converter.changes import manifest_path, read_manifest
+from services.converter.names import folder_of
 from services.converter.qlib_store import QlibStore
 from services.converter.versions import SNAPSHOT_FILE, VersionError, changing, check_name, give_name, sync_tree
 from shared.durable import exclusive, replace_file
@@ -161,7 +162,7 @@ def _check_finished(head: QlibStore) -> None:
 def _copy_head(head: QlibStore, folder: Path, progress: Progress) -> None:
     """Copy what readers see, and what the converter remembers of the raw files that it comes from."""
     texts = [*_listed(head.root, "calendars", ".txt"), *_listed(head.root, "instruments", ".txt")]
-    bins = [path for symbol in head.symbols() for path in _listed(head.root, f"features/{symbol.lower()}", ".bin")]
+    bins = [path for symbol in head.symbols() for path in _listed(head.root, f"features/{folder_of(symbol)}", ".bin")]
     remembered = [manifest_path(head.root)] if manifest_path(head.root).exists() else []
     bars = {frequency.name: _bars(head, frequency) for frequency in FREQUENCIES}
     paths = [*texts, *remembered, *bins]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines
+from services.converter.names import folder_of
 from services.converter.qlib_store import QlibStore
 from services.converter.snapshots import File, SnapshotManifest, digests, files_of, read_snapshot
 from services.converter.versions import SNAPSHOT_FILE
@@ -138,6 +139,8 @@ class _Version:
     calendars: dict[str, _Calendar] = field(default_factory=dict)
     minutes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Symbol → its bars at one minute, as far as the calendar shows them."""
+    spelled: dict[str, str] = field(default_factory=dict)
+    """Folder → symbol, as all.txt has it."""
     beyond: Counter[str] = field(default_factory=Counter)
     lacking: Counter[str] = field(default_factory=Counter)
 
@@ -146,11 +149,12 @@ class _Version:
         self._read_calendars()
         if _MINUTELY.name not in self.calendars:
             raise UnverifiableError(f"{self.folder} has no calendar of minutes, so its bins mean nothing")
+        self.spelled = {folder_of(symbol): symbol for symbol in _first_cells(self.folder / "instruments" / "all.txt")}
         features = self.folder / "features"
         symbols = sorted(path for path in features.iterdir() if path.is_dir()) if features.is_dir() else []
         fields = self._fields(symbols)
         for done, symbol in enumerate(symbols):
-            progress(symbol.name.upper(), done, len(symbols))
+            progress(self._symbol(symbol), done, len(symbols))
             self._check_symbol(symbol, fields)
         progress("bins", len(symbols), len(symbols))
         self._check_instruments()
@@ -254,7 +258,7 @@ class _Version:
         self, folder: Path, frequency: Frequency, paths: Mapping[str, Path], fields: Mapping[str, set[str]]
     ) -> None:
         if not paths:
-            minutes = self.minutes.get(folder.name.upper())
+            minutes = self.minutes.get(self._symbol(folder))
             if minutes is not None and minutes[0] // frequency.minutes < self._bars(frequency):
                 self.found.add(self._name(folder), f"has no {frequency.name} bins, though it has minutes of such bars")
             return
@@ -304,7 +308,7 @@ class _Version:
                     abs(extent[0] - usual[0]) + abs(extent[1] - usual[1]),
                 )
         if frequency is _MINUTELY:
-            self.minutes[folder.name.upper()] = usual
+            self.minutes[self._symbol(folder)] = usual
         self._check_values(
             folder, frequency, usual[0], {name: bins[name].values for name in extents if extents[name] == usual}
         )
@@ -321,6 +325,9 @@ class _Version:
     def _bars(self, frequency: Frequency) -> int:
         calendar = self.calendars.get(frequency.name)
         return calendar.bars if calendar else 0
+
+    def _symbol(self, folder: Path) -> str:
+        return self.spelled.get(folder.name, folder.name.upper())
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -341,6 +348,9 @@ class _Version:
             self._check_span(symbol, everybody[symbol])
         for name, rows in spans.items():
             strangers = rows.keys() - self.minutes.keys()
+            for symbol in sorted(strangers):
+                if (owner := self.spelled.get(folder_of(symbol), symbol)) != symbol:
+                    self.found.add(f"instruments/{name}", f"names a symbol that Qlib takes for {owner}", symbol)
             if name != "all.txt" and strangers:
                 self.found.notes.append(
                     f"instruments/{name} names {len(strangers)} symbols of which there is no candle"
@@ -368,6 +378,13 @@ class _Version:
             self.found.add(
                 "instruments/all.txt", f"does not give the days of {symbol}", f"{told}; its bins: {begin} to {last}"
             )
+
+
+def _first_cells(path: Path) -> list[str]:
+    """Return the first cell of every line, nothing where there is no such file: that is said elsewhere."""
+    if not path.exists():
+        return []
+    return [line.partition("\t")[0] for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
 
 
 def _span(line: str) -> tuple[str, datetime, datetime]:

@@ -22,7 +22,13 @@ MINUTES = {
     "GONE_USDT": range(1440 + 77),  # delisted in the middle of a day
     "BTC_USD_UM": range(0, DAYS * 1440, 3),
 }
+#: Names of other scripts, of small letters, as long as any, and one that Windows cannot have as a file.
+ODD = ("龙_USDT", "kPEPE_USDT", "ไทย_USDT", "ß_USDT", "A" * 40 + "_USDT", "CON")
+MINUTES |= {symbol: range(90 * number, DAYS * 1440) for number, symbol in enumerate(ODD)}
 PRICES = {"BTC_USDT": 60_000.0, "1000PEPE_USDT": 0.0123, "NEW_USDT": 3.0, "GONE_USDT": 1.0, "BTC_USD_UM": 61_000.0}
+PRICES |= {symbol: 5.0 + number for number, symbol in enumerate(ODD)}
+#: Qlib cannot tell the first from KPEPE's other spelling, and reads the second as no name at all.
+REFUSED = {"KPEPE_USDT": range(2000, 2100), "NA": range(100)}
 #: (when, members)
 RANKINGS = [
     (minute(-5), ("BTC_USDT", "GONE_USDT")),
@@ -65,15 +71,25 @@ def provider(tmp_path_factory) -> Provider:
     raw, qlib_dir = folder / "okx_data", folder / "qlib_data"
     for symbol, numbers in MINUTES.items():
         store(raw, [a_candle(symbol, minute(number), price_at(symbol, number)) for number in numbers])
+    for symbol, numbers in REFUSED.items():
+        store(raw, [a_candle(symbol, minute(number), 1.0) for number in numbers])
     for when, members in RANKINGS:
         store(raw, a_ranking(*members, ranked_time=when, others=["OTHER_USDT"]).ranks)
     store(raw, [a_funding_rate("BTC_USDT", when, rate) for when, rate in RATES.items()])
     interpreter = os.environ.get("QLIB_CRYPTO_PYTHON", str(ROOT / ".venv" / "bin" / "python"))
-    settings = {"DATA_DIR": str(raw), "QLIB_DIR": str(qlib_dir), "REDIS_URL": "redis://127.0.0.1:9/0"}
+    settings = {"DATA_DIR": str(raw), "QLIB_DIR": str(qlib_dir), "REDIS_URL": "redis://127.0.0.1:9/0", "LC_ALL": "C"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | settings
-    subprocess.run(
-        [interpreter, "-m", "services.converter", "--once"], cwd=ROOT, env=environment, check=True, timeout=120
+    process = subprocess.run(
+        [interpreter, "-m", "services.converter", "--once"],
+        cwd=ROOT,
+        env=environment,
+        check=False,
+        timeout=120,
+        capture_output=True,
     )
+    log = process.stderr.decode()
+    assert process.returncode == 1, log
+    assert all(f"{symbol}" in log for symbol in REFUSED), log
     candles = {
         symbol: {minute(number): price_at(symbol, number) for number in numbers} for symbol, numbers in MINUTES.items()
     }

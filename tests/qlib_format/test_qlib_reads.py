@@ -11,6 +11,8 @@ qlib = pytest.importorskip("qlib", reason="pyqlib lives in the research environm
 FIELDS = ["$open", "$high", "$low", "$close", "$volume", "$amount", "$vwap", "$funding_rate"]
 MINUTES = {"1min": 1, "5min": 5, "15min": 15, "30min": 30, "60min": 60, "240min": 240, "day": 1440}
 PEPE = "1000PEPE_USDT"
+SYMBOLS = ["BTC_USDT", PEPE, "NEW_USDT", "GONE_USDT", "BTC_USD_UM"]
+ODD = ["龙_USDT", "kPEPE_USDT", "ไทย_USDT", "ß_USDT", "A" * 40 + "_USDT", "CON"]
 MINUTE = timedelta(minutes=1)
 
 
@@ -43,7 +45,7 @@ def test_the_calendar_is_the_whole_grid(data, provider):
 
 
 @pytest.mark.invariant(4)
-@pytest.mark.parametrize("symbol", ["BTC_USDT", PEPE, "NEW_USDT", "GONE_USDT", "BTC_USD_UM"])
+@pytest.mark.parametrize("symbol", [*SYMBOLS, *ODD])
 def test_every_minute_is_read_at_its_own_time_and_a_gap_is_nan(data, provider, symbol):
     """Invariant 4: nothing shifted, nothing filled, nothing lost; listing and delisting in the middle of a day."""
     frame = read(data, [symbol], FIELDS, "1min")
@@ -88,7 +90,7 @@ def test_every_frequency_has_the_whole_grid_and_a_future_except_minutes(data, pr
 
 @pytest.mark.invariant(4)
 @pytest.mark.parametrize("freq", list(MINUTES)[1:])
-@pytest.mark.parametrize("symbol", ["BTC_USDT", PEPE, "NEW_USDT", "GONE_USDT", "BTC_USD_UM"])
+@pytest.mark.parametrize("symbol", [*SYMBOLS, "龙_USDT", "CON"])
 def test_bars_are_those_that_pandas_makes_of_whole_minutes(data, provider, freq, symbol):
     """Invariant 4: also where a bar of minutes lacks one: then it is not there."""
     minutes = pd.Series({stamp(time): price for time, price in provider.candles[symbol].items()})
@@ -178,6 +180,15 @@ def test_all_lists_every_symbol_delisted_ones_too(data, provider):
     listed = data.list_instruments(data.instruments("all"), freq="1min", as_list=True)
 
     assert sorted(listed) == sorted(provider.candles)
+
+
+@pytest.mark.parametrize("freq", ["60min", "day"])
+def test_a_market_with_odd_names_is_read_whole_each_under_its_own_name(data, provider, freq):
+    """One name that Qlib cannot read would break the query for all of them."""
+    frame = read(data, data.instruments("all"), ["$coverage", "Mean($close, 2)"], freq)
+
+    assert set(frame.index.get_level_values("instrument")) == set(provider.candles) >= set(ODD)
+    assert frame["$coverage"].groupby("instrument").max().gt(0).all()
 
 
 def test_a_rolling_window_of_a_member_sees_what_was_before_its_span(data, provider):
