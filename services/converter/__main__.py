@@ -45,9 +45,11 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
     except (NothingToConvertError, BusyError, OSError, ValueError) as error:
         log.error("not converted", reason=str(error))  # noqa: TRY400 - the reason says it all
         return 1
+    for symbol, reason in report.left.items():
+        log.error("days of a symbol not converted", symbol=symbol, reason=reason)
     log_report(report, time.monotonic() - began)
     asyncio.run(_publish_if_possible(settings, report))
-    return 1 if report.unreadable else 0
+    return 1 if report.left else 0
 
 
 async def _publish_if_possible(settings: ConverterSettings, report: Report) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -191,9 +191,9 @@ def after(
     *,
     span: tuple[datetime, datetime],
     recipe: str,
-    left: Iterable[str],
+    left: Mapping[str, Container[date]],
 ) -> Manifest:
-    """Return the manifest of a run that converted everything in `span`, but for the candles of symbols `left`. Pure.
+    """Return the manifest of a run that converted everything in `span`, but for the candles of days `left`. Pure.
 
     A day that was not over at its end is not whole in Qlib, so it is not remembered; days whose files were retired are
     dropped. Whoever reads it finds them unconverted, never the other way round.
@@ -203,7 +203,7 @@ def after(
     for dataset, days in listing.datasets.items():
         for day, files in days.items():
             if day_start(day) + DAY <= end and (dataset != Candle.dataset or day_start(day) >= origin):
-                whole[f"{dataset}/{day}"] = _but_for(files, left) if dataset == Candle.dataset else files
+                whole[f"{dataset}/{day}"] = _but_for(files, day, left) if dataset == Candle.dataset else files
     without = known.without | {
         str(day): {symbol: mask_to_text(mask) for symbol, mask in said.items()} for day, said in holes.items()
     }
@@ -211,8 +211,8 @@ def after(
     return Manifest(recipe=recipe, days=whole, without=kept)
 
 
-def _but_for(files: DayFiles, left: Iterable[str]) -> DayFiles:
-    versions = {symbol: version for symbol, version in files.versions.items() if symbol not in left}
+def _but_for(files: DayFiles, day: date, left: Mapping[str, Container[date]]) -> DayFiles:
+    versions = {symbol: version for symbol, version in files.versions.items() if day not in left.get(symbol, ())}
     return files if len(versions) == len(files.versions) else DayFiles(versions, digest=digest_of(versions))
 
 

@@ -57,6 +57,9 @@ Ledger = dict[date, dict[str, LedgerDay]]
 Dirty = dict[str, list[date]]
 """Symbol → the days to compute again."""
 
+Left = dict[str, dict[date, str]]
+"""Symbol → the days of it that could not be converted, each with the reason."""
+
 Progress = Callable[[str, int, int], None]
 """(symbol, symbols done, symbols in all)."""
 
@@ -130,7 +133,8 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late
     listing = scan(data_dir, manifest)
     holes = _holes(listing, _changed_ledger(data_dir, listing, manifest, recipe))
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
-    late = [day for days in dirty.values() for day in days if day_start(day) <= end - DAY]
+    possible = (symbol for symbol in dirty if store.names.why_not(symbol) is None)
+    late = [day for symbol in possible for day in dirty[symbol] if day_start(day) <= end - DAY]
     before = sum(day_start(day) < origin for day in late)
     return Late(end, len(late) - before, before)
 
@@ -160,13 +164,10 @@ def _convert(
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
     left_out = sum(day_start(day) < origin for days in dirty.values() for day in days)
     dirty = {symbol: [day for day in days if day_start(day) >= origin] for symbol, days in dirty.items()}
+    dirty = {symbol: days for symbol, days in dirty.items() if days}
     # Of two that Qlib cannot tell apart the one that was there first stays, in a rebuild, too.
-    refused = store.names.admit(
-        sorted((symbol for symbol, days in dirty.items() if days), key=lambda one: (dirty[one][0], one))
-    )
-    for symbol, reason in refused.items():
-        log.error("symbol not converted", symbol=symbol, error=reason)
-    dirty = {symbol: days for symbol, days in dirty.items() if days and symbol not in refused}
+    refused = store.names.admit(sorted(dirty, key=lambda symbol: (dirty[symbol][0], symbol)))
+    left: Left = {symbol: dict.fromkeys(dirty.pop(symbol), reason) for symbol, reason in refused.items()}
     with symbol_conversion(
         Build(data_dir, recipe, origin, end),
         store,
@@ -175,11 +176,12 @@ def _convert(
     ) as convert_symbols:
         work = _gather(data_dir, listing, recipe, dirty, changed)
         store.begin()
-        bars, unreadable = _told(convert_symbols(work), len(work), progress)
-    unreadable = sorted({*unreadable, *refused})
-    check_stored(data_dir, store, {symbol: dirty[symbol] for symbol in dirty if symbol not in unreadable}, origin, end)
+        bars, faulty = _collect(convert_symbols(work), len(work), progress)
+    left |= faulty
+    written = {symbol: [day for day in days if day not in left.get(symbol, {})] for symbol, days in dirty.items()}
+    check_stored(data_dir, store, {symbol: days for symbol, days in written.items() if days}, origin, end)
     store.commit(origin, end, _markets(data_dir, store, listing, origin, end))
-    converted = after(listing, manifest, holes, span=(origin, end), recipe=recipe.name(), left=unreadable)
+    converted = after(listing, manifest, holes, span=(origin, end), recipe=recipe.name(), left=left)
     write_manifest(store.root, converted)
     versions.publish()
     return Report(
@@ -189,7 +191,7 @@ def _convert(
         days=sum(len(days) for days in dirty.values()),
         bars=bars,
         left_out=left_out,
-        unreadable=tuple(unreadable),
+        left=_why(left),
         digests=digests(converted),
     )
 
@@ -297,18 +299,25 @@ def _rankings_for(listing: Listing, days: set[date]) -> list[Partition]:
     return listing.partitions(Rank, chosen)
 
 
-def _told(outcomes: Iterable[Outcome], symbols: int, progress: Progress) -> tuple[int, list[str]]:
-    """Tell of every symbol that is done; return how many candles were read, and whose files cannot be."""
-    candles, unreadable = 0, []
+def _collect(outcomes: Iterable[Outcome], symbols: int, progress: Progress) -> tuple[int, Left]:
+    """Report every symbol that is done; return how many candles were read, and which days could not be converted."""
+    candles, left = 0, {}
     progress("", 0, symbols)
     for done, (symbol, found) in enumerate(outcomes, start=1):
         progress(symbol, done, symbols)
-        if isinstance(found, int):
-            candles += found
-        else:
-            log.error("symbol not converted", symbol=symbol, error=found)
-            unreadable.append(symbol)
-    return candles, sorted(unreadable)
+        candles += found.candles
+        if found.left:
+            left[symbol] = found.left
+    return candles, left
+
+
+def _why(left: Left) -> dict[str, str]:
+    """Return for each symbol why days of it were left out: of several the first reason, and how many more."""
+    told = {}
+    for symbol, days in sorted(left.items()):
+        first = days[min(days)]
+        told[symbol] = first if len(days) == 1 else f"{first}; {len(days)} days in all"
+    return told
 
 
 # --- What is published beside the bins

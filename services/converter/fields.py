@@ -13,6 +13,9 @@ from services.converter.bars import Aggregation, Bars, PartialBars
 from services.converter.calendars import FREQUENCIES
 from services.converter.known import Floats, minutes_to_funding, paid_inside, taken
 
+_LEAST, _MOST = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+"""The sizes that float32 holds with all its digits."""
+
 CANDLES, RANKINGS = "candles", "rankings"
 SETTLED, PREDICTED = "settled funding rates", "predicted funding rates"
 
@@ -207,7 +210,16 @@ COLUMNS = tuple(field.column for field in FIELDS if field.column is not None)
 
 def features(bars: Bars, fields: Iterable[Field] = FIELDS) -> dict[str, NDArray[np.float32]]:
     """Return every field of every bar, as Qlib stores it."""
-    return {field.name: field.of(bars).astype("<f4") for field in fields}
+    return {field.name: as_float32(field.of(bars)) for field in fields}
+
+
+def as_float32(values: Floats) -> NDArray[np.float32]:
+    """Return values as Qlib stores them, NaN where float32 cannot hold one: never infinite, and never 0 for another."""
+    with np.errstate(over="ignore", under="ignore"):
+        stored = values.astype("<f4")
+    sizes = np.abs(stored)
+    stored[~((sizes >= _LEAST) & (sizes <= _MOST)) & (values != 0)] = np.nan
+    return stored
 
 
 def as_markdown() -> str:

@@ -18,8 +18,7 @@ from threading import Thread
 from typing import Any
 
 from services.converter.qlib_store import QlibStore
-from services.converter.raw import UnreadableError
-from services.converter.symbol_days import Build, SymbolDays, convert_symbol
+from services.converter.symbol_days import Build, Converted, SymbolDays, convert_symbol
 
 _DAYS_WORTH_A_PROCESS = 500
 """Symbol days that are computed in about the time that a process takes to start."""
@@ -29,8 +28,8 @@ class ProcessDiedError(OSError):
     """A process that computed bars was killed."""
 
 
-Outcome = tuple[str, int | str]
-"""Symbol, and how many candles were read, or why its raw files cannot be."""
+Outcome = tuple[str, Converted]
+"""Symbol, and what became of its days."""
 Convert = Callable[[list[SymbolDays]], Iterator[Outcome]]
 
 
@@ -46,7 +45,7 @@ def symbol_conversion(build: Build, store: QlibStore, *, lock: int, processes: i
     The processes start at once, and take a while to: the caller may read what they need meanwhile. lock: the descriptor
     that the lock of the dataset hangs on. The function raises:
 
-        ValidationError: what would be written cannot be.
+        OSError: a bin cannot be written.
         ProcessDiedError: a process died; what the others have written stays invisible, and is written again.
 
     """
@@ -79,10 +78,7 @@ def _shared_out(
 
 
 def _outcome(build: Build, store: QlibStore, work: SymbolDays) -> Outcome:
-    try:
-        return work.symbol, convert_symbol(build, store, work)
-    except (OSError, UnreadableError) as error:
-        return work.symbol, str(error)
+    return work.symbol, convert_symbol(build, store, work)
 
 
 # --- The other processes

@@ -1,5 +1,6 @@
 """What a conversion did, and who is told."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +9,9 @@ import structlog
 from shared.bus import Bus
 
 log = structlog.get_logger()
+
+_MOST_SHOWN = 5
+"""Symbols that a sentence names: more of them have the same cause."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,22 @@ class Report:
     """Candles of one minute that were read."""
     left_out: int
     """Raw days before the calendar's origin, which only a rebuild takes in."""
-    unreadable: tuple[str, ...]
+    left: Mapping[str, str]
+    """Symbols of which days could not be converted, each with the reason. What Qlib had of those days stays."""
     digests: dict[str, str]
     """What the writer needs to know before it retires a day: "kline_1m/2025-04-05" → the version that is in Qlib."""
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """The symbols of which days could not be converted."""
+        return tuple(sorted(self.left))
+
+    @property
+    def left_sentence(self) -> str:
+        """What could not be converted, for whoever operates the system."""
+        shown = [f"{symbol}: {self.left[symbol]}" for symbol in self.unreadable[:_MOST_SHOWN]]
+        more = len(self.left) - len(shown)
+        return f"not converted: {'; '.join(shown)}" + (f"; and {more} more symbols" if more else "")
 
 
 async def publish(bus: Bus, report: Report) -> None:

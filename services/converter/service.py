@@ -217,8 +217,8 @@ class Converter:
         metrics.CONVERTED_UNTIL.set(report.until.timestamp())
         metrics.LEFT_OUT.set(report.left_out)
         self.service.health.details["converted_until"] = report.until.isoformat()
-        if report.unreadable:
-            self.service.health.problem("raw", f"not converted, see the log: {', '.join(report.unreadable)}")
+        if report.left:
+            self.service.health.problem("raw", report.left_sentence)
         else:
             self.service.health.solved("raw")
         if report.left_out:

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,8 @@ from services.converter.changes import runs_of_days
 from services.converter.fields import Recipe, features
 from services.converter.known import Known
 from services.converter.qlib_store import QlibStore, Slice
-from services.converter.raw import LedgerDay, read_candles
-from services.converter.validation import check_bars, check_coverage
+from services.converter.raw import LedgerDay, UnreadableError, read_candles
+from services.converter.validation import ValidationError, check_bars, check_coverage
 from shared.dataset import Partition, signature
 from shared.events import Candle
 from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, from_ms, to_ms
@@ -54,14 +55,46 @@ class SymbolDays:
         return self.ledger.get(day, LedgerDay())
 
 
-def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> int:
-    """Compute and write some days of a symbol in every frequency; return how many candles they hold.
+class Converted(NamedTuple):
+    """What became of the days of a symbol. candles: of those that were written. left: the others, each with why."""
+
+    candles: int
+    left: dict[date, str]
+
+
+def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> Converted:
+    """Compute and write some days of a symbol in every frequency.
+
+    A day that cannot be read, or that cannot be true, is left as it was in the bins; the others are written.
 
     Raises:
-        OSError, UnreadableError: a raw file cannot be read; the bins stay as they were.
-        ValidationError: what would be written cannot be.
+        OSError: a bin cannot be written. Some fields may be longer than others now: the calendars must not show it.
 
     """
+    left: dict[date, str] = {}
+    computed = _Computed(0, {})
+    while days := [day for day in work.days if day not in left]:
+        versions = {day: version for day, version in work.versions.items() if day not in left}
+        whole = replace(work, days=days, versions=versions)
+        try:
+            computed = _compute(build, whole)
+        except (UnreadableError, ValidationError) as error:
+            left |= _faults(build, whole) or dict.fromkeys(days, str(error))
+        else:
+            break
+    for frequency, slices in computed.slices.items():
+        _write_fields(store, work.symbol, frequency, slices)
+    store.name_new()
+    return Converted(computed.candles, left)
+
+
+class _Computed(NamedTuple):
+    candles: int
+    slices: Mapping[Frequency, Mapping[str, list[Slice]]]
+
+
+def _compute(build: Build, work: SymbolDays) -> _Computed:
+    """Compute all days, and write nothing. Raises `UnreadableError`, `ValidationError`."""
     candles = 0
     slices: dict[Frequency, dict[str, list[Slice]]] = {frequency: defaultdict(list) for frequency in FREQUENCIES}
     for first, length in runs_of_days(work.days, _DAYS_AT_ONCE):
@@ -70,10 +103,29 @@ def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> int:
         for frequency in FREQUENCIES:
             for name, part in _slices(build, work.symbol, frequency, minutes, skipped).items():
                 slices[frequency][name].append(part)
-    for frequency in FREQUENCIES:
-        _write_fields(store, work.symbol, frequency, slices[frequency])
-    store.name_new()
-    return candles
+    return _Computed(candles, slices)
+
+
+def _faults(build: Build, work: SymbolDays) -> dict[date, str]:
+    """Return which of the days cannot be computed, and why: each is tried alone."""
+    alone = {day: replace(work, days=[day], versions=_of_day(work, day)) for day in work.days}
+    if found := _failing(build, alone):
+        return found
+    return _failing(build, {day: replace(work, days=[day]) for day in work.days})  # the day that one looks back on
+
+
+def _failing(build: Build, tried: Mapping[date, SymbolDays]) -> dict[date, str]:
+    found = {}
+    for day, work in tried.items():
+        try:
+            _compute(build, work)
+        except (UnreadableError, ValidationError) as error:
+            found[day] = str(error)
+    return found
+
+
+def _of_day(work: SymbolDays, day: date) -> dict[date, str]:
+    return {day: work.versions[day]} if day in work.versions else {}
 
 
 def _minutes(build: Build, work: SymbolDays, first: date, length: int) -> tuple[Minutes, int]:
@@ -97,12 +149,13 @@ def _slices(build: Build, symbol: str, frequency: Frequency, minutes: Minutes, s
     return {name: Slice(position + back, field[back:over]) for name, field in values.items()}
 
 
-def _write_fields(store: QlibStore, symbol: str, frequency: Frequency, slices: dict[str, list[Slice]]) -> None:
+def _write_fields(store: QlibStore, symbol: str, frequency: Frequency, slices: Mapping[str, list[Slice]]) -> None:
     """Write the fields of one frequency: each bin begins and ends with a bar of which something is known."""
     extent = store.extent(symbol, "close", frequency)
     ends = [extent] if extent else []
-    for part in slices["funding_paid"]:  # the field that every bar has which has any
-        bars = np.flatnonzero(~np.isnan(part.values))
+    # Fields of which one or the other is in every bar that has any.
+    for part, other in zip(slices["funding_paid"], slices["coverage"], strict=True):
+        bars = np.flatnonzero(~(np.isnan(part.values) & np.isnan(other.values)))
         if len(bars):
             ends.append((part.position + int(bars[0]), part.position + int(bars[-1]) + 1))
     if not ends:

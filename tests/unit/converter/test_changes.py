@@ -29,7 +29,7 @@ def _age(raw, seconds=60):
 def converted(raw):
     """Return the manifest of a conversion of all that is there."""
     midnight = day_start(DAY_0)
-    return after(scan(raw, Manifest()), Manifest(), {}, span=(midnight, midnight + DAY), recipe="", left=[])
+    return after(scan(raw, Manifest()), Manifest(), {}, span=(midnight, midnight + DAY), recipe="", left={})
 
 
 def seen(raw, manifest, **options):
@@ -88,8 +88,8 @@ def test_a_day_that_is_not_whole_in_qlib_is_looked_into_again(raw):
     midnight = day_start(DAY_0)
     listing = scan(raw, Manifest())
 
-    in_the_middle = after(listing, Manifest(), {}, span=(midnight, midnight + timedelta(hours=5)), recipe="", left=[])
-    but_for_one = after(listing, Manifest(), {}, span=(midnight, midnight + DAY), recipe="", left=["BTC_USDT"])
+    in_the_middle = after(listing, Manifest(), {}, span=(midnight, midnight + timedelta(hours=5)), recipe="", left={})
+    but_for_one = after(listing, Manifest(), {}, span=(midnight, midnight + DAY), recipe="", left={"BTC_USDT": [DAY_0]})
 
     assert not in_the_middle.days
     assert but_for_one.days["kline_1m/2025-04-05"].changed_ns == 0
