@@ -2,8 +2,8 @@
 
 import shutil
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,7 @@ from services.converter.known import Known, Predictions, Settlements
 from services.converter.members import members_after_rankings
 from services.converter.origin import with_origin
 from services.converter.processes import Outcome, processes_for, symbol_conversion
-from services.converter.qlib_store import QlibStore
+from services.converter.qlib_store import CommitError, QlibStore
 from services.converter.raw import (
     LedgerDay,
     UnreadableError,
@@ -90,8 +90,10 @@ def convert(
         NothingToConvertError: no raw day lies before `until`.
         BusyError: another converter holds the dataset.
         VersionError: a new version is needed, and QLIB_DIR is a mount point.
-        ValidationError: what would be published is not what it must be; what is visible stays as it was.
-        ProcessDiedError: one of several processes was killed; what is visible stays as it was.
+        ValidationError: what would be published is not what it must be; no new bar is visible.
+        ProcessDiedError: one of several processes was killed; no new bar is visible.
+        CommitError: a part of it is visible; the text says which.
+        OSError: something cannot be read or written; no new bar is visible.
 
     """
     with changing(qlib_dir) as versions:
@@ -180,10 +182,12 @@ def _convert(
     left |= faulty
     written = {symbol: [day for day in days if day not in left.get(symbol, {})] for symbol, days in dirty.items()}
     check_stored(data_dir, store, {symbol: days for symbol, days in written.items() if days}, origin, end)
-    store.commit(origin, end, _markets(data_dir, store, listing, origin, end))
+    markets = _markets(data_dir, store, listing, origin, end)
     converted = after(listing, manifest, holes, span=(origin, end), recipe=recipe.name(), left=left)
-    write_manifest(store.root, converted)
-    versions.publish()
+    with _saying_what_is_visible(versions):
+        store.commit(origin, end, markets)
+        _remember(store, converted)
+    _swap_in(versions)
     return Report(
         origin=origin,
         until=end,
@@ -318,6 +322,38 @@ def _why(left: Left) -> dict[str, str]:
         first = days[min(days)]
         told[symbol] = first if len(days) == 1 else f"{first}; {len(days)} days in all"
     return told
+
+
+@contextmanager
+def _saying_what_is_visible(versions: LockedVersions) -> Iterator[None]:
+    """Of a version that is still being made nothing is visible, whatever becomes of it."""
+    try:
+        yield
+    except CommitError as error:
+        if versions.is_building:
+            raise OSError(f"a new version cannot be finished, readers stay with the one before: {error}") from error
+        raise
+
+
+def _remember(store: QlibStore, converted: Manifest) -> None:
+    try:
+        write_manifest(store.root, converted)
+    except OSError as error:
+        raise CommitError(
+            f"everything is new, but what has been converted cannot be remembered ({error.strerror}); "
+            "the next conversion converts it again"
+        ) from error
+
+
+def _swap_in(versions: LockedVersions) -> None:
+    """Let readers see the version that has been begun, if one has been."""
+    before = versions.head
+    try:
+        versions.publish()
+    except OSError as error:
+        if versions.head == before:
+            raise
+        raise CommitError(f"a new version is visible, but a power cut may take it back ({error.strerror})") from error
 
 
 # --- What is published beside the bins

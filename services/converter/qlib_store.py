@@ -231,8 +231,8 @@ class QlibStore:
         nothing that is visible.
 
         Raises:
-            CommitError: a rename failed; it says what is visible now.
-            OSError: before that; then everything visible is as it was.
+            CommitError: it failed when some files had their names already; it says what is visible now.
+            OSError: before that; then calendars and instruments are as they were.
 
         """
         self.make_durable()
@@ -243,24 +243,35 @@ class QlibStore:
                     staged.append(pair)  # noqa: PERF402 - each one as it is made: the next may fail
             for market, text in market_texts.items():
                 staged.append(_stage_text(self.market_path(market), text))
-            self._rename(staged)
-        finally:
+            self._show(staged)
+        except BaseException:
             for temporary, _ in staged:
-                temporary.unlink(missing_ok=True)
-        for folder in {path.parent for _, path in staged}:
-            fsync_path(folder)
-        self._marker.unlink(missing_ok=True)
+                with suppress(OSError):  # the next run removes what stays
+                    temporary.unlink(missing_ok=True)
+            raise
 
-    def _rename(self, staged: list[tuple[Path, Path]]) -> None:
+    def _show(self, staged: list[tuple[Path, Path]]) -> None:
+        """Give what has been written its names: from the first one on a failure can be seen, so it is said what can."""
         for number, (temporary, path) in enumerate(staged):
             try:
                 temporary.replace(path)
             except OSError as error:
-                shown = ", ".join(str(done.relative_to(self.root)) for _, done in staged[:number]) or "nothing"
+                if not number:
+                    raise
+                shown = ", ".join(str(done.relative_to(self.root)) for _, done in staged[:number])
                 raise CommitError(
                     f"{path} cannot be replaced ({error.strerror}): new are {shown}; the other calendars and "
                     "instruments are those of the conversion before; the next conversion replaces all of them"
                 ) from error
+        try:
+            for folder in {path.parent for _, path in staged}:
+                fsync_path(folder)
+            self._marker.unlink(missing_ok=True)
+        except OSError as error:
+            raise CommitError(
+                f"calendars and instruments are new, but a power cut may take them back ({error.strerror}); "
+                "the next conversion writes them again"
+            ) from error
 
     def make_durable(self) -> None:
         """Make every bin durable that was written."""

@@ -50,6 +50,13 @@ def is_rebuild_due(complete: bool, unchanged_seconds: float, since_last_seconds:
     return unchanged_seconds >= patience and since_last_seconds >= _REBUILD_SECONDS
 
 
+def _failure(error: Exception) -> str:
+    """Return what a conversion that failed leaves for readers to see, and why it failed. Pure."""
+    if isinstance(error, CommitError):
+        return f"conversion failed when it was partly visible: {error}"
+    return f"conversion failed, no new bar is visible; late rows of older bars may be: {error}"
+
+
 def _prune(qlib_dir: Path) -> None:
     with changing(qlib_dir) as versions:
         versions.prune(1)
@@ -203,8 +210,7 @@ class Converter:
             return
         except (BusyError, OSError, ValueError) as error:
             metrics.CONVERSIONS.labels("failed").inc()
-            said = "conversion failed" if isinstance(error, CommitError) else "conversion failed, Qlib stays as it was"
-            self.service.health.problem("conversion", f"{said}: {error}")
+            self.service.health.problem("conversion", _failure(error))
             return
         self.service.health.solved("conversion")
         self._tell(report, time.monotonic() - began)

@@ -201,13 +201,25 @@ class LockedVersions(Versions):
         replace_text(self._building / _BASE, self.head.name)
         return self._building
 
+    @property
+    def is_building(self) -> bool:
+        """Whether a version has been begun that nobody sees yet."""
+        return self._building is not None
+
     def publish(self) -> None:
         """Make the version that was begun the head, durably and at once; without one there is nothing to do."""
         if self._building is None:
             return
         version = self.finish(self._building)
-        self._building = None
         _point(self.folder / _HEAD, version.name)
+        self._building = None
+
+    def abandon(self) -> None:
+        """Delete the version that was begun: on a full disk its room is needed. What stays is deleted the next time."""
+        if self._building is not None:
+            for folder in {self._building, _finished(self._building)} - {self.head}:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._building = None
 
     def rollback(self, name: str | None = None) -> str:
         """Make the version before the head the head again, or the one that is named; return its name."""
@@ -349,6 +361,9 @@ def changing(
         time.sleep(_LOOK_AGAIN_SECONDS)
     try:
         yield versions
+    except Exception:
+        versions.abandon()
+        raise
     finally:
         versions.unlock()
 
@@ -369,10 +384,14 @@ def check_name(name: str) -> None:
 
 def give_name(unfinished: Path) -> Path:
     """Give a folder that is durable its name, durably; return it."""
-    finished = unfinished.with_name(unfinished.name[1:].removesuffix(_UNFINISHED))
+    finished = _finished(unfinished)
     unfinished.rename(finished)
     fsync_path(finished.parent)
     return finished
+
+
+def _finished(unfinished: Path) -> Path:
+    return unfinished.with_name(unfinished.name[1:].removesuffix(_UNFINISHED))
 
 
 def sync_tree(folder: Path) -> None:

@@ -97,7 +97,7 @@ def test_unreadable_heartbeat_is_said_as_such(well):
         ("collector", "settlements", "the exchange does not give the funding history: 50001"),
         ("collector", "history", "the exchange does not give history: 50001"),
         ("writer", "disk", "cannot write to okx_data: No space left on device"),
-        ("converter", "conversion", "conversion failed, Qlib stays as it was: x"),
+        ("converter", "conversion", "conversion failed, no new bar is visible; late rows of older bars may be: x"),
         ("collector", "something new", "nobody thought of this"),
     ],
 )

@@ -1,8 +1,12 @@
 """Whoever dies at whatever instant: run again, it is a run that never died. And who has to wait."""
 
 import errno
+import os
 import random
+import re
 import shutil
+import subprocess
+import sys
 import time
 from fcntl import LOCK_EX, flock
 from functools import partial
@@ -22,6 +26,7 @@ from tests.support.builders import (
 from tests.support.conversions import rebuilt, some_minutes, started
 from tests.support.dying import WRITING, Dying, calls_of, die_at
 from tests.support.provider import labels, tree, values
+from tests.support.simulator import ROOT
 
 
 def test_a_first_conversion_that_died_does_not_fix_the_origin(raw, qlib, tmp_path, monkeypatch):
@@ -168,32 +173,121 @@ def visible(qlib):
     return {name: content for name, content in tree(qlib).items() if not name.startswith("features")}
 
 
+ALL_CALLS = (*WRITING, "open", "mkdir", "sendfile", "truncate")
+ERRORS = [OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EPERM, errno.EIO)]
+
+
+def failure_of(do):
+    """Return what the system refused, or None where it could be done all the same."""
+    try:
+        do()
+    except OSError as error:
+        return error
+    return None
+
+
+def named(error):
+    """Return which files a failed conversion says are new; of those that it cannot tell from the old ones nothing."""
+    said = re.search("new are (.*?);", str(error))
+    return set(said[1].split(", ")) if said else None
+
+
 @pytest.mark.invariant(8)
 def test_a_step_that_fails_leaves_all_as_it_was_or_says_what_is_new_and_the_next_run_makes_good(tmp_path, monkeypatch):
-    """Invariant 8: a full disk at the last step must not leave a new calendar beside an old universe unsaid."""
+    """Invariant 8: a full disk, a refusal, at any call; no new calendar beside an old universe without a word."""
     raw, base = tmp_path / "raw", tmp_path / "base"
     _history(raw)
     convert(raw, base, until=None)
     _more(raw)
     store(raw, some_minutes("龙_USDT", range(1440, 1500)))
     before, expected = visible(base), rebuilt(raw, tmp_path / "fresh")
-    shutil.copytree(base, tmp_path / "counted", symlinks=True)
-    instants = calls_of(monkeypatch, WRITING, partial(convert, raw, tmp_path / "counted", until=None))
-    said = 0
-    for instant in range(instants - 60, instants):
-        qlib = tmp_path / f"failed{instant}"
-        shutil.copytree(base, qlib, symlinks=True)
+    shutil.copytree(base, tmp_path / "counted")
+    instants = calls_of(monkeypatch, ALL_CALLS, partial(convert, raw, tmp_path / "counted", until=None))
+    after = visible(tmp_path / "counted")
+    said = set()
+    for instant in sorted({*range(0, instants, max(1, instants // 25)), *range(instants - 75, instants)}):
+        qlib, refusal = tmp_path / f"failed{instant}", ERRORS[instant % 3]
+        shutil.copytree(base, qlib)
         with monkeypatch.context() as failing:
-            Dying(failing, WRITING, instant, fails_with=OSError(errno.ENOSPC, "No space left on device"))
-            with pytest.raises(OSError, match="No space") as failed:
-                convert(raw, qlib, until=None)
-        if failed.type is CommitError:
-            said += 1
-            new = {name for name in before if visible(qlib)[name] != before[name]}
-            assert new == {name for name in before if f"{name}," in f"{failed.value};".replace(";", ",")}, instant
+            Dying(failing, ALL_CALLS, instant, fails_with=refusal)
+            failed = failure_of(partial(convert, raw, qlib, until=None))
+        seen = visible(qlib)
+        if failed is None:
+            assert tree(qlib) == expected, instant  # it can do without that call
+        elif not isinstance(failed, CommitError):
+            assert seen == before, instant
+        elif (new := named(failed)) is not None:
+            assert {name for name in after if seen.get(name) != before.get(name)} == new, instant
         else:
-            assert visible(qlib) in (before, visible(tmp_path / "counted")), instant
+            assert seen == after, instant
+        assert failed is None or refusal.strerror in str(failed), instant
+        said.add(type(failed))
 
         convert(raw, qlib, until=None)
         assert tree(qlib) == expected, instant
-    assert said >= 10
+        shutil.rmtree(qlib)
+    assert CommitError in said
+    assert said & {OSError, PermissionError}
+
+
+@pytest.mark.invariant(8)
+def test_a_new_version_that_cannot_be_finished_is_not_seen_and_takes_no_room(tmp_path, monkeypatch):
+    """Invariant 8: whichever call fails while history from before the first day is taken in."""
+    raw, base = tmp_path / "raw", tmp_path / "base"
+    store(raw, some_minutes("BTC_USDT", range(1440, 2900)))
+    convert(raw, base, until=None)
+    store(raw, some_minutes("BTC_USDT", range(30, 1440)))
+    before, expected = tree(base), rebuilt(raw, tmp_path / "fresh")
+    shutil.copytree(tmp_path / "base.versions", tmp_path / "counted.versions", symlinks=True)
+    (tmp_path / "counted").symlink_to("counted.versions/head")
+    rebuild = partial(convert, raw, until=None, rebuild=True)
+    instants = calls_of(monkeypatch, ALL_CALLS, partial(rebuild, tmp_path / "counted"))
+    for instant in sorted({*range(0, instants, max(1, instants // 25)), *range(instants - 30, instants)}):
+        qlib, refusal = tmp_path / f"failed{instant}", ERRORS[instant % 3]
+        shutil.copytree(tmp_path / "base.versions", tmp_path / f"{qlib.name}.versions", symlinks=True)
+        qlib.symlink_to(f"{qlib.name}.versions/head")
+        with monkeypatch.context() as failing:
+            Dying(failing, ALL_CALLS, instant, fails_with=refusal)
+            failed = failure_of(partial(rebuild, qlib))
+        assert tree(qlib) in ((before, expected) if failed else (expected,)), instant
+        left = {path.name for path in qlib.with_name(f"{qlib.name}.versions").iterdir()} - {".lock", "head", ".head.tmp"}
+        assert left == ({"v0001"} if tree(qlib) == before else {"v0001", "v0002"}), instant
+        assert isinstance(failed, CommitError) == (failed is not None and tree(qlib) == expected), instant
+
+        rebuild(qlib)
+        assert tree(qlib) == expected, instant
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from services.converter.__main__ import main
+main(once=True)
+"""
+
+
+@pytest.mark.invariant(8)
+@pytest.mark.parametrize("limit", [0, 60, 200, 1000, 5000, 20_000, 50_000])
+def test_a_file_that_can_be_written_in_part_only_is_shown_in_no_part(tmp_path, limit):
+    """Invariant 8: the system itself refuses what goes beyond a size, in the middle of a write."""
+    raw, qlib = tmp_path / "raw", tmp_path / "qlib"
+    _history(raw)
+    convert(raw, qlib, until=None)
+    _more(raw)
+    before, expected = visible(qlib), rebuilt(raw, tmp_path / "fresh")
+
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit)],
+        cwd=ROOT,
+        env=os.environ | {"DATA_DIR": str(raw), "QLIB_DIR": str(qlib)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert process.returncode == 1, process.stderr
+    assert "File too large" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert visible(qlib) == before
+    convert(raw, qlib, until=None)
+    assert tree(qlib) == expected
