@@ -38,6 +38,7 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
                 until=None,
                 recipe=settings.recipe,
                 rebuild=rebuild,
+                history=True,
                 every_file=True,
                 processes=settings.convert_processes or os.process_cpu_count() or 1,
                 progress=progress,
@@ -47,9 +48,11 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
         return 1
     for symbol, reason in report.left.items():
         log.error("days of a symbol not converted", symbol=symbol, reason=reason)
+    if report.left_out:
+        log.error("history not converted", symbol_days=report.left_out, reason=report.why_left_out)
     log_report(report, time.monotonic() - began)
     asyncio.run(_publish_if_possible(settings, report))
-    return 1 if report.left else 0
+    return 1 if report.left or report.left_out else 0
 
 
 async def _publish_if_possible(settings: ConverterSettings, report: Report) -> None:

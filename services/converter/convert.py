@@ -45,7 +45,7 @@ from services.converter.report import Report
 from services.converter.symbol_days import Build, SymbolDays
 from services.converter.universe import all_lines, market_lines, spans
 from services.converter.validation import check_stored
-from services.converter.versions import LockedVersions, changing, head_folder
+from services.converter.versions import LockedVersions, VersionError, changing, head_folder
 from shared.dataset import Partition
 from shared.durable import remove_stale_temporaries
 from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank, Row
@@ -75,21 +75,25 @@ def convert(
     until: datetime | None,
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen
     rebuild: bool = False,
+    history: bool = False,
     every_file: bool = False,
     processes: int = 1,
     progress: Progress = lambda *_: None,
 ) -> Report:
     """Bring Qlib's folder up to `until` (None: to the newest minute on disk), touching only what changed.
 
-    `rebuild` computes every raw day on disk anew, and lets the calendar begin with the first of them; days of which no
-    raw file is left stay as they are. So does another `recipe` than that of the last conversion. A calendar that begins
-    earlier is a new version of the dataset: readers of the old one are not disturbed. `every_file`: see `changes.scan`.
-    `processes`: among how many the symbols are shared out at most, where there is enough to do.
+    `history` lets the calendar begin with the first raw day on disk. One that begins earlier than before is a new
+    version of the dataset: bins are copied to their new positions, and readers of the old version are not disturbed.
+    Of the versions that this leaves behind one is kept. Where there is no room for another, those days are left out.
+
+    `rebuild` does so, too, and computes every raw day on disk again; days of which no raw file is left stay as they
+    are. Another `recipe` than that of the last conversion computes every raw day again. `every_file`: see
+    `changes.scan`. `processes`: among how many the symbols are shared out at most, where there is enough to do.
 
     Raises:
         NothingToConvertError: no raw day lies before `until`.
         BusyError: another converter holds the dataset.
-        VersionError: a new version is needed, and QLIB_DIR is a mount point.
+        VersionError: a rebuild needs a new version, and there is no room for one, or QLIB_DIR is a mount point.
         ValidationError: what would be published is not what it must be; no new bar is visible.
         ProcessDiedError: one of several processes was killed; no new bar is visible.
         CommitError: a part of it is visible; the text says which.
@@ -104,6 +108,7 @@ def convert(
             until=until,
             recipe=recipe,
             rebuild=rebuild,
+            history=history or rebuild,
             every_file=every_file,
             processes=processes,
             progress=progress,
@@ -135,8 +140,7 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late
     listing = scan(data_dir, manifest)
     holes = _holes(listing, _changed_ledger(data_dir, listing, manifest, recipe))
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
-    possible = (symbol for symbol in dirty if store.names.why_not(symbol) is None)
-    late = [day for symbol in possible for day in dirty[symbol] if day_start(day) <= end - DAY]
+    late = [day for symbol in store.names.possible(dirty) for day in dirty[symbol] if day_start(day) <= end - DAY]
     before = sum(day_start(day) < origin for day in late)
     return Late(end, len(late) - before, before)
 
@@ -148,6 +152,7 @@ def _convert(
     until: datetime | None,
     recipe: Recipe,
     rebuild: bool,
+    history: bool,
     every_file: bool,
     processes: int,
     progress: Progress,
@@ -159,12 +164,18 @@ def _convert(
     manifest = _manifest(store.root, recipe, rebuild=rebuild)
     listing = scan(data_dir, manifest, every_file=every_file)
     end = _end(data_dir, store, listing, until)
-    origin = _origin(store, listing, end, rebuild=rebuild)
-    store = with_origin(store, origin, versions.begin)
+    origin = _origin(store, listing, end, history=history)
+    why_left_out = ""
+    try:
+        store = with_origin(store, origin, versions.begin)
+    except VersionError as error:
+        if rebuild:
+            raise
+        origin, why_left_out = _origin(store, listing, end, history=False), str(error)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
     holes = _holes(listing, changed)
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
-    left_out = sum(day_start(day) < origin for days in dirty.values() for day in days)
+    left_out = sum(day_start(day) < origin for symbol in store.names.possible(dirty) for day in dirty[symbol])
     dirty = {symbol: [day for day in days if day_start(day) >= origin] for symbol, days in dirty.items()}
     dirty = {symbol: days for symbol, days in dirty.items() if days}
     # Of two that Qlib cannot tell apart the one that was there first stays, in a rebuild, too.
@@ -187,7 +198,10 @@ def _convert(
     with _saying_what_is_visible(versions):
         store.commit(origin, end, markets)
         _remember(store, converted)
+    is_new = versions.is_building
     _swap_in(versions)
+    if is_new and not rebuild:
+        _prune(versions)
     return Report(
         origin=origin,
         until=end,
@@ -195,6 +209,7 @@ def _convert(
         days=sum(len(days) for days in dirty.values()),
         bars=bars,
         left_out=left_out,
+        why_left_out=why_left_out,
         left=_why(left),
         digests=digests(converted),
     )
@@ -232,13 +247,13 @@ def _newest_minute(data_dir: Path, listing: Listing) -> datetime | None:
     return newest
 
 
-def _origin(store: QlibStore, listing: Listing, end: datetime, *, rebuild: bool) -> datetime:
-    """Return the origin of the grid: as it is, or the first raw day; a rebuild may move it back."""
+def _origin(store: QlibStore, listing: Listing, end: datetime, *, history: bool) -> datetime:
+    """Return the origin of the grid: as it is, or the first raw day; with `history` it may move back."""
     raw_days = [day_start(day) for day in listing.of(Candle) if day_start(day) < end]
     calendar = store.calendar(FREQUENCIES[0])
     if calendar is None:
         return min(raw_days)
-    return min([calendar[0], *raw_days]) if rebuild else calendar[0]
+    return min([calendar[0], *raw_days]) if history else calendar[0]
 
 
 # --- What is known beside the candles
@@ -354,6 +369,14 @@ def _swap_in(versions: LockedVersions) -> None:
         if versions.head == before:
             raise
         raise CommitError(f"a new version is visible, but a power cut may take it back ({error.strerror})") from error
+
+
+def _prune(versions: LockedVersions) -> None:
+    """Keep one version of those before the head: readers that began earlier are still there."""
+    try:
+        versions.prune(1)
+    except OSError as error:
+        log.warning("older versions of the dataset stay", error=str(error))
 
 
 # --- What is published beside the bins

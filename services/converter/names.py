@@ -51,6 +51,10 @@ class Names:
             return None
         return f"Qlib cannot tell it from {owner}, which is there already: the names differ in nothing but case"
 
+    def possible(self, symbols: Iterable[str]) -> list[str]:
+        """Return those of some symbols that can be in the dataset."""
+        return [symbol for symbol in symbols if self.why_not(symbol) is None]
+
     def spelled(self, folder: str) -> str:
         """Return the symbol that a folder belongs to: in upper case where it has not been taken in."""
         upper = folder.removeprefix(_PREFIX).upper()

@@ -25,7 +25,9 @@ class Report:
     bars: int
     """Candles of one minute that were read."""
     left_out: int
-    """Raw days before the calendar's origin, which only a rebuild takes in."""
+    """Symbol days before the calendar's origin, which only a new version of the dataset takes in."""
+    why_left_out: str
+    """Why they are not taken in, where that was tried."""
     left: Mapping[str, str]
     """Symbols of which days could not be converted, each with the reason. What Qlib had of those days stays."""
     digests: dict[str, str]

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 
@@ -13,7 +12,7 @@ from services.converter.convert import Late, NothingToConvertError, convert, lat
 from services.converter.qlib_store import CommitError
 from services.converter.report import Report, log_report, publish
 from services.converter.settings import ConverterSettings
-from services.converter.versions import changing, head_folder
+from services.converter.versions import head_folder
 from shared.durable import BusyError
 from shared.grid import floor_day
 from shared.ledger import account, from_text
@@ -27,27 +26,43 @@ _HISTORY_PATIENCE_SECONDS = 900.0
 """Longer than a rate limit or a maintenance usually lasts."""
 _SETTLED_SECONDS = 60.0
 """How long no history must have come before it is taken in."""
-_REBUILD_SECONDS = 600.0
-"""Between two conversions of everything."""
+_MOST_WAITING_SECONDS = 3600.0
+"""History that goes on coming for so long is taken in bit by bit."""
+_BETWEEN_SECONDS, _BETWEEN_TIMES = 600.0, 20
+"""Between two times that history is taken in: so long, and so many times as long as the last one took."""
+_LOOK_FOR_HISTORY_SECONDS = 60.0
 _HEALING_PATIENCE_SECONDS = 300.0
 """A lost hour of 50 symbols is healed in seconds; a hole that stays open for longer must not hold the others up."""
 
 
-class _History(NamedTuple):
-    """How many symbol days lie before the calendar's first day, and since when so many."""
+@dataclass
+class _History:
+    """What lies before the calendar's first day, and how it came. Times are those of a clock that never jumps."""
 
-    symbol_days: int
-    since: float
+    symbol_days: int = 0
+    since: float = 0.0
+    """When there began to be so many."""
+    first_seen: float = 0.0
+    tried: float = float("-inf")
+    took_seconds: float = 0.0
+    """How long it took to take some in the last time."""
 
+    def note(self, symbol_days: int, now: float) -> None:
+        """Take in how many there are now."""
+        if not self.symbol_days:
+            self.first_seen = now
+        if symbol_days != self.symbol_days:
+            self.symbol_days, self.since = symbol_days, now
 
-def is_rebuild_due(complete: bool, unchanged_seconds: float, since_last_seconds: float) -> bool:
-    """Return whether history from before the first day is to be taken in now. Pure.
+    def is_due(self, complete: bool, now: float) -> bool:
+        """Return whether it is to be taken in now; complete: no more of it is expected.
 
-    A rebuild costs as much as all that is there. So it waits until the history is complete and has stopped growing, or
-    has not grown for long; and there is a while between two of them.
-    """
-    patience = _SETTLED_SECONDS if complete else _HISTORY_PATIENCE_SECONDS
-    return unchanged_seconds >= patience and since_last_seconds >= _REBUILD_SECONDS
+        That costs a copy of the dataset. So it waits until the history has stopped growing, though not for ever, and
+        takes up a small share of the time.
+        """
+        patience = _SETTLED_SECONDS if complete else _HISTORY_PATIENCE_SECONDS
+        is_settled = now - self.since >= patience or now - self.first_seen >= _MOST_WAITING_SECONDS
+        return is_settled and now - self.tried >= max(_BETWEEN_SECONDS, _BETWEEN_TIMES * self.took_seconds)
 
 
 def _failure(error: Exception) -> str:
@@ -57,11 +72,6 @@ def _failure(error: Exception) -> str:
     return f"conversion failed, no new bar is visible; late rows of older bars may be: {error}"
 
 
-def _prune(qlib_dir: Path) -> None:
-    with changing(qlib_dir) as versions:
-        versions.prune(1)
-
-
 class Converter:
     """A running converter: when to convert, and up to when."""
 
@@ -69,8 +79,7 @@ class Converter:
         self.service = service
         self.settings = settings
         self._one_at_a_time = asyncio.Lock()
-        self._history = _History(0, time.monotonic())
-        self._rebuilt = float("-inf")
+        self._history = _History()
 
     async def run(self) -> None:
         """Catch up with the last midnight, then convert on schedule until the service is stopped."""
@@ -83,8 +92,7 @@ class Converter:
             group.create_task(self._daily())
             if self.settings.convert_every:
                 group.create_task(self._often())
-            if self.settings.patch_every:
-                group.create_task(self._patch())
+            group.create_task(self._look_for_late())
 
     async def _wait_for_history(self) -> None:
         """Hold the very first conversion back until the history is there: it fixes the calendar's origin.
@@ -122,46 +130,53 @@ class Converter:
             if written is not None and (converted is None or written > converted):
                 await self._convert(written)
 
-    async def _patch(self) -> None:
-        """Bring rows that came late into Qlib soon, not only with the next day."""
-        while await self.service.pause(self.settings.patch_every):
-            async with self._one_at_a_time:
-                found = await asyncio.to_thread(
-                    late_days, self.settings.data_dir, self.settings.qlib_dir, self.settings.recipe
-                )
+    async def _look_for_late(self) -> None:
+        """Bring what came late into Qlib soon, not only with the next day."""
+        while await self.service.pause(self.settings.patch_every or _LOOK_FOR_HISTORY_SECONDS):
+            try:
+                async with self._one_at_a_time:
+                    found = await asyncio.to_thread(
+                        late_days, self.settings.data_dir, self.settings.qlib_dir, self.settings.recipe
+                    )
+            except (OSError, ValueError) as error:
+                self.service.health.problem("late", f"cannot look for late rows: {error}")
+                continue
+            self.service.health.solved("late")
             if found is None:
                 continue
-            if found.before:
+            self._history.note(found.before, time.monotonic())
+            if found.before and await self._is_history_due():
                 await self._take_in_history(found)
-            elif found.patches:
+            elif found.patches and self.settings.patch_every:
                 log.info("late rows", symbol_days=found.patches)
                 metrics.LATE.inc(found.patches)
                 await self._convert(found.end)
 
-    async def _take_in_history(self, late: Late) -> None:
-        """Make another version of the dataset that begins earlier, once the history has stopped growing.
-
-        Readers go on with the version that they have. Of the versions that this leaves behind one is kept.
-        """
+    async def _is_history_due(self) -> bool:
         beat = await self.service.until_bus_answers(lambda: self.service.bus.heartbeat("collector"))
         complete = beat is not None and bool(beat.details.get("history_complete"))
-        now = time.monotonic()
-        if late.before != self._history.symbol_days:
-            self._history = _History(late.before, now)
-        if not is_rebuild_due(complete, now - self._history.since, now - self._rebuilt):
+        if self._history.is_due(complete, time.monotonic()):
+            return True
+        self._tell_left_out(self._history.symbol_days)
+        return False
+
+    async def _take_in_history(self, late: Late) -> None:
+        """Make a version of the dataset that begins earlier; readers go on with the one that they have."""
+        log.info("taking in history from before the first day", symbol_days=late.before)
+        self._history.tried = began = time.monotonic()
+        await self._convert(late.end, history=True)
+        self._history.took_seconds = time.monotonic() - began
+
+    def _tell_left_out(self, symbol_days: int, why: str = "") -> None:
+        metrics.LEFT_OUT.set(symbol_days)
+        if symbol_days:
             self.service.health.problem(
                 "origin",
-                f"{late.before} symbol days of history lie before the calendar's first day; "
-                "they are taken in once no more of them come",
+                f"{symbol_days} symbol days of history lie before the calendar's first day; "
+                + (f"they cannot be taken in: {why}" if why else "they are taken in once no more of them come"),
             )
-            return
-        log.info("taking in history from before the first day", symbol_days=late.before)
-        self._rebuilt = now
-        await self._convert(late.end, rebuild=True)
-        try:
-            await asyncio.to_thread(_prune, self.settings.qlib_dir)
-        except (BusyError, OSError, ValueError) as error:
-            log.warning("older versions stay", error=str(error))
+        else:
+            self.service.health.solved("origin")
 
     async def _convert_day(self, midnight: datetime) -> None:
         """Convert up to a midnight once the writer has stored everything before it; the clock alone says nothing.
@@ -197,13 +212,13 @@ class Converter:
         metrics.MISSING.set(missing)
         return missing
 
-    async def _convert(self, until: datetime, *, rebuild: bool = False) -> None:
+    async def _convert(self, until: datetime, *, history: bool = False) -> None:
         began = time.monotonic()
         folders = self.settings.data_dir, self.settings.qlib_dir
         try:
             async with self._one_at_a_time:
                 report = await asyncio.to_thread(
-                    convert, *folders, until=until, recipe=self.settings.recipe, rebuild=rebuild
+                    convert, *folders, until=until, recipe=self.settings.recipe, history=history
                 )
         except NothingToConvertError as error:
             log.info("nothing to convert", reason=str(error))
@@ -221,20 +236,12 @@ class Converter:
         metrics.SECONDS.observe(seconds)
         metrics.DAYS.inc(report.days)
         metrics.CONVERTED_UNTIL.set(report.until.timestamp())
-        metrics.LEFT_OUT.set(report.left_out)
         self.service.health.details["converted_until"] = report.until.isoformat()
         if report.left:
             self.service.health.problem("raw", report.left_sentence)
         else:
             self.service.health.solved("raw")
-        if report.left_out:
-            self.service.health.problem(
-                "origin",
-                f"{report.left_out} symbol days of history lie before the calendar's first day "
-                f"{report.origin:%Y-%m-%d}; they are taken in once no more of them come",
-            )
-        else:
-            self.service.health.solved("origin")
+        self._tell_left_out(report.left_out, report.why_left_out)
         log_report(report, seconds)
 
 

@@ -43,6 +43,8 @@ _BASE = Path(".converter") / "built-from"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 _VERSION = re.compile(r"v\d{4,}")
 _LOOK_AGAIN_SECONDS = 0.1
+_ROOM = 1.5
+"""Times the size of the head that must be free for a new version."""
 _MAX_LINKS = 40
 """As many symlinks as Linux follows itself."""
 
@@ -193,8 +195,9 @@ class LockedVersions(Versions):
     def begin(self) -> Path:
         """Return an empty folder for a new version, which nobody sees until `publish`.
 
-        Raises `VersionError` where QLIB_DIR is a mount point, which cannot become a symlink.
+        Raises `VersionError` where QLIB_DIR is a mount point, which cannot become a symlink, or the disk has no room.
         """
+        self._check_room()
         self._adopt()
         self.remove_unfinished()
         self._building = self._unfinished(_version_name(max(self._numbers(), default=0) + 1))
@@ -254,6 +257,15 @@ class LockedVersions(Versions):
         if self.in_place and os.path.ismount(self.name):
             raise VersionError(self._mounted)
         self._lock_folder()
+
+    def _check_room(self) -> None:
+        """Check that a copy of the head leaves room for what is collected meanwhile."""
+        needed, free = int(_ROOM * size_of(self.head)), shutil.disk_usage(self.head).free
+        if needed > free:
+            raise VersionError(
+                f"a new version needs {needed / 1e9:.1f} GB beside {self.name}, free are {free / 1e9:.1f}: make room, "
+                f"for instance with `python -m services.converter.versions prune --keep 0`"
+            )
 
     @property
     def _mounted(self) -> str:

@@ -250,7 +250,11 @@ def test_a_new_version_that_cannot_be_finished_is_not_seen_and_takes_no_room(tmp
             Dying(failing, ALL_CALLS, instant, fails_with=refusal)
             failed = failure_of(partial(rebuild, qlib))
         assert tree(qlib) in ((before, expected) if failed else (expected,)), instant
-        left = {path.name for path in qlib.with_name(f"{qlib.name}.versions").iterdir()} - {".lock", "head", ".head.tmp"}
+        left = {path.name for path in qlib.with_name(f"{qlib.name}.versions").iterdir()} - {
+            ".lock",
+            "head",
+            ".head.tmp",
+        }
         assert left == ({"v0001"} if tree(qlib) == before else {"v0001", "v0002"}), instant
         assert isinstance(failed, CommitError) == (failed is not None and tree(qlib) == expected), instant
 

@@ -1,10 +1,12 @@
 """Whatever the order in which the data arrived: converting what changed is a rebuild, and costs what changed."""
 
 import os
+import re
 import shutil
 from contextlib import suppress
 from datetime import date, timedelta
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +14,9 @@ from hypothesis import strategies as st
 
 from services.converter.calendars import FREQUENCIES
 from services.converter.convert import NothingToConvertError, convert, late_days
-from services.converter.fields import FIELDS
+from services.converter.fields import FIELDS, Recipe
 from services.converter.snapshots import take_snapshot
-from services.converter.versions import changing, head_folder
+from services.converter.versions import VersionError, changing, head_folder
 from shared.dataset import day_digest, day_folder
 from shared.grid import DAY
 from tests.support.builders import (
@@ -27,7 +29,7 @@ from tests.support.builders import (
     minute,
     store,
 )
-from tests.support.conversions import a_ledger_row, rebuilt, some_minutes
+from tests.support.conversions import a_ledger_row, rebuilt, some_minutes, started
 from tests.support.dying import WRITING, die_at
 from tests.support.provider import labels, tree, values
 
@@ -51,6 +53,7 @@ STEPS = st.one_of(
     st.tuples(st.just("convert"), st.integers(1, 6 * 1440)),
     st.just(("convert", None)),
     st.just(("rebuild",)),
+    st.just(("history",)),
     st.tuples(st.just("retire"), st.integers(1, 4)),
 )
 
@@ -94,6 +97,9 @@ def test_whatever_the_history_the_result_is_that_of_a_rebuild(tmp_path_factory, 
         if step[0] == "convert":
             with suppress(NothingToConvertError):
                 convert(raw, qlib, until=minute(step[1]) if step[1] else None)
+        elif step[0] == "history":
+            with suppress(NothingToConvertError):
+                convert(raw, qlib, until=None, history=True)
         elif step[0] == "rebuild" or (step[0] == "retire" and not (raw / "kline_1m").exists()):
             with suppress(NothingToConvertError):
                 convert(raw, qlib, until=None, rebuild=True)
@@ -110,10 +116,9 @@ def test_whatever_the_history_the_result_is_that_of_a_rebuild(tmp_path_factory, 
     if not (archive / "kline_1m").exists():
         return
 
-    report = convert(raw, qlib, until=None)
-    if report.left_out:
-        report = convert(raw, qlib, until=None, rebuild=True)
+    report = convert(raw, qlib, until=None, history=True)
 
+    assert report.left_out == 0
     assert tree(qlib) == rebuilt(archive, folder / "fresh", report.until)
 
 
@@ -179,7 +184,8 @@ def test_a_symbol_whose_history_is_taken_in_later_starts_earlier(raw, qlib, tmp_
 # --- the origin
 
 
-def test_history_before_the_origin_is_left_out_and_told_until_a_rebuild_takes_it_in(raw, qlib, tmp_path):
+@pytest.mark.parametrize("how", [{"rebuild": True}, {"history": True}])
+def test_history_before_the_origin_is_left_out_and_told_until_it_is_to_be_taken_in(raw, qlib, tmp_path, how):
     store(raw, some_minutes("BTC_USDT", range(2 * 1440, 3 * 1440)))
     convert(raw, qlib, until=None)
     before = tree(qlib)
@@ -189,9 +195,75 @@ def test_history_before_the_origin_is_left_out_and_told_until_a_rebuild_takes_it
 
     assert told == [2, 2, 2]
     assert tree(qlib) == before
-    assert convert(raw, qlib, until=None, rebuild=True).left_out == 0
+    assert late_days(raw, qlib).before == 2
+    assert convert(raw, qlib, until=None, **how).left_out == 0
+    assert late_days(raw, qlib) == (minute(3 * 1440), 0, 0)
     assert tree(qlib) == rebuilt(raw, tmp_path / "fresh")
     assert min(values(qlib, "BTC_USDT", "close")) == minute(100)
+
+
+@pytest.mark.invariant(9)
+@pytest.mark.parametrize("stock_fields", [False, True])
+def test_taking_in_history_reads_the_history_alone_and_is_a_rebuild(raw, qlib, tmp_path, stock_fields):
+    """Invariant 9: what is in Qlib already is copied, not computed again; though the first bar of it looks back."""
+    recipe = Recipe(stock_fields=stock_fields)
+    store(
+        raw, some_minutes("BTC_USDT", range(3 * 1440, 9 * 1440)) + some_minutes("ETH_USDT", range(8 * 1440, 9 * 1440))
+    )
+    store(raw, [a_funding_rate(funding_time=minute(480)), a_funding_rate(funding_time=minute(3 * 1440 + 5))])
+    convert(raw, qlib, until=None, recipe=recipe)
+    store(raw, some_minutes("BTC_USDT", range(3 * 1440)) + some_minutes("OLD_USDT", range(100, 1440)))
+
+    report = convert(raw, qlib, until=None, recipe=recipe, history=True)
+
+    assert report.days == 4 + stock_fields
+    convert(raw, tmp_path / "fresh", until=None, recipe=recipe)
+    assert tree(qlib) == tree(tmp_path / "fresh")
+
+
+@pytest.mark.invariant(11)
+def test_however_often_history_comes_two_versions_are_kept_and_the_old_one_is_readable(raw, qlib):
+    """Invariant 11: bounded, and a reader that began before still reads."""
+    store(raw, some_minutes("BTC_USDT", range(5 * 1440, 6 * 1440)))
+    convert(raw, qlib, until=None)
+    for day in (4, 3, 2, 1):
+        reader, before = qlib.resolve(), tree(qlib)
+        store(raw, some_minutes("BTC_USDT", range(day * 1440, (day + 1) * 1440)))
+        convert(raw, qlib, until=None, history=True)
+        assert tree(reader) == before
+
+    assert {path.name for path in head_folder(qlib).parent.glob("v*")} == {"v0004", "v0005"}
+    assert len(values(qlib, "BTC_USDT", "close")) == 5 * 1440
+
+
+def test_where_there_is_no_room_for_a_version_history_stays_out_with_the_reason_and_new_days_do_not(
+    raw, qlib, monkeypatch
+):
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+    convert(raw, qlib, until=None)
+    store(raw, some_minutes("BTC_USDT", [*range(1440), *range(2880, 4320)]))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+
+    report = convert(raw, qlib, until=None, history=True)
+
+    assert report.left_out == 1
+    assert re.fullmatch(r"a new version needs \d+\.\d GB .*, free are 0\.0: make room, .*", report.why_left_out)
+    assert len(values(qlib, "BTC_USDT", "close")) == 2 * 1440
+    assert qlib.resolve().name == "v0001"
+    with pytest.raises(VersionError, match="make room"):
+        convert(raw, qlib, until=None, rebuild=True)
+
+
+def test_once_takes_in_what_came_before_the_first_day(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+    convert(raw, qlib, until=None)
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+
+    process = started(raw, qlib)
+    _, log = process.communicate()
+
+    assert process.returncode == 0, log
+    assert len(values(qlib, "BTC_USDT", "close")) == 2880
 
 
 @pytest.mark.invariant(8)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from services.converter.convert import convert
 from services.converter.names import Names, folder_of
-from services.converter.service import is_rebuild_due
 from services.converter.snapshots import take_snapshot
 from services.converter.verification import verify
 from tests.support.builders import a_ranking, minute, store
@@ -168,17 +167,3 @@ def test_where_names_can_be_ascii_only_the_start_is_refused_in_a_sentence(raw, q
 
     assert process.returncode == 2
     assert b"set PYTHONUTF8=1" in process.stderr
-
-
-@pytest.mark.parametrize(
-    ("complete", "unchanged", "since_last", "due"),
-    [
-        (True, 59, 1e9, False),
-        (True, 61, 1e9, True),
-        (True, 61, 599, False),
-        (False, 61, 1e9, False),
-        (False, 901, 1e9, True),
-    ],
-)
-def test_late_history_is_taken_in_once_it_has_stopped_coming_and_not_too_often(complete, unchanged, since_last, due):
-    assert is_rebuild_due(complete, unchanged, since_last) == due
