@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
 from services.converter import metrics
 from services.converter.convert import Late, NothingToConvertError, convert, late_days
+from services.converter.history import PATIENCE_SECONDS, History
 from services.converter.qlib_store import CommitError
 from services.converter.report import Report, log_report, publish
 from services.converter.settings import ConverterSettings
@@ -22,47 +22,9 @@ from shared.service import Service, running, wait_for_clock
 log = structlog.get_logger()
 
 _LOOK_AGAIN_SECONDS = 1.0
-_HISTORY_PATIENCE_SECONDS = 900.0
-"""Longer than a rate limit or a maintenance usually lasts."""
-_SETTLED_SECONDS = 60.0
-"""How long no history must have come before it is taken in."""
-_MOST_WAITING_SECONDS = 3600.0
-"""History that goes on coming for so long is taken in bit by bit."""
-_BETWEEN_SECONDS, _BETWEEN_TIMES = 600.0, 20
-"""Between two times that history is taken in: so long, and so many times as long as the last one took."""
 _LOOK_FOR_HISTORY_SECONDS = 60.0
 _HEALING_PATIENCE_SECONDS = 300.0
 """A lost hour of 50 symbols is healed in seconds; a hole that stays open for longer must not hold the others up."""
-
-
-@dataclass
-class _History:
-    """What lies before the calendar's first day, and how it came. Times are those of a clock that never jumps."""
-
-    symbol_days: int = 0
-    since: float = 0.0
-    """When there began to be so many."""
-    first_seen: float = 0.0
-    tried: float = float("-inf")
-    took_seconds: float = 0.0
-    """How long it took to take some in the last time."""
-
-    def note(self, symbol_days: int, now: float) -> None:
-        """Take in how many there are now."""
-        if not self.symbol_days:
-            self.first_seen = now
-        if symbol_days != self.symbol_days:
-            self.symbol_days, self.since = symbol_days, now
-
-    def is_due(self, complete: bool, now: float) -> bool:
-        """Return whether it is to be taken in now; complete: no more of it is expected.
-
-        That costs a copy of the dataset. So it waits until the history has stopped growing, though not for ever, and
-        takes up a small share of the time.
-        """
-        patience = _SETTLED_SECONDS if complete else _HISTORY_PATIENCE_SECONDS
-        is_settled = now - self.since >= patience or now - self.first_seen >= _MOST_WAITING_SECONDS
-        return is_settled and now - self.tried >= max(_BETWEEN_SECONDS, _BETWEEN_TIMES * self.took_seconds)
 
 
 def _failure(error: Exception) -> str:
@@ -79,7 +41,7 @@ class Converter:
         self.service = service
         self.settings = settings
         self._one_at_a_time = asyncio.Lock()
-        self._history = _History()
+        self._history = History()
 
     async def run(self) -> None:
         """Catch up with the last midnight, then convert on schedule until the service is stopped."""
@@ -92,7 +54,7 @@ class Converter:
             group.create_task(self._daily())
             if self.settings.convert_every:
                 group.create_task(self._often())
-            group.create_task(self._look_for_late())
+            group.create_task(self.look_for_late())
 
     async def _wait_for_history(self) -> None:
         """Hold the very first conversion back until the history is there: it fixes the calendar's origin.
@@ -109,7 +71,7 @@ class Converter:
             missing = beat.details.get("missing_minutes") if beat else None
             if missing is not None and (least is None or missing < least):
                 least, since = missing, time.monotonic()
-            if least is not None and time.monotonic() - since > _HISTORY_PATIENCE_SECONDS:
+            if least is not None and time.monotonic() - since > PATIENCE_SECONDS:
                 log.warning("history does not grow, converting what is there", missing_minutes=least)
                 break
             reason = "the collector is not there yet" if missing is None else f"{missing:,} minutes of history to go"
@@ -130,7 +92,7 @@ class Converter:
             if written is not None and (converted is None or written > converted):
                 await self._convert(written)
 
-    async def _look_for_late(self) -> None:
+    async def look_for_late(self) -> None:
         """Bring what came late into Qlib soon, not only with the next day."""
         while await self.service.pause(self.settings.patch_every or _LOOK_FOR_HISTORY_SECONDS):
             try:

@@ -8,10 +8,18 @@ from datetime import UTC, datetime
 
 import pytest
 
+from services.converter.convert import convert
+from services.converter.service import Converter
+from services.converter.settings import ConverterSettings
 from shared.bus import Heartbeat
+from shared.clock import ExchangeClock
 from shared.coverage import FULL_DAY
+from shared.dataset import Partition
+from shared.events import LedgerRow
+from shared.exchange import ExchangeClient
 from shared.grid import DAY
 from shared.ledger import DayLedger, to_text
+from shared.service import Health, Service
 from tests.support.builders import DAY_0, MIDNIGHT, a_candle, minute, store, until
 from tests.support.provider import values
 from tests.support.simulator import ROOT, Simulator
@@ -73,6 +81,73 @@ async def test_a_day_with_a_hole_waits_for_it_and_what_comes_later_is_patched_in
     store(raw, [a_candle(open_time=minute(HOLE), price=7.0)])
     await until(lambda: values(qlib, "BTC_USDT", "open").get(minute(HOLE)) == 7.0)
     assert len(values(qlib, "BTC_USDT", "open")) == 1440
+
+
+@pytest.fixture
+async def service(bus):
+    """Give a service that is up, with a clock that nobody needs here."""
+    async with ExchangeClient("http://127.0.0.1:9") as exchange:
+        service = Service("converter", bus, exchange, ExchangeClock(), Health(), asyncio.Event())
+        yield service
+        service.stop.set()
+
+
+@pytest.fixture
+async def late_rows(service, redis_url, tmp_path):
+    """Let a converter look for what came late, every second."""
+    settings = ConverterSettings(
+        _env_file=None,
+        redis_url=redis_url,
+        data_dir=tmp_path / "okx_data",
+        qlib_dir=tmp_path / "qlib_data",
+        patch_every=1,
+    )
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(Converter(service, settings).look_for_late())
+        yield task
+        service.stop.set()
+
+
+@pytest.mark.invariant(9)
+async def test_history_that_comes_late_is_taken_in_by_itself_and_keeps_no_correction_waiting(
+    bus, service, late_rows, tmp_path, monkeypatch
+):
+    """Invariant 9: whatever of it lies before the first day waits until no more comes; what is in Qlib is mended."""
+    raw, qlib = tmp_path / "okx_data", tmp_path / "qlib_data"
+    store(raw, [a_candle(open_time=minute(number)) for number in range(1440, 2880)])
+    convert(raw, qlib, until=None)
+    store(raw, [a_candle(open_time=minute(number)) for number in range(1440)])
+    store(raw, [a_candle(open_time=minute(1500), price=7.0, receive_time=minute(9999))])
+
+    await until(lambda: values(qlib, "BTC_USDT", "open").get(minute(1500)) == 7.0)
+    assert "1 symbol days of history lie before the calendar's first day" in service.health.problems["origin"]
+    assert len(values(qlib, "BTC_USDT", "open")) == 1440
+
+    monkeypatch.setattr("services.converter.history._SETTLED_SECONDS", 0.0)  # as if a minute had passed
+    await bus.beat(a_heartbeat("collector", details={"history_complete": True}), 60)
+    await until(lambda: len(values(qlib, "BTC_USDT", "open")) == 2880)
+    await until(lambda: service.health.problems == {})
+    assert not late_rows.done()
+
+
+@pytest.mark.invariant(12)
+async def test_a_file_that_keeps_from_looking_for_late_rows_is_said_and_ends_nothing(service, late_rows, tmp_path):
+    """Invariant 12."""
+    raw, qlib = tmp_path / "okx_data", tmp_path / "qlib_data"
+    store(raw, [a_candle(open_time=minute(number)) for number in range(1440)])
+    store(raw, [LedgerRow(exchange="okx", symbol="BTC_USDT", day=MIDNIGHT, absent="7-7")])
+    convert(raw, qlib, until=None)
+    ledger = Partition("ledger", DAY_0).path(raw)
+    good = ledger.read_bytes()
+    ledger.write_bytes(b"torn")
+    os.utime(ledger.parent)
+
+    await until(lambda: "ledger_20250405.parquet" in service.health.problems.get("late", ""))
+
+    ledger.write_bytes(good)
+    os.utime(ledger.parent)
+    await until(lambda: "late" not in service.health.problems)
+    assert not late_rows.done()
 
 
 async def until_details(bus, condition):
