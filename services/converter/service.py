@@ -48,13 +48,17 @@ class Converter:
         if not await wait_for_clock(self.service):
             return
         await self._wait_for_history()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._catch_up())
+            group.create_task(self._daily())
+            # At once: the writer may be far behind after a restart, and corrections of older days must not wait for it.
+            group.create_task(self.look_for_late())
+
+    async def _catch_up(self) -> None:
         await self._convert_day(floor_day(self.service.clock.now()))
         self.service.health.started = True
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._daily())
-            if self.settings.convert_every:
-                group.create_task(self._often())
-            group.create_task(self.look_for_late())
+        if self.settings.convert_every:
+            await self._often()
 
     async def _wait_for_history(self) -> None:
         """Hold the very first conversion back until the history is there: it fixes the calendar's origin.

@@ -150,6 +150,28 @@ async def test_a_file_that_keeps_from_looking_for_late_rows_is_said_and_ends_not
     assert not late_rows.done()
 
 
+@pytest.fixture
+def older_day(tmp_path):
+    """Lay down two days, of which Qlib has the first."""
+    raw = tmp_path / "okx_data"
+    store(raw, [a_candle(open_time=minute(number)) for number in range(-1440, 1440)])
+    convert(raw, tmp_path / "qlib_data", until=MIDNIGHT)
+
+
+@pytest.mark.invariant(9)
+@pytest.mark.usefixtures("older_day", "converter")
+async def test_a_correction_does_not_wait_for_a_writer_that_is_behind(bus, tmp_path):
+    """Invariant 9: it is in Qlib soon, whatever keeps the day that has just ended."""
+    raw, qlib = tmp_path / "okx_data", tmp_path / "qlib_data"
+    await bus.set_watermarks({"written_until": MIDNIGHT + DAY / 2})
+    await until_details(bus, lambda details: "writer to pass 2025-04-06" in details.get("waiting", ""))
+
+    store(raw, [a_candle(open_time=minute(-5), price=7.0, receive_time=minute(9999))])
+
+    await until(lambda: values(qlib, "BTC_USDT", "open").get(minute(-5)) == 7.0)
+    assert len(values(qlib, "BTC_USDT", "open")) == 1440
+
+
 async def until_details(bus, condition):
     """Wait until the converter's heartbeat tells something."""
     async with asyncio.timeout(30):
