@@ -24,6 +24,9 @@ where a new field is one row.
 - Nothing is known too early: a rate settled, or a prediction told, at the very instant of a close belongs to the next
   bar. A prediction counts until its settlement, and only until a newer one replaces it. A ranking counts from the first
   bar that opens after it.
+- A value is computed in float64 and stored as float32, with seven digits. One that float32 cannot hold, smaller than
+  1.2e-38 or larger than 3.4e38 and not 0, is NaN: never 0, never infinite. Columns of a candle cannot be such: beyond
+  1e-30 to 1e30 they are not believed, and a day file that holds one is left out with the reason.
 - A bin begins and ends with a bar of which something is known. Nothing is shifted, filled or interpolated.
 """
 

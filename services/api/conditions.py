@@ -168,10 +168,13 @@ _CAUSES = {
         "it takes over once the other one ends",
         "run one writer for a folder",
     ),
-    "conversion": _Cause("Qlib stays as it is", "the next conversion tries again"),
+    "conversion": _Cause("research does not see the newest bars", "the next conversion tries again"),
     "raw": _Cause(
-        "what these files hold is not in Qlib", "everything else is converted", "see whether the files are damaged"
+        "these days are not in Qlib, or as they were before",
+        "everything else is converted; the writer puts a damaged file aside and its minutes are fetched again",
+        "see the reason, where it stays",
     ),
+    "late": _Cause("corrections do not reach Qlib so far", "the folder is looked at again"),
     "origin": _Cause(
         "that history is not in Qlib yet",
         "everything later is converted; once no more of it comes, a new version of the dataset takes it in",
