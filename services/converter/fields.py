@@ -13,8 +13,8 @@ from services.converter.bars import Aggregation, Bars, PartialBars
 from services.converter.calendars import FREQUENCIES
 from services.converter.known import Floats, minutes_to_funding, paid_inside, taken
 
-_LEAST, _MOST = np.finfo(np.float32).tiny, np.finfo(np.float32).max
-"""The sizes that float32 holds with all its digits."""
+_LEAST = np.finfo(np.float32).tiny
+"""The smallest size that float32 holds with all its digits."""
 
 CANDLES, RANKINGS = "candles", "rankings"
 SETTLED, PREDICTED = "settled funding rates", "predicted funding rates"
@@ -217,8 +217,10 @@ def as_float32(values: Floats) -> NDArray[np.float32]:
     """Return values as Qlib stores them, NaN where float32 cannot hold one: never infinite, and never 0 for another."""
     with np.errstate(over="ignore", under="ignore"):
         stored = values.astype("<f4")
-    sizes = np.abs(stored)
-    stored[~((sizes >= _LEAST) & (sizes <= _MOST)) & (values != 0)] = np.nan
+    lost = np.abs(stored) < _LEAST
+    lost &= values != 0
+    lost |= np.isinf(stored)
+    stored[lost] = np.nan
     return stored
 
 
