@@ -64,6 +64,8 @@ class Report:
     settlements: int = 0
     mismatches: list[Mismatch] = field(default_factory=list)
     repaired: int = 0
+    until: datetime | None = None
+    """The instant before which minutes were looked at: newer ones may still be under way."""
     unknown: set[str] = field(default_factory=set)
     """Symbols that the exchange does not know any more: of them nothing can be said."""
     troubles: Counter[str] = field(default_factory=Counter)
@@ -79,6 +81,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Return all of it in plain values."""
         return {
+            "until": self.until.isoformat() if self.until else None,
             "pages": self.pages,
             "minutes": self.minutes,
             "settlements": self.settlements,
@@ -197,9 +200,11 @@ async def audit(settings: WriterSettings, choice: Choice, *, repair: bool, json:
     try:
         async with ExchangeClient(settings.okx_rest_url, ca_file=settings.okx_ca_file, share=share) as exchange:
             clock = await measured_clock(settings)
-            root = settings.data_dir
-            pages = await asyncio.to_thread(plan, root, choice, clock.now(), clock.rate, settings.retention_days)
+            root, now = settings.data_dir, clock.now()
+            pages = await asyncio.to_thread(plan, root, choice, now, clock.rate, settings.retention_days)
             work = Audit(Auditor(root, exchange), clock, bus)
+            sure = sure_until(now, clock.rate)
+            work.report.until = min(choice.end or sure, sure)
             with Progress(*columns, console=errors, transient=True) as progress:
                 await work.run(pages, progress)
     except (ExchangeError, OSError, ValueError) as error:

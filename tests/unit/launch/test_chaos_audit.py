@@ -64,9 +64,18 @@ def test_an_audit_that_came_to_no_result_is_repeated_and_told_in_the_end():
     assert audited(answering(trouble, trouble, trouble)).troubles == [f"A_USDT {MIDNIGHT}: no answer"]
 
 
-def test_report_of_the_command_is_read():
-    report = {"pages": 2, "minutes": 3, "repaired": 1, "mismatches": {"changed": 1}, "differences": [{}]}
+REPORT = {"pages": 2, "minutes": 3, "repaired": 1, "mismatches": {"changed": 1}, "differences": [{}], "troubles": {}}
 
-    assert read_report({**report, "troubles": {"TimeoutError": 2}}) == Told(
+
+def test_report_of_the_command_is_read():
+    report = {**REPORT, "troubles": {"TimeoutError": 2}, "until": "2026-03-01T00:01:00+00:00"}
+
+    assert read_report(report, MIDNIGHT + MINUTE) == Told(
         {"pages": 2, "minutes": 3, "repaired": 1, "changed": 1}, [{}], ["TimeoutError"]
     )
+
+
+def test_a_window_whose_newest_minutes_were_left_out_is_no_result():
+    report = {**REPORT, "until": "2026-03-01T00:01:00+00:00"}
+
+    assert read_report(report, MIDNIGHT + 2 * MINUTE).troubles == ["audited only until 2026-03-01T00:01:00+00:00"]
