@@ -84,7 +84,7 @@ def convert(
 
     `history` lets the calendar begin with the first raw day on disk. One that begins earlier than before is a new
     version of the dataset: bins are copied to their new positions, and readers of the old version are not disturbed.
-    Of the versions that this leaves behind one is kept. Where there is no room for another, those days are left out.
+    Of the versions that this leaves behind one is kept. Where another one cannot be made, those days are left out.
 
     `rebuild` does so, too, and computes every raw day on disk again; days of which no raw file is left stay as they
     are. Another `recipe` than that of the last conversion computes every raw day again. `every_file`: see
@@ -168,10 +168,12 @@ def _convert(
     why_left_out = ""
     try:
         store = with_origin(store, origin, versions.begin)
-    except VersionError as error:
+    except (VersionError, OSError) as error:
         if rebuild:
             raise
-        origin, why_left_out = _origin(store, listing, end, history=False), str(error)
+        versions.abandon()  # new days need no other version
+        store, why_left_out = QlibStore(versions.head), str(error)
+        origin = _origin(store, listing, end, history=False)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
     holes = _holes(listing, changed)
     dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)

@@ -254,6 +254,33 @@ def test_where_there_is_no_room_for_a_version_history_stays_out_with_the_reason_
         convert(raw, qlib, until=None, rebuild=True)
 
 
+def refusing(*_, **__):
+    raise PermissionError(1, "refused")
+
+
+@pytest.mark.parametrize("call", [(os, "symlink"), (shutil, "copytree")])
+def test_where_a_version_cannot_be_made_history_stays_out_with_the_reason_and_new_days_do_not(
+    raw, qlib, monkeypatch, call
+):
+    """A file system without symlinks, and one that refuses in the middle of the copy."""
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+    convert(raw, qlib, until=None)
+    head = head_folder(qlib)
+    qlib.unlink()
+    head.rename(qlib)  # as an older installation has it
+    shutil.rmtree(head.parent)
+    store(raw, some_minutes("BTC_USDT", [*range(1440), *range(2880, 4320)]))
+    with monkeypatch.context() as patched:
+        patched.setattr(*call, refusing)
+        report = convert(raw, qlib, until=None, history=True)
+
+    assert report.left_out == 1
+    assert "refused" in report.why_left_out
+    assert len(values(qlib, "BTC_USDT", "close")) == 2 * 1440
+    assert convert(raw, qlib, until=None, history=True).left_out == 0
+    assert len(values(qlib, "BTC_USDT", "close")) == 3 * 1440
+
+
 def test_once_takes_in_what_came_before_the_first_day(raw, qlib):
     store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
     convert(raw, qlib, until=None)
