@@ -33,6 +33,7 @@ from services.converter.origin import with_origin
 from services.converter.processes import Outcome, processes_for, symbol_conversion
 from services.converter.qlib_store import CommitError, QlibStore
 from services.converter.raw import (
+    Faults,
     LedgerDay,
     UnreadableError,
     read_candles,
@@ -289,8 +290,9 @@ def _gather(data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, chan
     if recipe.stock_fields:
         days |= {day - DAY for day in days}
     ledger = changed | _ledger(data_dir, listing, days - changed.keys())
-    settlements = read_settlements(data_dir, _still_known(listing, FundingRate, days))
-    predictions = read_predictions(data_dir, _still_known(listing, PredictedFundingRate, days))
+    settlements, unsettled = read_settlements(data_dir, _still_known(listing, FundingRate, days))
+    predictions, unpredicted = read_predictions(data_dir, _still_known(listing, PredictedFundingRate, days))
+    unknown = _reaching(FundingRate, unsettled), _reaching(PredictedFundingRate, unpredicted)
     rankings = read_rankings(data_dir, _rankings_for(listing, days))
     candles = listing.of(Candle)
     return [
@@ -300,9 +302,19 @@ def _gather(data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, chan
             Known(settlements.get(symbol, Settlements()), predictions.get(symbol, Predictions()), rankings.of(symbol)),
             ledger={day: ledger[day][symbol] for day in ledger if symbol in ledger[day]},
             versions={day: files[symbol] for day in days if symbol in (files := candles.get(day, NO_FILES).versions)},
+            unknown={day: why for faults in unknown for day, why in faults.get(symbol, {}).items()},
         )
         for symbol, found in dirty.items()
     ]
+
+
+def _reaching(kind: type[Row], faults: Faults) -> Faults:
+    """Return the days of which nothing can be known where a day of a dataset cannot be true."""
+    reach = range(VALID_DAYS[kind] + 1)
+    return {
+        symbol: {day + timedelta(days=ahead): why for day, why in sorted(days.items()) for ahead in reach}
+        for symbol, days in faults.items()
+    }
 
 
 def _still_known(listing: Listing, kind: type[Row], days: Iterable[date]) -> list[Partition]:

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from services.converter.fields import COLUMNS
 from services.converter.known import Floats, Ints, Predictions, Rankings, Settlements
 from shared.coverage import mask_from_text
 from shared.dataset import Partition
+from shared.events import BY_DATASET
 from shared.grid import to_ms
-from shared.parquet import read_partition
+from shared.parquet import read_partition, read_rows, wrong_content
 
 
 class UnreadableError(ValueError):
@@ -69,18 +71,22 @@ def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles
     return Candles(opens, columns)
 
 
-def read_settlements(root: Path, files: Iterable[Partition]) -> dict[str, Settlements]:
+Faults = dict[str, dict[date, str]]
+"""Symbol → the days of which a file of many symbols cannot be true of it, each with the reason."""
+
+
+def read_settlements(root: Path, files: Iterable[Partition]) -> tuple[dict[str, Settlements], Faults]:
     """Read the settled funding rates by symbol, each in order of time."""
-    by_symbol = _by_symbol(root, files, ["funding_time"], ["funding_rate", "interval_hours"])
+    by_symbol, faults = _by_symbol(root, files, ["funding_time"], ["funding_rate", "interval_hours"])
     return {
         symbol: Settlements(_ints(part, "funding_time"), _floats(part, "funding_rate"), _floats(part, "interval_hours"))
         for symbol, part in by_symbol.items()
-    }
+    }, faults
 
 
-def read_predictions(root: Path, files: Iterable[Partition]) -> dict[str, Predictions]:
+def read_predictions(root: Path, files: Iterable[Partition]) -> tuple[dict[str, Predictions], Faults]:
     """Read the predicted funding rates by symbol, each in the order in which they became known."""
-    by_symbol = _by_symbol(root, files, ["known_time", "funding_time"], ["funding_rate", "interval_hours"])
+    by_symbol, faults = _by_symbol(root, files, ["known_time", "funding_time"], ["funding_rate", "interval_hours"])
     return {
         symbol: Predictions(
             _ints(part, "known_time"),
@@ -89,12 +95,15 @@ def read_predictions(root: Path, files: Iterable[Partition]) -> dict[str, Predic
             _floats(part, "interval_hours"),
         )
         for symbol, part in by_symbol.items()
-    }
+    }, faults
 
 
 def read_rankings(root: Path, files: Iterable[Partition]) -> AllRankings:
     """Read where every symbol stood in each ranking."""
-    by_symbol = _by_symbol(root, files, ["ranked_time"], ["rank", "member"])
+    by_symbol, faults = _by_symbol(root, files, ["ranked_time"], ["rank", "member"])
+    if faults:  # a ranking is one statement about all symbols
+        symbol, days = next(iter(faults.items()))
+        raise UnreadableError(f"ranking of {min(days)}, {symbol}: {days[min(days)]}")
     read = {
         symbol: (_ints(part, "ranked_time"), _floats(part, "rank"), _floats(part, "member"))
         for symbol, part in by_symbol.items()
@@ -129,14 +138,55 @@ def read_ledgers(root: Path, files: Iterable[Partition]) -> dict[date, dict[str,
     return found
 
 
-def _by_symbol(root: Path, files: Iterable[Partition], times: list[str], values: list[str]) -> dict[str, pl.DataFrame]:
-    """Read some columns of a dataset by symbol, in the order of the first time; times become Unix ms."""
-    chosen = list(files)
-    if not chosen:
-        return {}
-    rows = _read(root, chosen, ["symbol", *times, *values])
+def _by_symbol(
+    root: Path, files: Iterable[Partition], times: list[str], values: list[str]
+) -> tuple[dict[str, pl.DataFrame], Faults]:
+    """Read some columns of a dataset by symbol, in the order of the first time; times become Unix ms.
+
+    Of a symbol whose rows in a file cannot be true, none of that file is taken; those of the others are.
+    """
+    tables, faults = [], Faults()
+    for file in files:
+        table, found = _read_shared(root, file, ["symbol", *times, *values])
+        tables.append(table)
+        for symbol, reason in found.items():
+            faults.setdefault(symbol, {})[file.day] = f"{file.path(root)}: {reason}"
+    if not tables:
+        return {}, {}
+    rows = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables)))
     frame = rows.with_columns(*map(_epoch, times)).sort("symbol", times[0])
-    return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}
+    return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}, faults
+
+
+def _read_shared(root: Path, file: Partition, columns: list[str]) -> tuple[pa.Table, dict[str, str]]:
+    """Read a file of many symbols; return its rows without those of symbols that cannot be true, and why not."""
+    try:
+        return _read_one(root, file, columns), {}
+    except UnreadableError:
+        table = _whole(root, file)
+        if table is None:
+            raise
+        parts = {one: table.filter(pc.equal(table["symbol"], one)) for one in table["symbol"].unique().to_pylist()}
+        reasons = {symbol: wrong_content(file, part) or _empty_rate(part) for symbol, part in parts.items()}
+        faults = {symbol: reason for symbol, reason in reasons.items() if reason is not None}
+        if not faults:
+            raise
+        return table.filter(pc.invert(pc.is_in(table["symbol"], pa.array(faults)))).select(columns), faults
+
+
+def _empty_rate(rows: pa.Table) -> str | None:
+    """Return why rates without a value cannot be true: of a single symbol, they look like a column of older files."""
+    if "funding_rate" in rows.schema.names and pc.any(pc.is_nan(rows["funding_rate"])).as_py():
+        return "funding_rate: nan cannot be true"
+    return None
+
+
+def _whole(root: Path, file: Partition) -> pa.Table | None:
+    """Read a file as it was written, whatever its rows say; None where that cannot be done."""
+    try:
+        return read_rows(BY_DATASET[file.dataset], file.path(root))
+    except (ValueError, MemoryError, OSError, pa.ArrowException):
+        return None
 
 
 def _epoch(name: str) -> pl.Expr:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ class SymbolDays:
     known: Known
     ledger: Mapping[date, LedgerDay]
     versions: Mapping[date, str]
+    unknown: Mapping[date, str] = field(default_factory=dict)
+    """Days of which something beside the candles cannot be true, each with the reason."""
 
     def ledger_of(self, day: date) -> LedgerDay:
         """Return what the ledger says of a day."""
@@ -71,7 +73,7 @@ def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> Converte
         OSError: a bin cannot be written. Some fields may be longer than others now: the calendars must not show it.
 
     """
-    left: dict[date, str] = {}
+    left = {day: work.unknown[day] for day in work.days if day in work.unknown}
     computed = _Computed(0, {})
     while days := [day for day in work.days if day not in left]:
         versions = {day: version for day, version in work.versions.items() if day not in left}

@@ -20,6 +20,7 @@ from tests.support.builders import (
     MIDNIGHT,
     a_candle,
     a_funding_rate,
+    a_prediction,
     minute,
     store,
 )
@@ -76,6 +77,36 @@ def test_of_many_bad_days_one_reason_is_given_and_how_many_there_are(raw, qlib):
     assert "BTC_USDT_20250406.parquet" in report.left["BTC_USDT"]
     assert "; 2 days in all" in report.left["BTC_USDT"]
     assert report.left["BTC_USDT"] in report.left_sentence
+
+
+@pytest.mark.invariant(8)
+@pytest.mark.parametrize("kind", ["settled", "predicted"])
+@pytest.mark.parametrize("rate", [1e39, -2.0, float("nan")])
+def test_a_rate_that_cannot_be_stops_the_days_of_its_symbol_that_it_concerns_and_nothing_else(
+    raw, qlib, tmp_path, kind, rate
+):
+    """Invariant 8: one file holds the rates of all symbols, and one odd rate must not keep the others out."""
+    store(raw, [candle for name in ("BTC_USDT", "ETH_USDT") for candle in some_minutes(name, range(10 * 1440))])
+    good, odd, reach = {
+        "settled": (a_funding_rate("ETH_USDT", minute(1500)), a_funding_rate("BTC_USDT", minute(1500), rate), 8),
+        "predicted": (a_prediction("ETH_USDT", 1e-4, minute(1500)), a_prediction("BTC_USDT", rate, minute(1500)), 2),
+    }[kind]
+    store(raw, [good])
+    file = Partition(good.dataset, DAY_0 + DAY).path(raw)
+    without = file.read_bytes()
+    store(raw, [odd])
+
+    report = convert(raw, qlib, until=None)
+
+    assert report.unreadable == ("BTC_USDT",)
+    assert f"{file}: funding_rate: " in report.left["BTC_USDT"]
+    assert len(values(qlib, "ETH_USDT", "close")) == 10 * 1440
+    assert len(values(qlib, "BTC_USDT", "close")) == (10 - reach) * 1440
+
+    file.write_bytes(without)  # as the writer mends it
+    os.utime(file.parent)
+    assert convert(raw, qlib, until=None).left == {}
+    assert tree(qlib) == rebuilt(raw, tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("volume", [1e-29, 1e29])
