@@ -19,7 +19,7 @@ import msgspec
 import redis.asyncio as redis
 from redis.exceptions import RedisError, ResponseError
 
-from shared.events import AnyEvent, Ranking, decode, encode
+from shared.events import AnyEvent, InstrumentDefinition, Ranking, decode, encode
 from shared.metrics import DEAD_LETTERS, PUBLISHED
 from shared.symbol import Symbol
 
@@ -31,10 +31,18 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "funding": ("writer",),
     "ledger": ("writer",),
     "universe": ("writer", "collector"),
+    "instruments": ("writer",),
 }
 DEAD_LETTER = "dead-letter"
 #: Hard cap per stream, in entries; about 300 bytes each, so 150 MB for `candles` in the worst case.
-CAPS = {"candles": 500_000, "funding": 200_000, "ledger": 50_000, "universe": 200, DEAD_LETTER: 10_000}
+CAPS = {
+    "candles": 500_000,
+    "funding": 200_000,
+    "ledger": 50_000,
+    "universe": 200,
+    "instruments": 20_000,
+    DEAD_LETTER: 10_000,
+}
 
 MOST_PAYLOAD = 4_000
 """Bytes of an input that its dead letter keeps."""
@@ -48,6 +56,7 @@ _LEFT = "universe:left"
 _STORED_RANKINGS = "universe:stored"
 _KEPT_MARKS = 100
 """Stored rankings that are remembered; a ranker keeps fewer."""
+_DEFINITIONS = "instruments:stored"
 _CONVERTED = "converted:days"
 _WATERMARKS = "watermarks"
 _ALERTS = "alerts:open"
@@ -407,6 +416,24 @@ class Bus:
         newest = await self._redis.xrevrange(Ranking.stream, count=1)
         event = decode(newest[0][1]) if newest else None
         return event if isinstance(event, Ranking) else None
+
+    # --- instruments
+
+    async def set_definitions(self, definitions: Iterable[InstrumentDefinition], *, all_of_them: bool = False) -> None:
+        """Record what is stored of some instruments, or of all: of each the newest definition."""
+        # Never empty: whoever finds nothing knows that Redis has forgotten it, or was never told.
+        mapping = {"": ""} | {one.symbol: msgspec.json.encode(one).decode() for one in definitions}
+        async with self._redis.pipeline(transaction=True) as pipe:
+            if all_of_them:
+                pipe.delete(_DEFINITIONS)
+            pipe.hset(_DEFINITIONS, mapping=mapping)
+            await pipe.execute()
+
+    async def definitions(self) -> dict[Symbol, InstrumentDefinition] | None:
+        """Return what `set_definitions` recorded; None where it never did, or Redis has forgotten it."""
+        found = await self._redis.hgetall(_DEFINITIONS)
+        read = (msgspec.json.decode(text, type=InstrumentDefinition) for name, text in found.items() if name)
+        return {one.symbol: one for one in read} if found else None
 
     # --- what is stored, and up to when
 

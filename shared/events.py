@@ -154,6 +154,50 @@ class Rank(Row, frozen=True, kw_only=True):
     known_time: datetime
 
 
+class InstrumentDefinition(Event, frozen=True, kw_only=True):
+    """What the exchange said of an instrument from `known_time` on: there is a row for each time that it changed.
+
+    A name can be given to another instrument, or come back after years: see `services.converter.lives`.
+    """
+
+    stream = "instruments"
+    name = "instrument_definition"
+    dataset = "instruments"
+    file_stem = "instruments"
+    key = ("exchange", "symbol", "known_time")
+    time = "known_time"
+    newest = "receive_time"
+    converted = True
+
+    known_time: datetime
+    """The exchange's clock when its list was seen to say so for the first time."""
+    state: str
+    """The exchange's word, such as `live`, `suspend`, `rebase`, `preopen`; `expired`: it is over."""
+    list_time: datetime | None = None
+    end_time: datetime | None = None
+    """When it went, or is announced to go. Without an announcement: when it was first missing."""
+    contract_type: str = ""
+    """`linear` or `inverse`."""
+    category: str = ""
+    rule_type: str = ""
+    settle_currency: str = ""
+    contract_value: float | None = None
+    """Of one contract, in `contract_value_currency`."""
+    contract_value_currency: str = ""
+    tick_size: float | None = None
+    """Step of prices, in the quote currency."""
+    lot_size: float | None = None
+    """Step of orders, in contracts."""
+    min_size: float | None = None
+    """Smallest order, in contracts."""
+    max_leverage: float | None = None
+    receive_time: datetime
+
+
+ENDED_STATE = "expired"
+"""State of an instrument that is over, in the word of OKX."""
+
+
 class LedgerRow(Row, frozen=True, kw_only=True):
     """What is known about every minute of one symbol and UTC day; see `shared.ledger` for what the sets mean.
 
@@ -215,11 +259,25 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[Rank, ...] = ()
 
 
-type AnyEvent = Candle | FundingRate | PredictedFundingRate | Verdict | Ranking
+type AnyEvent = Candle | FundingRate | PredictedFundingRate | InstrumentDefinition | Verdict | Ranking
 
-EVENTS: tuple[type[AnyEvent], ...] = (Candle, FundingRate, PredictedFundingRate, Verdict, Ranking)
+EVENTS: tuple[type[AnyEvent], ...] = (
+    Candle,
+    FundingRate,
+    PredictedFundingRate,
+    InstrumentDefinition,
+    Verdict,
+    Ranking,
+)
 BY_NAME: dict[str, type[AnyEvent]] = {event.name: event for event in EVENTS}
-ROWS: tuple[type[Row], ...] = (Candle, FundingRate, PredictedFundingRate, Rank, LedgerRow)
+ROWS: tuple[type[Row], ...] = (
+    Candle,
+    FundingRate,
+    PredictedFundingRate,
+    Rank,
+    InstrumentDefinition,
+    LedgerRow,
+)
 BY_DATASET: dict[str, type[Row]] = {row.dataset: row for row in ROWS}
 
 

@@ -102,6 +102,15 @@ def _ranked(table: pa.Table, instant: int) -> pa.Table:
     return table.filter(pc.less_equal(_times(table, "ranked_time"), instant))
 
 
+def _defined(table: pa.Table, instant: int) -> pa.Table:
+    """Keep what was said before the instant, and what lets know later which instrument had begun by then.
+
+    Which instrument a minute is of is no forecast: its candles cannot be collected before it is listed.
+    """
+    listed = pc.fill_null(pc.less(_times(table, "list_time"), instant), fill_value=False)
+    return table.filter(pc.or_(pc.less(_times(table, "known_time"), instant), listed))
+
+
 def _ledger_before(table: pa.Table, instant: int) -> pa.Table:
     """Cut every set of minutes to those that open before the instant."""
     midnights = _times(table, "day").to_pylist()
@@ -127,6 +136,7 @@ _KEEPS: Mapping[str, Keep] = {
     "funding_predicted": _before("known_time"),
     "universe": _ranked,
     "ledger": _ledger_before,
+    "instruments": _defined,
 }
 
 

@@ -30,6 +30,8 @@ STATE_FIELDS = (
     "minutes_to_funding",
     "funding_rank",
     "in_universe",
+    "life",
+    "contract_value",
 )
 STOCK_FIELDS = ("factor", "change")
 
@@ -103,6 +105,11 @@ class Raw:
         return self._by_symbol("universe", "ranked_time", ("ranked_time",))
 
     @cached_property
+    def definitions(self) -> dict[str, Frame]:
+        """Symbol → what the exchange said of the instrument, by the instant when it was known."""
+        return self._by_symbol("instruments", "known_time", ("known_time", "list_time", "end_time"))
+
+    @cached_property
     def ranked_times(self) -> Times:
         """The instants of all rankings, in order."""
         times = [frame["ranked_time"].to_numpy(np.int64) for frame in self.rankings.values()]
@@ -127,7 +134,7 @@ class Raw:
             return {}
         table = _read(files, None)
         for name in times:
-            table[name] = _ms(table[name])
+            table[name] = _ms(table[name]) if table[name].notna().all() else table[name].map(_ms_or_none)
         if table.duplicated(["symbol", key]).any():
             raise RawError(f"{dataset}: two rows of a symbol have the same {key}")
         table = table.sort_values(key)
@@ -151,6 +158,10 @@ def _ms(times: Any) -> Any:
     return times.astype("datetime64[ms, UTC]").astype("int64")
 
 
+def _ms_or_none(time: Any) -> float:
+    return np.nan if pd.isna(time) else time.value // 1_000_000
+
+
 def _minutes(text: str | None) -> Times:
     """Return the minutes of a day that are spelled as inclusive runs: 0-99,101-1439."""
     runs = [run.split("-") for run in (text or "").split(",") if run]
@@ -169,6 +180,9 @@ class SymbolFacts:
     predictions: Frame | None
     places: Frame | None
     ranked_times: Times
+    births: Times
+    """When each instrument of this name began, after the first one that is known of; that one's begin comes first."""
+    definitions: Frame | None
     until: int
     options: Options = field(default_factory=Options)
 
@@ -180,7 +194,44 @@ def facts_of(raw: Raw, symbol: str, until: int, options: Options) -> SymbolFacts
     confirmed = raw.confirmed.get(symbol, np.zeros(0, np.int64))
     confirmed = confirmed[~np.isin(confirmed, candles.index.to_numpy())]
     funding, predictions, places = (known.get(symbol) for known in (raw.funding, raw.predictions, raw.rankings))
-    return SymbolFacts(candles, confirmed, funding, predictions, places, raw.ranked_times, until, options)
+    definitions = raw.definitions.get(symbol)
+    births = births_of(definitions)
+    return SymbolFacts(
+        candles, confirmed, funding, predictions, places, raw.ranked_times, births, definitions, until, options
+    )
+
+
+def births_of(definitions: Frame | None) -> Times:
+    """Return when each instrument of a name began, on the minute.
+
+    One begins where a listing is told that lies after an instant at which one was there, and where a redenomination is
+    seen first. Before trading a listing may be moved.
+    """
+    births: list[int] = []
+    there, redenominated = None, False
+    for row in () if definitions is None else definitions.itertuples():
+        traded = row.state not in {"", "preopen", "test"}
+        listed = None if pd.isna(row.list_time) else int(row.list_time)
+        if listed is not None and traded:
+            listed = min(listed, int(row.known_time))  # what is traded has been listed
+        if not births:
+            births.append(-(2**62) if listed is None else listed)
+        elif there is None and listed is not None:
+            births[-1] = listed
+        elif listed is not None and there is not None and listed > there:
+            births.append(listed)
+            there = None
+        if row.state == "rebase" and not redenominated:
+            births.append(int(row.known_time))
+        redenominated = row.state == "rebase"
+        if traded and row.state != "expired":
+            there = int(row.known_time)
+    return np.maximum.accumulate(np.array(births, np.int64) // MINUTE_MS * MINUTE_MS)
+
+
+def _instrument_at(instants: Times, births: Times) -> Times:
+    """Return how many instruments of the name had begun before each instant."""
+    return np.array([(births < instant).sum() for instant in instants.tolist()], np.int64)
 
 
 def recompute(facts: SymbolFacts, frequency: str) -> Frame | None:
@@ -202,7 +253,8 @@ def recompute(facts: SymbolFacts, frequency: str) -> Frame | None:
         bars[name] = np.where(given.get(name, has_candle), values, np.nan)
     if facts.options.stock_fields:
         bars["factor"] = np.where(bars["close"].notna(), 1.0, np.nan)
-        bars["change"] = bars["close"] / bars["close"].shift(1) - 1
+        same = pd.Series(_instrument_at(opens + step, facts.births), index=bars.index).diff().fillna(0) == 0
+        bars["change"] = (bars["close"] / bars["close"].shift(1) - 1).where(same)
     return bars
 
 
@@ -242,6 +294,10 @@ def price_bars(facts: SymbolFacts, minutes: int) -> Frame:
     given = bars.index + step <= facts.until
     if not facts.options.partial_bars:
         given &= accounted == minutes
+    if minutes > 1 and len(facts.births):
+        first, last = (groups.apply(lambda rows, place=place: rows.index[place]) for place in (0, -1))
+        ends = [_instrument_at(edge.to_numpy(np.int64) + 1, facts.births) for edge in (first, last)]
+        given &= ends[0] == ends[1]
     bars = bars[given].copy()
     traded = bars["volume"] != 0
     bars["vwap"] = bars["close"].where(~traded, bars["amount"] / bars["volume"].where(traded))
@@ -254,6 +310,10 @@ def state_bars(facts: SymbolFacts, opens: Times, minutes: int) -> Mapping[str, N
     closes = opens + step
     settled = _last_settled(facts.funding, closes)
     predicted = _in_force(facts.predictions, closes)
+    life = _instrument_at(closes, facts.births)
+    if len(facts.births):
+        settled = _of_life(settled, settled["funding_time"], life, facts.births)
+        predicted = _of_life(predicted, predicted["known_time"], life, facts.births)
     rank, member = _ranked(facts, opens)
     interval = settled["interval_hours"]
     to_next = (settled["funding_time"] + interval * 3_600_000 - closes) / MINUTE_MS
@@ -267,7 +327,31 @@ def state_bars(facts: SymbolFacts, opens: Times, minutes: int) -> Mapping[str, N
         "minutes_to_funding": _first_of(to_predicted, np.where(to_next >= 0, to_next, np.nan)),
         "funding_rank": rank,
         "in_universe": member,
+        "life": life.astype(np.float64) if len(facts.births) else np.full(len(opens), np.nan),
+        "contract_value": _contract_value(facts, closes, life),
     }
+
+
+def _of_life(
+    found: dict[str, NDArray[np.float64]], happened: NDArray[np.float64], life: Times, births: Times
+) -> dict[str, NDArray[np.float64]]:
+    """Return what was known without that of another instrument."""
+    there = ~np.isnan(happened)
+    then = _instrument_at(np.where(there, happened, 0).astype(np.int64) + 1, births)
+    return {name: np.where(there & (then == life), values, np.nan) for name, values in found.items()}
+
+
+def _contract_value(facts: SymbolFacts, closes: Times, life: Times) -> NDArray[np.float64]:
+    """Return the last contract value told before each close, of the same instrument."""
+    values = np.full(len(closes), np.nan)
+    if facts.definitions is None:
+        return values
+    told = facts.definitions.dropna(subset=["contract_value"])
+    for known, value in zip(told["known_time"].tolist(), told["contract_value"].tolist(), strict=True):
+        values[closes > known] = value
+        born = _instrument_at(np.array([known + 1]), facts.births)[0]
+        values[(closes > known) & (life != born)] = np.nan
+    return values
 
 
 def _first_of(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -289,10 +373,11 @@ def _paid(funding: Frame | None, opens: Times, step: int) -> NDArray[np.float64]
 
 
 _FUNDING_COLUMNS = ("funding_time", "funding_rate", "interval_hours")
+_PREDICTED_COLUMNS = (*_FUNDING_COLUMNS, "known_time")
 
 
 def _nothing(count: int) -> dict[str, NDArray[np.float64]]:
-    return {name: np.full(count, np.nan) for name in _FUNDING_COLUMNS}
+    return {name: np.full(count, np.nan) for name in _PREDICTED_COLUMNS}
 
 
 def _last_settled(funding: Frame | None, closes: Times) -> dict[str, NDArray[np.float64]]:
@@ -320,7 +405,7 @@ def _in_force(predictions: Frame | None, closes: Times) -> dict[str, NDArray[np.
     known, settled_at = (predictions[name].to_numpy(np.int64) for name in ("known_time", "funding_time"))
     place = np.searchsorted(known, closes, side="left") - 1
     holds = (place >= 0) & (settled_at[place] >= closes) & (closes - known[place] <= PREDICTION_HOLDS_MS)
-    columns = {name: predictions[name].to_numpy(np.float64, na_value=np.nan) for name in _FUNDING_COLUMNS}
+    columns = {name: predictions[name].to_numpy(np.float64, na_value=np.nan) for name in _PREDICTED_COLUMNS}
     return {name: np.where(holds, values[place], np.nan) for name, values in columns.items()}
 
 

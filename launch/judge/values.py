@@ -148,16 +148,21 @@ def _differs(calendar: Times, grid: Times) -> str:
 
 
 def _judge_span(found: Judgement, facts: SymbolFacts, symbol: str, spans: list[tuple[int, int]]) -> None:
-    """Hold a symbol's row in all.txt against its candles: one row, of whole days, from its first day past its last."""
+    """Hold a symbol's rows in all.txt against its candles: whole days, from its first past its last.
+
+    A row ends, and the next begins, where another instrument of the name does.
+    """
     if facts.candles.empty:
         if spans:
             found.problem(f"all.txt: {symbol} has no candle yet")
         return
     first_day, last_day = (int(facts.candles.index[place]) // DAY_MS * DAY_MS for place in (0, -1))
-    whole = [first == first_day and last >= last_day and (last + 1000) % DAY_MS == 0 for first, last in spans]
-    if whole != [True]:
+    inner = [birth for birth in facts.births.tolist() if facts.candles.index[0] < birth <= facts.candles.index[-1]]
+    begins, ends = [first for first, _ in spans], [last + 1000 for _, last in spans]
+    if begins != [first_day, *inner] or ends[:-1] != inner or ends[-1] <= last_day or ends[-1] % DAY_MS != 0:
         rows = ", ".join(f"{label(first)} to {label(last)}" for first, last in spans)
-        found.problem(f"all.txt: {symbol} should have one row from {label(first_day)} on, and has: {rows or 'none'}")
+        should = ", ".join(label(begin) for begin in (first_day, *inner))
+        found.problem(f"all.txt: {symbol} should have rows that begin at {should}, and has: {rows or 'none'}")
 
 
 def _judge_universe(found: Judgement, raw: Raw, dataset: _Dataset) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import structlog
 import uvloop
@@ -11,6 +11,7 @@ from aiolimiter import AsyncLimiter
 
 from services.collector.backfill import Backfill
 from services.collector.bookkeeping import Bookkeeping
+from services.collector.definitions import Definitions
 from services.collector.feeds import CHANNELS, CONNECTS_PER_SECOND, Endpoint
 from services.collector.instruments import Instruments
 from services.collector.intake import Intake
@@ -23,7 +24,7 @@ from services.collector.wanted import Reach, Universe
 from shared.bus import consumer_name
 from shared.command import run
 from shared.events import Ranking, UndecodableError
-from shared.exchange import EXCHANGE, ExchangeError, inst_id_of, symbol_of, tls_context
+from shared.exchange import EXCHANGE, ExchangeError, Listing, definition_of, inst_id_of, symbol_of, tls_context
 from shared.ledger_copy import LedgerCopy
 from shared.service import Service, running, wait_for_clock
 from shared.settings import read_settings
@@ -54,6 +55,7 @@ class Collector:
             self.ledger,
         )
         self.instruments = Instruments()
+        self.definitions = Definitions()
         self.publisher = Publisher(service, settings.buffer_events)
         self.intake = Intake(self.universe, service.clock, self.publisher.append, service.set_aside)
         self.publisher.forget = self.intake.forget
@@ -176,6 +178,7 @@ class Collector:
         while True:
             await self._list_instruments()
             self._end_what_is_gone()
+            await self._publish_definitions()
             await self._look_for_maintenance()
             doubtful = self.instruments.missing or "instruments" in self.service.health.problems
             await asyncio.sleep(_DOUBTFUL_SECONDS if doubtful else _INSTRUMENTS_SECONDS)
@@ -202,7 +205,8 @@ class Collector:
         for row, reason in listing.refused:
             service.set_aside("collector:instruments", row, reason)
         followed = self.universe.symbols.keys()
-        changes = self.instruments.update(listing, service.clock.now(), time.monotonic(), followed)
+        now, stored = service.clock.now(), self.definitions.listed()
+        changes = self.instruments.update(listing, now, time.monotonic(), followed, stored)
         if changes is None:
             DISBELIEVED.inc()
             service.health.problem(
@@ -212,9 +216,22 @@ class Collector:
             )
             return
         service.health.solved("instruments")
+        self._note_definitions(listing, now)
         for change in changes:
             LIFE_CYCLE.labels(change.what).inc()
             log.info("instrument", symbol=change.symbol, change=change.what, before=change.before, now=change.now)
+
+    def _note_definitions(self, listing: Listing, now: datetime) -> None:
+        """Note what the list says, as known now; not while it is in doubt when that is."""
+        if not self.service.clock.disputed:
+            received = datetime.now(UTC)
+            listed = (definition_of(one, now, received) for one in listing.instruments.values())
+            self.definitions.note(listed, self.instruments.gone, now)
+
+    async def _publish_definitions(self) -> None:
+        """Publish what the store lacks of the definitions of all instruments."""
+        self.definitions.note_stored(await self.service.until_bus_answers(self.service.bus.definitions))
+        await self.publisher.put(self.definitions.due(time.monotonic()))
 
     def _end_what_is_gone(self) -> None:
         """Want nothing of an instrument beyond its end, and follow one again that is back."""

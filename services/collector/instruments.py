@@ -7,8 +7,10 @@ list is asked for again and again, since pushes about it may be missed; so an in
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 from shared.coverage import Coverage
+from shared.events import ENDED_STATE
 from shared.exchange import Instrument, Listing, Maintenance
 from shared.grid import DAY, MINUTE, ceil_minute, floor_minute
 from shared.symbol import Symbol
@@ -16,8 +18,6 @@ from shared.symbol import Symbol
 LIVE = "live"
 _STOPPED = {"suspend", "preopen", "test", "settling", "rebase"}
 """States in which nothing is traded; post_only still has candles."""
-ENDED_STATE = "expired"
-"""What OKX calls an instrument that is over."""
 GONE_LOOKS = 4
 GONE_SECONDS = 180.0
 """Looks, and our seconds between the first and the last of them, in which a name must be missing from the list before
@@ -62,25 +62,34 @@ class Instruments:
     _missing: dict[str, _Missing] = field(default_factory=dict)
     _ended: list[Change] = field(default_factory=list)
     """Ends that were found since the last list."""
+    _remade: dict[str, tuple[Change, datetime]] = field(default_factory=dict)
+    """Instruments that are another contract since lately: what of them changed, and when that was seen."""
     _halts: dict[str, Coverage] = field(default_factory=dict)
     _maintenance: Coverage = field(default_factory=Coverage)
 
     def update(
-        self, listing: Listing, now: datetime, seconds: float, expected: Collection[str] = ()
+        self,
+        listing: Listing,
+        now: datetime,
+        seconds: float,
+        expected: Collection[str] = (),
+        stored: Mapping[Symbol, datetime | None] = MappingProxyType({}),
     ) -> list[Change] | None:
         """Take a fresh list over; return what changed, None where the list is not believed.
 
         The first list changes nothing. now: the exchange's clock. seconds: our monotonic clock. expected: names that
-        must be there beside those known, such as those that are followed.
+        must be there beside those known, such as those that are followed. stored: names that were listed when somebody
+        looked the last time, which may be long ago, and the announced end of each.
         """
         names = listing.names | listing.instruments.keys()
         should = {*self.known, *expected} - self.gone.keys()
         if not names or 2 * len(should & names) < len(should):
             return None
         changes = list(self._changes(listing.instruments)) if self.seen_time is not None else []
-        self._note_missing(should - names, now, seconds)
+        self._note_missing((should | stored.keys()) - self.gone.keys() - names, now, seconds, stored)
         changes += self._ended
         self._ended = []
+        self._remade |= {change.symbol: (change, now) for change in changes if change.what in _REMADE_BY}
         for symbol in names & self._missing.keys():
             del self._missing[symbol]
         for symbol, instrument in listing.instruments.items():
@@ -99,7 +108,9 @@ class Instruments:
             self._halts.setdefault(symbol, Coverage()).add_span(begin, ceil_minute(now) + MINUTE)
         self.known[symbol] = instrument
 
-    def _note_missing(self, missing: Iterable[str], now: datetime, seconds: float) -> None:
+    def _note_missing(
+        self, missing: Iterable[str], now: datetime, seconds: float, stored: Mapping[Symbol, datetime | None]
+    ) -> None:
         """Count in how many looks names are missing; end those that are gone by that."""
         for symbol in sorted(missing):
             instrument, noted = self.known.get(symbol), self._missing.get(symbol)
@@ -107,7 +118,7 @@ class Instruments:
                 noted = self._missing[symbol] = _Missing(seconds, now)
             else:
                 noted.looks += 1
-            announced = instrument.expiry_time if instrument is not None else None
+            announced = instrument.expiry_time if instrument is not None else stored.get(Symbol(symbol))
             over = announced is not None and announced <= now
             long = noted.looks >= GONE_LOOKS and seconds - noted.since >= GONE_SECONDS
             if over or long:
@@ -185,7 +196,13 @@ class Instruments:
                 found[symbol] = instrument.state
             elif instrument is not None and instrument.expiry_time is not None:
                 found[symbol] = f"leaves the exchange at {instrument.expiry_time.isoformat()}"
+            elif (remade := self._remade.get(symbol)) is not None and self._is_recent(remade[1]):
+                change, at = remade
+                found[symbol] = f"{change.what} changed from {change.before} to {change.now} by {at.isoformat()}"
         return found
+
+    def _is_recent(self, at: datetime) -> bool:
+        return self.seen_time is not None and self.seen_time - at < DAY
 
     def forget_before(self, begin: datetime) -> None:
         """Drop what lies before the window."""
@@ -213,3 +230,5 @@ _WATCHED = {
     "listing time": "list_time",
 }
 """What of an instrument may change under its name: as the log says it → its field."""
+_REMADE_BY = {"contract value", "settle currency", "listing time"}
+"""Of these, what makes another contract of it."""

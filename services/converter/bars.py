@@ -13,7 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.calendars import Frequency
-from services.converter.known import Floats, Ints, Known, Positions, predicted_at, ranked_at, settled_before
+from services.converter.known import (
+    Floats,
+    Ints,
+    Known,
+    Positions,
+    lives_at,
+    of_this_life,
+    predicted_at,
+    ranked_at,
+    settled_before,
+    valued_at,
+)
 from shared.coverage import runs
 from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 
@@ -116,11 +127,26 @@ class Bars:
 
     @cached_property
     def whole(self) -> Bools:
-        """Whether nothing lacks in a bar that has a candle; under `partial="keep"`, whether it has one."""
-        some = self.candles > 0
+        """Whether nothing lacks in a bar that has a candle; under `partial="keep"`, whether it has one.
+
+        A bar with candles of two lives is the bar of neither.
+        """
+        some = (self.candles > 0) & ~self._mixed
         if self.partial == "keep":
             return some
         return some & self._rows(self.minutes.present | self.minutes.without).all(axis=1)
+
+    @cached_property
+    def _mixed(self) -> Bools:
+        """Whether a bar has candles from before a life of the instrument began and from after."""
+        found = np.zeros(len(self.open_ms), bool)
+        begins = self.minutes.known.contract.begins
+        for begin in begins[(begins > self.minutes.begin_ms) & (begins < self.close_ms[-1])].tolist():
+            minute = (begin - self.minutes.begin_ms) // MINUTE_MS
+            bar, before = divmod(minute, self.frequency.minutes)
+            row = self._rows(self.minutes.present)[bar]
+            found[bar] |= row[:before].any() and row[before:].any()
+        return found
 
     @cached_property
     def begun(self) -> Bools:
@@ -130,18 +156,32 @@ class Bars:
 
     @cached_property
     def settled(self) -> Positions:
-        """Position of the last settlement before each close, see `settled_before`."""
-        return settled_before(self.close_ms, self.minutes.known.settlements)
+        """Position of the last settlement of its life before each close, see `settled_before`."""
+        known = self.minutes.known
+        index = settled_before(self.close_ms, known.settlements)
+        return of_this_life(index, known.settlements.times, self.close_ms, known.contract)
 
     @cached_property
     def predicted(self) -> Positions:
-        """Position of the prediction in force at each close, see `predicted_at`."""
-        return predicted_at(self.close_ms, self.minutes.known.predictions)
+        """Position of the prediction of its life in force at each close, see `predicted_at`."""
+        known = self.minutes.known
+        index = predicted_at(self.close_ms, known.predictions)
+        return of_this_life(index, known.predictions.known, self.close_ms, known.contract)
 
     @cached_property
     def ranked(self) -> Positions:
         """Position of the last ranking at or before each open, see `ranked_at`."""
         return ranked_at(self.open_ms, self.minutes.known.rankings)
+
+    @cached_property
+    def lives(self) -> Ints:
+        """Number of the life of each bar, see `lives_at`."""
+        return lives_at(self.close_ms, self.minutes.known.contract)
+
+    @cached_property
+    def valued(self) -> Positions:
+        """Position of the contract value in force at each close, see `valued_at`."""
+        return valued_at(self.close_ms, self.minutes.known.contract)
 
     @cached_property
     def _aggregated(self) -> dict[str, Floats]:

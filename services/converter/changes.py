@@ -6,15 +6,16 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
-from services.converter.known import PREDICTION_VALID, SETTLEMENT_VALID
+from services.converter.known import PREDICTION_VALID, SETTLEMENT_VALID, Contract
 from shared.coverage import mask_to_text
 from shared.dataset import Partition, days_with_change, digest_of, partitions, signature
 from shared.durable import replace_file
-from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank, Row
-from shared.grid import DAY, day_start
+from shared.events import Candle, FundingRate, InstrumentDefinition, LedgerRow, PredictedFundingRate, Rank, Row
+from shared.grid import DAY, day_start, from_ms
 
 Holes = Mapping[date, Mapping[str, int]]
 """Day → symbol → the minutes of which the exchange has no candle, as a mask: of every candle file of the day."""
@@ -38,6 +39,13 @@ class DayFiles(msgspec.Struct, frozen=True):
 NO_FILES = DayFiles({})
 
 
+class Track(msgspec.Struct, frozen=True):
+    """What was known of the instruments under a name, see `Contract`, in plain values."""
+
+    begins: tuple[int, ...] = ()
+    values: tuple[tuple[int, float], ...] = ()
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What is in Qlib, whole: "kline_1m/2025-04-05" → the files of the day as they were converted."""
 
@@ -45,6 +53,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     days: dict[str, DayFiles] = {}
     without: dict[str, dict[str, str]] = {}
     """Day → symbol → the minutes that the exchange had no candle of when it was converted, as runs."""
+    tracks: dict[str, Track] = {}
+    """Symbol → what was known of its instruments."""
 
     def of(self, dataset: str, day: date) -> DayFiles:
         """Return the files of a day that are in Qlib."""
@@ -71,7 +81,14 @@ class Listing:
         return [Partition(kind.dataset, day, name or None) for day in there for name in sorted(found[day].versions)]
 
 
-SOURCES: tuple[type[Row], ...] = (Candle, FundingRate, PredictedFundingRate, Rank, LedgerRow)
+SOURCES: tuple[type[Row], ...] = (
+    Candle,
+    FundingRate,
+    PredictedFundingRate,
+    Rank,
+    LedgerRow,
+    InstrumentDefinition,
+)
 """Datasets that end up in Qlib."""
 
 
@@ -149,14 +166,42 @@ def _reaching(changed: Iterable[date], reach: int) -> set[date]:
     return {day + timedelta(days=ahead) for day in changed for ahead in range(reach + 1)}
 
 
+def track_of(contract: Contract) -> Track:
+    """Return what a manifest keeps of a contract."""
+    values = zip(contract.known.tolist(), contract.values.tolist(), strict=True)
+    return Track(tuple(contract.begins.tolist()), tuple(values))
+
+
+def redefined_since(before: Track, now: Track) -> date | None:
+    """Return the first day on which another word on the instruments under a name changes a bar; None: on none."""
+    if before == now:
+        return None
+    if not before.begins or not now.begins:
+        return date.min
+    differing = {*before.begins} ^ {*now.begins} | {known for known, _ in {*before.values} ^ {*now.values}}
+    return from_ms(min(differing)).date() if min(differing) > 0 else date.min
+
+
 def dirty_days(
-    listing: Listing, manifest: Manifest, until: datetime, holes: Holes, *, looks_back: bool = False
+    listing: Listing,
+    manifest: Manifest,
+    until: datetime,
+    holes: Holes,
+    tracks: Mapping[str, Track] = MappingProxyType({}),
+    *,
+    looks_back: bool = False,
 ) -> dict[str, list[date]]:
     """Return symbol → the days to compute again, in order. Pure.
 
     A candle file concerns its own day, and the next one where fields look back on the bar before. `holes` tells of the
     days whose ledger has changed: another word on a day's missing minutes changes which of its bars are whole.
+    `tracks`: what is known of the instruments now; another word on one concerns all days from then on.
     """
+    redefined = {
+        symbol: since
+        for symbol in tracks.keys() | manifest.tracks.keys()
+        if (since := redefined_since(manifest.tracks.get(symbol, Track()), tracks.get(symbol, Track()))) is not None
+    }
     everywhere, candles = concerned_days(listing, manifest, until.date()), listing.of(Candle)
     dirty: dict[str, set[date]] = defaultdict(set)
     for day, files in candles.items():
@@ -164,6 +209,7 @@ def dirty_days(
             continue
         changed = _changed_symbols(files, manifest.of(Candle.dataset, day))
         changed |= _with_another_word(files, holes.get(day, {}), manifest.without.get(str(day), {}))
+        changed |= {symbol for symbol in redefined.keys() & files.versions.keys() if redefined[symbol] <= day}
         for symbol in files.versions if day in everywhere else changed:
             dirty[symbol].add(day)
         if looks_back:
@@ -191,6 +237,7 @@ def after(
     *,
     span: tuple[datetime, datetime],
     recipe: str,
+    tracks: Mapping[str, Track] = MappingProxyType({}),
     left: Mapping[str, Container[date]],
 ) -> Manifest:
     """Return the manifest of a run that converted everything in `span`, but for the candles of days `left`. Pure.
@@ -208,7 +255,7 @@ def after(
         str(day): {symbol: mask_to_text(mask) for symbol, mask in said.items()} for day, said in holes.items()
     }
     kept = {day: said for day, said in without.items() if f"{Candle.dataset}/{day}" in whole}
-    return Manifest(recipe=recipe, days=whole, without=kept)
+    return Manifest(recipe=recipe, days=whole, without=kept, tracks=dict(tracks))
 
 
 def _but_for(files: DayFiles, day: date, left: Mapping[str, Container[date]]) -> DayFiles:

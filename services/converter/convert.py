@@ -17,6 +17,7 @@ from services.converter.changes import (
     Holes,
     Listing,
     Manifest,
+    Track,
     after,
     changed_days,
     digests,
@@ -24,10 +25,13 @@ from services.converter.changes import (
     read_manifest,
     runs_of_days,
     scan,
+    track_of,
     write_manifest,
 )
+from services.converter.definitions import Definitions, contract_of, definitions
 from services.converter.fields import Recipe
 from services.converter.known import Known, Predictions, Settlements
+from services.converter.lives import lives_of
 from services.converter.members import members_after_rankings
 from services.converter.origin import with_origin
 from services.converter.processes import Outcome, processes_for, symbol_conversion
@@ -44,12 +48,12 @@ from services.converter.raw import (
 )
 from services.converter.report import Report
 from services.converter.symbol_days import Build, SymbolDays
-from services.converter.universe import all_lines, market_lines, spans
+from services.converter.universe import all_lines, delisted_lines, market_lines, spans
 from services.converter.validation import check_stored
 from services.converter.versions import LockedVersions, VersionError, changing, head_folder
 from shared.dataset import Partition
 from shared.durable import remove_stale_temporaries
-from shared.events import Candle, FundingRate, LedgerRow, PredictedFundingRate, Rank, Row
+from shared.events import Candle, FundingRate, InstrumentDefinition, LedgerRow, PredictedFundingRate, Rank, Row
 from shared.grid import DAY, MINUTE, day_start, from_ms
 
 log = structlog.get_logger()
@@ -140,7 +144,8 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late
     manifest = read_manifest(store.root)
     listing = scan(data_dir, manifest)
     holes = _holes(listing, _changed_ledger(data_dir, listing, manifest, recipe))
-    dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
+    tracks = _tracks(definitions(store.root, data_dir, listing.of(InstrumentDefinition), remember=False))
+    dirty = dirty_days(listing, manifest, end, holes, tracks, looks_back=recipe.stock_fields)
     late = [day for symbol in store.names.possible(dirty) for day in dirty[symbol] if day_start(day) <= end - DAY]
     before = sum(day_start(day) < origin for day in late)
     return Late(end, len(late) - before, before)
@@ -177,7 +182,9 @@ def _convert(
         origin = _origin(store, listing, end, history=False)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
     holes = _holes(listing, changed)
-    dirty = dirty_days(listing, manifest, end, holes, looks_back=recipe.stock_fields)
+    defined = definitions(store.root, data_dir, listing.of(InstrumentDefinition))
+    tracks = _tracks(defined)
+    dirty = dirty_days(listing, manifest, end, holes, tracks, looks_back=recipe.stock_fields)
     left_out = sum(day_start(day) < origin for symbol in store.names.possible(dirty) for day in dirty[symbol])
     dirty = {symbol: [day for day in days if day_start(day) >= origin] for symbol, days in dirty.items()}
     dirty = {symbol: days for symbol, days in dirty.items() if days}
@@ -190,14 +197,14 @@ def _convert(
         lock=versions.lock_descriptor,
         processes=processes_for(dirty, processes),
     ) as convert_symbols:
-        work = _gather(data_dir, listing, recipe, dirty, changed)
+        work = _gather(data_dir, listing, recipe, dirty, changed=changed, defined=defined)
         store.begin()
         bars, faulty = _collect(convert_symbols(work), len(work), progress)
     left |= faulty
     written = {symbol: [day for day in days if day not in left.get(symbol, {})] for symbol, days in dirty.items()}
     check_stored(data_dir, store, {symbol: days for symbol, days in written.items() if days}, origin, end)
-    markets = _markets(data_dir, store, listing, origin, end)
-    converted = after(listing, manifest, holes, span=(origin, end), recipe=recipe.name(), left=left)
+    markets = _markets(data_dir, store, listing, defined, (origin, end))
+    converted = after(listing, manifest, holes, span=(origin, end), recipe=recipe.name(), tracks=tracks, left=left)
     with _saying_what_is_visible(versions):
         store.commit(origin, end, markets)
         _remember(store, converted)
@@ -284,7 +291,13 @@ def _holes(listing: Listing, changed: Ledger) -> Holes:
     }
 
 
-def _gather(data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, changed: Ledger) -> list[SymbolDays]:
+def _tracks(defined: Definitions) -> dict[str, Track]:
+    return {symbol: track_of(contract_of(said)) for symbol, said in defined.items()}
+
+
+def _gather(
+    data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, *, changed: Ledger, defined: Definitions
+) -> list[SymbolDays]:
     """Read everything that the dirty days need beside their candles. changed: the ledgers that have been read."""
     days = {day for found in dirty.values() for day in found}
     if recipe.stock_fields:
@@ -299,7 +312,12 @@ def _gather(data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, chan
         SymbolDays(
             symbol,
             found,
-            Known(settlements.get(symbol, Settlements()), predictions.get(symbol, Predictions()), rankings.of(symbol)),
+            Known(
+                settlements.get(symbol, Settlements()),
+                predictions.get(symbol, Predictions()),
+                rankings.of(symbol),
+                contract_of(defined.get(symbol, ())),
+            ),
             ledger={day: ledger[day][symbol] for day in ledger if symbol in ledger[day]},
             versions={day: files[symbol] for day in days if symbol in (files := candles.get(day, NO_FILES).versions)},
             unknown={day: why for faults in unknown for day, why in faults.get(symbol, {}).items()},
@@ -396,13 +414,17 @@ def _prune(versions: LockedVersions) -> None:
 # --- What is published beside the bins
 
 
-def _markets(data_dir: Path, store: QlibStore, listing: Listing, origin: datetime, end: datetime) -> dict[str, str]:
-    """Return the instruments files: all symbols, those margined in USDT, and who was in the universe when."""
-    symbols = store.day_spans(FREQUENCIES[0], origin, end)
+def _markets(
+    data_dir: Path, store: QlibStore, listing: Listing, defined: Definitions, span: tuple[datetime, datetime]
+) -> dict[str, str]:
+    """Return the instruments files: all symbols, those margined in USDT, those gone, who was in the universe when."""
+    symbols = store.day_spans(FREQUENCIES[0], *span)
+    lives = {symbol: lives_of(defined.get(symbol, ())) for symbol in symbols}
     members = spans(members_after_rankings(store.root, data_dir, listing.of(Rank)))
     return {
-        "all": all_lines(symbols),
-        "usdt": all_lines({symbol: span for symbol, span in symbols.items() if symbol.endswith("_USDT")}),
+        "all": all_lines(symbols, lives),
+        "usdt": all_lines({symbol: days for symbol, days in symbols.items() if symbol.endswith("_USDT")}, lives),
+        "delisted": delisted_lines(symbols, lives, span[1]),
         "top50": market_lines(
             {symbol: found for symbol, found in members.items() if store.names.why_not(symbol) is None}
         ),

@@ -16,7 +16,7 @@ from services.converter.known import Floats, minutes_to_funding, paid_inside, ta
 _LEAST = np.finfo(np.float32).tiny
 """The smallest size that float32 holds with all its digits."""
 
-CANDLES, RANKINGS = "candles", "rankings"
+CANDLES, RANKINGS, DEFINITIONS = "candles", "rankings", "definitions of instruments"
 SETTLED, PREDICTED = "settled funding rates", "predicted funding rates"
 
 
@@ -68,6 +68,7 @@ def _change(bars: Bars) -> Floats:
     """Return close / the close of the bar just before - 1. The first bar of what is given has none before."""
     close = bars.aggregate("close", "last")
     before = np.concatenate([[np.nan], close[:-1]])
+    before[1:][np.diff(bars.lives) != 0] = np.nan
     changed: Floats = close / before - 1
     return changed
 
@@ -107,6 +108,15 @@ def _funding_rank(bars: Bars) -> Floats:
 
 def _in_universe(bars: Bars) -> Floats:
     return taken(bars.minutes.known.rankings.members, bars.ranked)
+
+
+def _life(bars: Bars) -> Floats:
+    known = bool(len(bars.minutes.known.contract.begins))
+    return bars.lives.astype(np.float64) if known else np.full(len(bars.open_ms), np.nan)
+
+
+def _contract_value(bars: Bars) -> Floats:
+    return taken(bars.minutes.known.contract.values, bars.valued)
 
 
 def _candle(name: str, meaning: str, unit: str, how: Aggregation) -> Field:
@@ -194,6 +204,23 @@ FIELDS = (
         CANDLES,
         _where_traded(lambda bars: bars.candles / bars.frequency.minutes),
     ),
+    Field(
+        "life",
+        "number of the instrument under this name: another one where the name was given to another asset, was listed "
+        "again or redenominated; 0 before the first listing known of, NaN where none is known",
+        "count",
+        "listed before the close",
+        DEFINITIONS,
+        _where_traded(_life),
+    ),
+    Field(
+        "contract_value",
+        "of one contract; NaN before it was known, as in history",
+        "base coin; quote currency of inverse contracts",
+        "known before the close",
+        DEFINITIONS,
+        _where_traded(_contract_value),
+    ),
 )
 
 #: With `STOCK_FIELDS` only: they make Qlib's stock rules apply.
@@ -201,7 +228,14 @@ STOCK_FIELDS = (
     Field(
         "factor", "1: prices are never adjusted", "1", "always", CANDLES, lambda bars: np.where(bars.whole, 1.0, np.nan)
     ),
-    Field("change", "close / the close of the bar before - 1", "share", "from close to close", CANDLES, _change),
+    Field(
+        "change",
+        "close / the close of the bar before - 1, inside one life",
+        "share",
+        "from close to close",
+        CANDLES,
+        _change,
+    ),
 )
 
 COLUMNS = tuple(field.column for field in FIELDS if field.column is not None)

@@ -61,12 +61,26 @@ class Rankings:
 
 
 @dataclass(frozen=True)
+class Contract:
+    """What is known of the instruments under a name.
+
+    begins: when each of its lives began, ascending; empty: nobody knows. known, values: what one contract was worth,
+    ascending by when it became known.
+    """
+
+    begins: Ints = field(default_factory=_no_ints)
+    known: Ints = field(default_factory=_no_ints)
+    values: Floats = field(default_factory=_no_floats)
+
+
+@dataclass(frozen=True)
 class Known:
     """All that is known of one symbol beside its candles."""
 
     settlements: Settlements = field(default_factory=Settlements)
     predictions: Predictions = field(default_factory=Predictions)
     rankings: Rankings = field(default_factory=Rankings)
+    contract: Contract = field(default_factory=Contract)
 
 
 def settled_before(close_ms: Ints, settlements: Settlements) -> Positions:
@@ -89,6 +103,24 @@ def predicted_at(close_ms: Ints, predictions: Predictions) -> Positions:
     if not len(predictions.known):
         return index
     return np.where(predictions.due[np.maximum(index, 0)] >= close_ms, index, -1)
+
+
+def lives_at(at_ms: Ints, contract: Contract) -> Ints:
+    """Return how many lives had begun before each instant; 0: before the first one that is known of."""
+    return np.searchsorted(contract.begins, at_ms, side="left").astype(np.int64)
+
+
+def of_this_life(index: Positions, times: Ints, at_ms: Ints, contract: Contract) -> Positions:
+    """Return positions of what was known at some instants, -1 where it was of another life than the instant's."""
+    if not len(contract.begins) or not len(times):
+        return index
+    born = lives_at(times[np.maximum(index, 0)] + 1, contract)  # what happens as a life begins is of that life
+    return np.where((index >= 0) & (born == lives_at(at_ms, contract)), index, -1)
+
+
+def valued_at(close_ms: Ints, contract: Contract) -> Positions:
+    """Return the position of the contract value in force at each close, as far as it was known before, else -1."""
+    return of_this_life(_last_before(close_ms, contract.known), contract.known, close_ms, contract)
 
 
 def _last_before(at_ms: Ints, times: Ints) -> Positions:

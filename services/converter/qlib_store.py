@@ -1,7 +1,7 @@
 """Qlib's folder on disk: bins by offset, calendars and instruments by rename. The only file that knows its layout.
 
     calendars/1min.txt                      one label a line: the commit record
-    instruments/all.txt                     symbol, first, last
+    instruments/all.txt                     symbol, first, last; a row for each instrument of the name
     features/btc_usdt/close.1min.bin        little-endian float32: the position of the first value, then the values
 
 A reader seeks in the bins up to the calendar's end, so values beyond it are invisible: first all bins, then the

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from services.converter.fields import COLUMNS
 from services.converter.known import Floats, Ints, Predictions, Rankings, Settlements
+from services.converter.lives import Said
 from shared.coverage import mask_from_text
 from shared.dataset import Partition
 from shared.events import BY_DATASET
@@ -121,6 +122,18 @@ def read_members(root: Path, files: Iterable[Partition]) -> list[tuple[datetime,
     rows = _read(root, chosen, ["ranked_time", "symbol", "member"])
     frame = rows.group_by("ranked_time").agg(pl.col("symbol").filter(pl.col("member"))).sort("ranked_time")
     return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
+
+
+def read_definitions(root: Path, files: Iterable[Partition]) -> list[tuple[str, Said]]:
+    """Read what was said of instruments, as (symbol, what was said), in order of time."""
+    chosen = list(files)
+    if not chosen:
+        return []
+    names = ("known_time", "state", "list_time", "end_time", "contract_value")
+    rows = _read(root, chosen, ["symbol", *names]).with_columns(
+        *(pl.col(name).dt.epoch("ms") for name in names if name.endswith("_time"))
+    )
+    return [(symbol, Said(*said)) for symbol, *said in rows.sort("known_time", "symbol").iter_rows()]
 
 
 def read_ledgers(root: Path, files: Iterable[Partition]) -> dict[date, dict[str, LedgerDay]]:

@@ -1,12 +1,23 @@
 """Rankings → who was a member when: the spans of Qlib's instruments files. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
+from types import MappingProxyType
+
+from services.converter.lives import LONG_AGO, Life
+from shared.grid import DAY, floor_day, floor_minute, from_ms
 
 OPEN_END = "2099-12-31 23:59:59"
 _FORMAT = "%Y-%m-%d %H:%M:%S"
 _SECOND = timedelta(seconds=1)
+
+_HALTED_BEFORE_END = DAY
+"""How long before its end trading in an instrument may stop."""
+
+Span = tuple[datetime, datetime]
+"""The opens of the first and the last bar of one minute."""
 
 
 def spans(rankings: Iterable[tuple[datetime, frozenset[str]]]) -> dict[str, list[tuple[datetime, datetime | None]]]:
@@ -42,12 +53,47 @@ def market_lines(member_spans: dict[str, list[tuple[datetime, datetime | None]]]
     return "".join(lines)
 
 
-def all_lines(days: dict[str, tuple[datetime, datetime]]) -> str:
-    """Return `all.txt`: one row a symbol, whole days from its first to its last bar: it fits every frequency."""
-    return "".join(
-        f"{symbol}\t{first:%Y-%m-%d} 00:00:00\t{last:%Y-%m-%d} 23:59:59\n"
-        for symbol, (first, last) in sorted(days.items())
-    )
+def all_lines(bars: Mapping[str, Span], lives: Mapping[str, Sequence[Life]] = MappingProxyType({})) -> str:
+    """Return `all.txt`: whole days from the first to the last bar of each symbol, so that it fits every frequency.
+
+    A symbol that stood for several instruments has a row for each: they meet where the next one begins.
+    """
+    lines = []
+    for symbol, (first, last) in sorted(bars.items()):
+        begins = [from_ms(life.begin) for life in lives.get(symbol, ()) if life.begin != LONG_AGO]
+        edges = [floor_day(first), *(at for at in begins if first < at <= last), floor_day(last) + DAY]
+        lines += [
+            f"{symbol}\t{begin:{_FORMAT}}\t{end - _SECOND:{_FORMAT}}\n" for begin, end in pairwise(edges) if begin < end
+        ]
+    return "".join(lines)
+
+
+def delisted_lines(bars: Mapping[str, Span], lives: Mapping[str, Sequence[Life]], until: datetime) -> str:
+    """Return `delisted.txt`: a row for each life that is over, from its first to its last minute in the dataset.
+
+    A symbol whose bars end otherwise is merely not collected any more; so is one that was delisted long after its last
+    bar. An end that the calendar, which ends at `until`, does not reach is not known to it yet.
+    """
+    parts = ((symbol, _part_of(span, life, until)) for symbol, span in bars.items() for life in lives.get(symbol, ()))
+    over = sorted((symbol, *part) for symbol, part in parts if part is not None)
+    return "".join(f"{symbol}\t{first:{_FORMAT}}\t{last:{_FORMAT}}\n" for symbol, first, last in over)
+
+
+def _part_of(bars: Span, life: Life, until: datetime) -> Span | None:
+    """Return the first and the last minute of a life that is over, None where the bars do not reach its end."""
+    if life.end is None or from_ms(life.end) > until:
+        return None
+    begin = bars[0] if life.begin == LONG_AGO else max(bars[0], from_ms(life.begin))
+    end = _last_minute(from_ms(life.end))
+    if end - bars[1] > _HALTED_BEFORE_END:
+        return None
+    last = min(bars[1], end)
+    return (begin, last) if begin <= last else None
+
+
+def _last_minute(end: datetime) -> datetime:
+    """Return the open of the last minute that began before an instant."""
+    return floor_minute(end - timedelta(microseconds=1))
 
 
 def _floor_second(instant: datetime) -> datetime:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -368,12 +369,13 @@ class _Version:
         return found
 
     def _check_span(self, symbol: str, spans: list[tuple[datetime, datetime]]) -> None:
-        """Check that all.txt has one row a symbol, of the whole days from its first to its last bar."""
+        """Check that the rows of a symbol in all.txt, one for each life, make up the days of its first to last bar."""
         origin = self.calendars[_MINUTELY.name].first
         first, end = self.minutes[symbol]
         begin = floor_day(origin + first * _MINUTELY.step)
         last = floor_day(origin + (end - 1) * _MINUTELY.step) + timedelta(days=1, seconds=-1)
-        if spans != [(begin, last)]:
+        meet = all(one[1] + timedelta(seconds=1) == other[0] for one, other in pairwise(spans))
+        if not meet or (spans[0][0], spans[-1][1]) != (begin, last):
             told = "; ".join(f"{since} to {until}" for since, until in spans)
             self.found.add(
                 "instruments/all.txt", f"does not give the days of {symbol}", f"{told}; its bins: {begin} to {last}"

@@ -13,6 +13,7 @@ import structlog
 
 from services.writer.auditing import ContinuousAudit, withdraw
 from services.writer.batch import Batch, is_retired, should_flush
+from services.writer.definitions import digests_of_definitions, newest_definitions, read_definitions
 from services.writer.ledger import changed_since, newest_of, scan_day
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
 from services.writer.settings import WriterSettings
@@ -22,10 +23,11 @@ from shared.bus import GROUPS, BusError, Entry, consumer_name
 from shared.command import run
 from shared.dataset import days
 from shared.durable import BusyError, exclusive, remove_stale_temporaries
-from shared.events import AnyEvent, Candle, LedgerRow, Rank, UndecodableError
+from shared.events import AnyEvent, Candle, InstrumentDefinition, LedgerRow, Rank, UndecodableError
 from shared.ledger import to_text
 from shared.service import Service, running
 from shared.settings import read_settings
+from shared.symbol import Symbol
 
 log = structlog.get_logger()
 
@@ -49,6 +51,10 @@ class Writer:
     settings: WriterSettings
     batch: Batch = field(default_factory=Batch)
     newest: dict[str, datetime] = field(default_factory=dict)
+    definitions: dict[Symbol, InstrumentDefinition] | None = None
+    """The newest definition of every instrument on disk; None before they were read."""
+    definition_digests: dict[date, str] = field(default_factory=dict)
+    """Day → version of the file that they were read from."""
     knows_disk: bool = False
     """Whether everything on disk was looked at; before that nobody can say up to when all is stored."""
     untold: bool = False
@@ -175,6 +181,7 @@ class Writer:
                 await self._tell_or_remember(written)
                 await self.service.bus.acknowledge("writer", self.batch.entries)
                 await self._mark_rankings()
+                await self._mark_definitions()
         for partition, rows in self.batch.rows.items():
             ROWS.labels(partition.dataset).inc(len(rows))
             FILES.labels(partition.dataset).inc()
@@ -191,6 +198,19 @@ class Writer:
             await self.service.bus.mark_stored(ranked)
         except BusError as error:
             log.warning("not said that a ranking is stored", error=str(error))
+
+    async def _mark_definitions(self) -> None:
+        """Say which definitions of instruments are on disk; one that is not said is published again."""
+        rows = [row for rows in self.batch.rows.values() for row in rows if isinstance(row, InstrumentDefinition)]
+        if not rows or self.definitions is None:
+            return
+        fresh = newest_definitions([*self.definitions.values(), *rows])
+        changed = [one for symbol, one in fresh.items() if one != self.definitions.get(symbol)]
+        self.definitions = fresh
+        try:
+            await self.service.bus.set_definitions(changed)
+        except BusError as error:
+            log.warning("not said that definitions of instruments are stored", error=str(error))
 
     async def _write_patiently(self) -> Written | None:
         """Write the batch; where the disk refuses, say so, acknowledge nothing and try again until it does not."""
@@ -264,6 +284,7 @@ class Writer:
     async def _look_at_disk(self, *, everything: bool) -> None:
         """Bring the ledger in line with the files; tell every day, or those of which something changed."""
         self.untold = False
+        await self._look_at_definitions(everything=everything)
         raw_days = set(await asyncio.to_thread(days, self.root, Candle.dataset))
         told_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
         raw_days |= {day for day in told_days if not self._is_past(day)}
@@ -280,6 +301,15 @@ class Writer:
             log.warning("files changed under the writer's feet", symbol_days=changed)
         self.knows_disk = True
         await self.service.bus.set_ledger_ready(ready=True)
+
+    async def _look_at_definitions(self, *, everything: bool) -> None:
+        """Tell what is stored of the instruments, where that is another thing than was told."""
+        async with self.telling:
+            digests = await asyncio.to_thread(digests_of_definitions, self.root)
+            if everything or self.definitions is None or digests != self.definition_digests:
+                found = newest_definitions(await asyncio.to_thread(read_definitions, self.root))
+                await self.service.bus.set_definitions(found.values(), all_of_them=True)
+                self.definitions, self.definition_digests = found, digests
 
     async def _withdraw(self, day: date, symbol: str, opens: Collection[datetime]) -> int:
         """Delete candles that the exchange does not have, and tell it; return how many were there."""

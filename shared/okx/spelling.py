@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from shared.events import FLOAT32_SAFE, Candle, FundingRate, PredictedFundingRate, Source
+from shared.events import FLOAT32_SAFE, Candle, FundingRate, InstrumentDefinition, PredictedFundingRate, Source
 from shared.grid import DAY, MINUTE, floor_minute, from_ms, to_ms
 from shared.symbol import Symbol, SymbolError, parse_symbol, unique
 
@@ -69,6 +69,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """Set once a delisting is announced: when the instrument goes."""
     tick_size: str = ""
     lot_size: str = ""
+    min_size: str = ""
     contract_value: str = ""
     """Of one contract, in `contract_value_currency`."""
     contract_value_currency: str = ""
@@ -144,6 +145,7 @@ class _InstrumentRow(msgspec.Struct):
     expTime: _Text = None  # noqa: N815
     tickSz: _Text = None  # noqa: N815
     lotSz: _Text = None  # noqa: N815
+    minSz: _Text = None  # noqa: N815
     ctVal: _Text = None  # noqa: N815
     ctValCcy: _Text = None  # noqa: N815
     settleCcy: _Text = None  # noqa: N815
@@ -163,12 +165,46 @@ def instrument_of(row: object) -> Instrument:
         expiry_time=_time_or_none(read.expTime, "expTime"),
         tick_size=_text(read.tickSz),
         lot_size=_text(read.lotSz),
+        min_size=_text(read.minSz),
         contract_value=_text(read.ctVal),
         contract_value_currency=_text(read.ctValCcy),
         settle_currency=_text(read.settleCcy),
         max_leverage=_text(read.lever),
         rule_type=_text(read.ruleType),
     )
+
+
+def definition_of(instrument: Instrument, known_time: datetime, receive_time: datetime) -> InstrumentDefinition:
+    """Turn what the list says of a swap into a row. What is no positive number is left empty, as in announced ones."""
+    return InstrumentDefinition(
+        exchange=EXCHANGE,
+        symbol=instrument.symbol,
+        known_time=known_time,
+        state=instrument.state[:_WORD],
+        list_time=instrument.list_time,
+        end_time=instrument.expiry_time,
+        contract_type=instrument.contract_type[:_WORD],
+        category=instrument.category[:_WORD],
+        rule_type=instrument.rule_type[:_WORD],
+        settle_currency=instrument.settle_currency[:_WORD],
+        contract_value=_size(instrument.contract_value),
+        contract_value_currency=instrument.contract_value_currency[:_WORD],
+        tick_size=_size(instrument.tick_size),
+        lot_size=_size(instrument.lot_size),
+        min_size=_size(instrument.min_size),
+        max_leverage=_size(instrument.max_leverage),
+        receive_time=receive_time,
+    )
+
+
+_WORD = 40
+"""Characters of a word of the exchange that are kept."""
+
+
+def _size(text: str) -> float | None:
+    least, most = FLOAT32_SAFE
+    number = _decimal(text)
+    return number if number is not None and least <= number <= most else None
 
 
 def listing_of(rows: Sequence[object]) -> Listing:

@@ -26,6 +26,7 @@ from tests.support.builders import (
     DAY_0,
     MIDNIGHT,
     a_candle,
+    a_definition,
     a_funding_rate,
     a_ranking,
     a_verdict,
@@ -335,3 +336,33 @@ async def test_a_redis_that_came_back_empty_is_told_everything_anew(bus, writer)
     await bus.publish([a_candle(open_time=minute(1))])
     wait_for(lambda: len(writer.candles()) == 2)
     wait_for(lambda: writer.redis.hget("watermarks", "newest:BTC_USDT") == minute(1).isoformat())
+
+
+async def test_it_says_which_definitions_of_instruments_are_stored_also_to_a_redis_that_forgot(bus, writer):
+    """The collector publishes again whatever is not said."""
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
+    assert await bus.definitions() == {}
+    first, second = a_definition(known_time=minute(5)), a_definition(known_time=minute(1500), state="suspend")
+
+    await bus.publish([second, first, a_definition("ETH_USDT", minute(7))])
+    wait_for(lambda: writer.redis.hlen("instruments:stored") == 3)
+
+    expected = {"BTC_USDT": second, "ETH_USDT": a_definition("ETH_USDT", minute(7))}
+    assert await bus.definitions() == expected
+    writer.redis.flushall()
+    wait_for(lambda: writer.redis.hlen("instruments:stored") == 3)
+    assert await bus.definitions() == expected
+
+
+async def test_a_definition_whose_file_is_damaged_is_not_said_to_be_stored_any_more(bus, tmp_path):
+    store(tmp_path, [a_definition(known_time=minute(5)), a_definition("ETH_USDT", minute(1500))])
+    service = Service("writer", bus, None, ExchangeClock(), Health(), asyncio.Event())
+    writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path))
+    await writer._look_at_disk(everything=True)
+    assert set(await bus.definitions()) == {"BTC_USDT", "ETH_USDT"}
+
+    Partition("instruments", DAY_0).path(tmp_path).write_bytes(b"no Parquet")
+    await writer._look_at_disk(everything=False)
+
+    assert set(await bus.definitions()) == {"ETH_USDT"}
+    assert list((tmp_path / "instruments").rglob("*.damaged"))

@@ -3,6 +3,7 @@
 Everything happens on one stack, at its time; the tests look at it afterwards. docs/faults.md has a row for each.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -14,7 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from launch.stack import Stack, free_port
+from services.converter.convert import convert
+from shared.events import InstrumentDefinition
 from shared.grid import MINUTE, to_ms
+from shared.parquet import read_rows
 from tests.support.running import Running, note_healed
 
 pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.timeout(600)]
@@ -180,6 +184,36 @@ def test_of_a_delisted_instrument_nothing_is_missing_after_its_end(morning):
     # Until its end was proven: a minute or two of ours, in which it was missing from the list and unknown to history.
     assert 1 <= after["wanted"] <= after["absent"] <= 3 * SPEED
     assert not any(morning.subscribed("XRP-USDT-SWAP").values())
+
+
+def said(morning, symbol, *columns):
+    """Return what is stored of an instrument, in order of time, without what it repeats."""
+    rows = []
+    for path in sorted(morning.stack.data_dir.glob("instruments/date=*/[!.]*.parquet")):
+        rows += read_rows(InstrumentDefinition, path).to_pylist()
+    found = [tuple(row[name] for name in columns) for row in rows if row["symbol"] == symbol]
+    return [one for one, _ in itertools.groupby(found)]
+
+
+def test_what_the_exchange_said_of_its_instruments_is_stored_as_it_became_known(morning):
+    state, ended = said(morning, "XRP_USDT", "state", "end_time")[-1]
+    assert state == "expired"
+    assert DELISTED <= ended <= RANKED_AGAIN  # when it was first missing, where no look came upon the announcement
+    assert said(morning, "NEW_USDT", "state", "list_time")[-1] == ("live", LISTED)
+    assert [state for (state,) in said(morning, "SOL_USDT", "state")] == ["live", "suspend", "live"]
+    assert said(morning, "ETH_USDT", "tick_size")[-1] == (0.1,)
+    assert said(morning, "BTC_USDT", "settle_currency", "contract_type") == [("USDT", "linear")]
+
+
+def test_a_dataset_knows_who_was_delisted_and_when(morning, tmp_path):
+    """Whoever else has no later bar is merely not collected any more."""
+    convert(morning.stack.data_dir, tmp_path / "qlib", until=None)
+
+    last = (
+        DELISTED - 2 * MINUTE
+    )  # its last candle: the one after it is forgotten by the exchange before it can be asked
+    (row,) = (tmp_path / "qlib" / "instruments" / "delisted.txt").read_text().splitlines()
+    assert row == f"XRP_USDT\t{BEGIN:%Y-%m-%d %H:%M:%S}\t{last:%Y-%m-%d %H:%M:%S}"
 
 
 def test_another_tick_size_is_noted_and_changes_no_candle(morning):

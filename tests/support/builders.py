@@ -14,6 +14,7 @@ from shared.events import (
     AnyEvent,
     Candle,
     FundingRate,
+    InstrumentDefinition,
     PredictedFundingRate,
     Rank,
     Ranking,
@@ -90,6 +91,24 @@ def a_prediction(
         "receive_time": known_time,
     }
     return PredictedFundingRate(**fields | changes)
+
+
+def a_definition(
+    symbol: str = "BTC_USDT", known_time: datetime = MIDNIGHT, state: str = "live", **changes: Any
+) -> InstrumentDefinition:
+    """Return what the exchange said of an instrument."""
+    fields: dict[str, Any] = {
+        "exchange": "okx",
+        "symbol": symbol,
+        "known_time": known_time,
+        "state": state,
+        "list_time": MIDNIGHT - timedelta(days=30),
+        "contract_type": "linear",
+        "settle_currency": "USDT",
+        "contract_value": 0.01,
+        "receive_time": known_time,
+    }
+    return InstrumentDefinition(**fields | changes)
 
 
 def a_ranking(

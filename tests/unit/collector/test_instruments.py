@@ -208,3 +208,51 @@ def test_a_name_that_is_missing_and_unknown_to_the_other_endpoints_is_gone(looks
     instruments.unknown("S1_USDT")
 
     assert instruments.gone == gone
+
+
+def test_an_instrument_that_went_while_nobody_looked_is_gone_by_the_same_evidence():
+    """It is not known to this process, only to the store."""
+    instruments, stored = Instruments(), {"OLD_USDT": None}
+
+    for number in range(4):
+        assert "OLD_USDT" not in instruments.gone
+        instruments.update(a_list("BTC_USDT"), minute(number), 60.0 * number, (), stored)
+
+    assert instruments.gone == {"OLD_USDT": minute(0)}
+
+
+def test_one_whose_end_was_announced_before_needs_a_single_look():
+    instruments = Instruments()
+
+    instruments.update(a_list("BTC_USDT"), minute(700), 0.0, (), {"OLD_USDT": minute(600)})
+
+    assert instruments.gone == {"OLD_USDT": minute(600)}
+
+
+def test_a_store_full_of_instruments_that_are_gone_does_not_make_a_list_look_thin():
+    instruments, stored = Instruments(), {f"OLD{number}_USDT": None for number in range(100)}
+
+    changes = instruments.update(a_list("BTC_USDT"), minute(0), 0.0, ["BTC_USDT"], stored)
+
+    assert changes == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ({"contract_value": "0.1"}, "contract value changed from 0.01 to 0.1 by 2025-04-05T00:01:00+00:00"),
+        ({"settle_currency": "USD"}, "settle currency changed from USDT to USD by 2025-04-05T00:01:00+00:00"),
+        ({"tick_size": "0.5"}, None),
+    ],
+)
+def test_an_instrument_that_is_another_contract_since_is_shown_for_a_day(changed, shown):
+    as_it_was = an_instrument(contract_value="0.01", settle_currency="USDT", tick_size="0.1")
+    instruments = Instruments()
+    instruments.update(a_list(BTC_USDT=as_it_was), minute(0), 0.0)
+    now = msgspec.structs.replace(as_it_was, **changed)
+
+    instruments.update(a_list(BTC_USDT=now), minute(1), 60.0)
+    assert instruments.of_note(["BTC_USDT"]).get("BTC_USDT") == shown
+
+    instruments.update(a_list(BTC_USDT=now), minute(1441), 9999.0)
+    assert instruments.of_note(["BTC_USDT"]) == {}

@@ -11,7 +11,7 @@ from launch.field_table import TABLE, page
 from services.converter.bars import Bars, on_grid
 from services.converter.calendars import FREQUENCIES
 from services.converter.fields import COLUMNS, FIELDS, STOCK_FIELDS, features
-from services.converter.known import Known, Predictions, Rankings, Settlements
+from services.converter.known import Contract, Known, Predictions, Rankings, Settlements
 from shared.grid import to_ms
 from tests.support.builders import MIDNIGHT, a_candle, minute
 
@@ -45,6 +45,10 @@ PREDICTED = st.dictionaries(st.integers(-600, END), st.tuples(RATES, HOURS, st.i
 """Known at → (rate, hours, minutes until it is due)."""
 RANKED = st.dictionaries(st.integers(-3000, END), st.none() | st.tuples(st.integers(1, 300), st.booleans()), max_size=6)
 """Ranked at → None: not among the ranked."""
+BEGINS = st.lists(NEAR_EDGES | st.just(-99_999), max_size=3).map(sorted)
+"""When the lives of a name began."""
+VALUED = st.dictionaries(WHEN, st.floats(1e-4, 1e4), max_size=4)
+"""Known at → what a contract was worth."""
 ABSENT = st.lists(st.tuples(NEAR_EDGES, st.integers(1, 1440)), max_size=4)
 
 
@@ -52,8 +56,10 @@ def in_ms(numbers):
     return np.array([to_ms(minute(number)) for number in numbers], np.int64)
 
 
-def known_of(settled=(), predicted=(), ranked=()):
-    settled, predicted, ranked = (dict(sorted(dict(facts).items())) for facts in (settled, predicted, ranked))
+def known_of(settled=(), predicted=(), ranked=(), begins=(), valued=()):
+    settled, predicted, ranked, valued = (
+        dict(sorted(dict(facts).items())) for facts in (settled, predicted, ranked, valued)
+    )
     return Known(
         Settlements(in_ms(settled), *(np.array([row[at] for row in settled.values()], float) for at in (0, 1))),
         Predictions(
@@ -66,6 +72,7 @@ def known_of(settled=(), predicted=(), ranked=()):
             np.array([math.nan if row is None else row[0] for row in ranked.values()], float),
             np.array([row is not None and row[1] for row in ranked.values()], float),
         ),
+        Contract(in_ms(begins), in_ms(valued), np.array([*valued.values()], float)),
     )
 
 
@@ -84,10 +91,16 @@ def spread(runs):
 # --- the same in plain Python
 
 
-def naive_prices(candles, absent, begin, length):
+def life_at(begins, instant):
+    """Return how many lives had begun before an instant."""
+    return sum(begin < instant for begin in begins)
+
+
+def naive_prices(candles, absent, begins, begin, length):
     inside = [candles[number] for number in range(begin, begin + length) if number in candles]
     lacking = [number for number in range(begin, begin + length) if number not in candles and number not in absent]
-    if not inside or lacking:
+    lives = {life_at(begins, number + 1) for number in range(begin, begin + length) if number in candles}
+    if not inside or lacking or (len(lives) > 1 and length > 1):
         return dict.fromkeys(("open", "high", "low", "close", "volume", "amount", "contracts", "vwap"), math.nan)
     sums = {name: float(np.sum([getattr(one, name) for one in inside])) for name in ("volume", "amount", "contracts")}
     return sums | {
@@ -99,12 +112,21 @@ def naive_prices(candles, absent, begin, length):
     }
 
 
-def naive_state(settled, predicted, ranked, begin, length):
+def naive_state(facts, begin, length):
+    settled, predicted, ranked, begins, valued = facts
     close = begin + length
+    life = life_at(begins, close)
     last = max((time for time in settled if time < close <= time + 7 * 1440), default=None)
+    if last is not None and life_at(begins, last + 1) != life:
+        last = None
     told = max((time for time in predicted if time < close), default=None)
     if told is not None and not (told + predicted[told][2] >= close and close - told <= 480):
         told = None
+    if told is not None and life_at(begins, told + 1) != life:
+        told = None
+    worth = max((time for time in valued if time < close), default=None)
+    if worth is not None and begins and life_at(begins, worth + 1) != life:
+        worth = None
     rank = max((time for time in ranked if time <= begin), default=None)
     rate, hours = settled[last] if last is not None else (math.nan, math.nan)
     expected = math.nan if last is None else last + 60 * hours - close
@@ -118,34 +140,41 @@ def naive_state(settled, predicted, ranked, begin, length):
         ),
         "funding_rank": math.nan if rank is None or ranked[rank] is None else ranked[rank][0],
         "in_universe": math.nan if rank is None else float(ranked[rank] is not None and ranked[rank][1]),
+        "life": float(life) if begins else math.nan,
+        "contract_value": math.nan if worth is None else valued[worth],
     }
 
 
 def naive(candles, absent, facts, begin, length):
     """Say everything of one bar."""
-    found = dict.fromkeys((field.name for field in FIELDS), math.nan) | naive_prices(candles, absent, begin, length)
+    found = dict.fromkeys((field.name for field in FIELDS), math.nan) | naive_prices(
+        candles, absent, facts[3], begin, length
+    )
     there = sum(number in candles for number in range(begin, begin + length))
     if there:
-        found |= naive_state(*facts, begin, length) | {"coverage": there / length}
+        found |= naive_state(facts, begin, length) | {"coverage": there / length}
     elif any(begin <= time < begin + length for time in facts[0]) and candles.keys() & range(
         begin // 1440 * 1440, begin
     ):
-        found["funding_paid"] = naive_state(*facts, begin, length)["funding_paid"]
+        found["funding_paid"] = naive_state(facts, begin, length)["funding_paid"]
     return found
 
 
 def in_float32(value):
     """Return what Qlib can hold of a value: NaN where that is less than its seven digits."""
-    return np.float32(value) if value == 0 or 1.1754944e-38 <= abs(value) <= 3.4028235e38 else np.float32("nan")
+    with np.errstate(over="ignore"):
+        stored = np.float32(value)
+    held = np.finfo(np.float32)
+    return stored if value == 0 or held.tiny <= abs(stored) <= held.max else np.float32("nan")
 
 
 @pytest.mark.invariant(4)
 @settings(deadline=None, max_examples=40)
-@given(some_candles(), SETTLED, PREDICTED, RANKED, ABSENT)
-def test_every_bar_is_what_its_own_minutes_and_what_was_known_make_it(candles, settled, predicted, ranked, holes):
+@given(some_candles(), st.tuples(SETTLED, PREDICTED, RANKED, BEGINS, VALUED), ABSENT)
+def test_every_bar_is_what_its_own_minutes_and_what_was_known_make_it(candles, facts, holes):
     """Invariant 4: position t is the bar that opened at t, or NaN; nothing is shifted, filled or interpolated."""
     absent = spread(holes)
-    minutes = minutes_of(candles, known_of(settled, predicted, ranked), absent)
+    minutes = minutes_of(candles, known_of(*facts), absent)
     for frequency in FREQUENCIES:
         found = features(Bars(minutes, frequency))
 
@@ -154,19 +183,25 @@ def test_every_bar_is_what_its_own_minutes_and_what_was_known_make_it(candles, s
             begin = position * frequency.minutes
             if frequency.minutes == 1 and begin not in candles and position % 97:
                 continue  # thousands of empty minutes look alike
-            expected = naive(candles, absent, (settled, predicted, ranked), begin, frequency.minutes)
+            expected = naive(candles, absent, facts, begin, frequency.minutes)
             for name, value in expected.items():
                 assert found[name][position] == pytest.approx(in_float32(value), rel=1e-6, nan_ok=True), name
 
 
 @pytest.mark.invariant(5)
 @settings(deadline=None, max_examples=40)
-@given(some_candles(), st.tuples(SETTLED, PREDICTED, RANKED), ABSENT, st.integers(1, END))
-def test_what_comes_after_an_instant_changes_nothing_before_it(candles, facts, holes, cut):
-    """Invariant 5: cut all data at T; every bar that closed at or before T stays the same, bit for bit."""
-    whole = minutes_of(candles, known_of(*facts), spread(holes))
-    early = [{when: fact for when, fact in rows.items() if when < cut} for rows in (candles, *facts)]
-    part = minutes_of(early[0], known_of(*early[1:]), {number for number in spread(holes) if number < cut})
+@given(some_candles(), st.tuples(SETTLED, PREDICTED, RANKED), st.tuples(BEGINS, VALUED), ABSENT, st.integers(1, END))
+def test_what_comes_after_an_instant_changes_nothing_before_it(candles, facts, contract, holes, cut):
+    """Invariant 5: cut all data at T; every bar that closed at or before T stays the same, bit for bit.
+
+    Of the lives of a name the first one is always known: before that a dataset has no candle.
+    """
+    begins, valued = contract
+    whole = minutes_of(candles, known_of(*facts, begins, valued), spread(holes))
+    early = [{when: fact for when, fact in rows.items() if when < cut} for rows in (candles, *facts, valued)]
+    kept = [begin for begin in begins if begin < cut or begin == begins[0]]
+    known = known_of(*early[1:4], kept, early[4])
+    part = minutes_of(early[0], known, {number for number in spread(holes) if number < cut})
 
     for frequency in FREQUENCIES:
         with_all, without = features(Bars(whole, frequency)), features(Bars(part, frequency))

@@ -23,6 +23,7 @@ from tests.support.builders import (
     DAY_0,
     MIDNIGHT,
     a_candle,
+    a_definition,
     a_funding_rate,
     a_prediction,
     a_ranking,
@@ -47,6 +48,14 @@ STEPS = st.one_of(
     st.tuples(st.just("funding"), st.sampled_from(SYMBOLS), st.integers(-48, 119), st.integers(1, 9)),
     st.tuples(st.just("ranking"), st.sampled_from(SYMBOLS), st.integers(0, 119)),
     st.tuples(st.just("prediction"), st.sampled_from(SYMBOLS), st.integers(0, 5 * 1440), st.integers(0, 9)),
+    st.tuples(
+        st.just("definition"),
+        st.sampled_from(SYMBOLS),
+        st.integers(-1440, 5 * 1440),
+        st.sampled_from(["live", "rebase", "expired", "preopen"]),
+        st.none() | st.integers(-1440, 5 * 1440),
+        st.sampled_from([None, 0.1, 1.0]),
+    ),
     st.tuples(
         st.just("ledger"), st.sampled_from(SYMBOLS), st.integers(0, 4), st.integers(0, 1439), st.integers(0, 1439)
     ),
@@ -73,12 +82,23 @@ def _rows_of(step, known):
         _, symbol, number, hours = step
         due = minute(number) + timedelta(hours=hours)
         return [a_prediction(symbol, hours / 1000, minute(number), funding_time=due, receive_time=minute(known))]
+    if step[0] in {"ledger", "definition"}:
+        return [_row_of(step)]
+    ranked = (
+        a_ranking(step[1], ranked_time=minute(step[2] * 60) + timedelta(milliseconds=known))
+        if step[0] == "ranking"
+        else None
+    )
+    return ranked.ranks if ranked else []
+
+
+def _row_of(step):
     if step[0] == "ledger":
         _, symbol, day, first, last = step
-        return [a_ledger_row(symbol, day, absent=f"{min(first, last)}-{max(first, last)}")]
-    if step[0] == "ranking":
-        return a_ranking(step[1], ranked_time=minute(step[2] * 60) + timedelta(milliseconds=known)).ranks
-    return []
+        return a_ledger_row(symbol, day, absent=f"{min(first, last)}-{max(first, last)}")
+    _, symbol, number, state, listed, value = step
+    begin = None if listed is None else minute(listed)
+    return a_definition(symbol, minute(number), state, list_time=begin, contract_value=value)
 
 
 @pytest.mark.invariant(2)
@@ -111,6 +131,8 @@ def test_whatever_the_history_the_result_is_that_of_a_rebuild(tmp_path_factory, 
         rows = [
             row for row in _rows_of(step, known) if not kept_from or getattr(row, row.time) >= minute(kept_from * 1440)
         ]
+        if kept_from and step[0] == "definition":
+            continue  # it may say what an instrument was on a day that is gone
         store(raw, rows)
         store(archive, rows)
     if not (archive / "kline_1m").exists():
@@ -143,6 +165,44 @@ def test_rows_that_came_late_are_patched_at_their_place(raw, qlib, tmp_path):
 
     assert values(qlib, "BTC_USDT", "open")[minute(150)] == 7.0 + 150 % 97
     assert tree(qlib) == rebuilt(raw, tmp_path / "fresh")
+
+
+def test_a_day_is_computed_again_when_it_is_learnt_late_whose_candles_they_are(raw, qlib, tmp_path):
+    store(raw, some_minutes("BTC_USDT", range(4320)))
+    store(raw, [a_definition(known_time=minute(-10))])
+    convert(raw, qlib, until=None)
+
+    store(raw, [a_definition(known_time=minute(4000), list_time=minute(1500))])
+    report = convert(raw, qlib, until=None)
+
+    lives = values(qlib, "BTC_USDT", "life")
+    assert (lives[minute(1499)], lives[minute(1500)]) == (1.0, 2.0)
+    assert report.days == 2
+    assert tree(qlib) == rebuilt(raw, tmp_path / "fresh")
+
+
+def test_a_day_that_is_learnt_late_to_be_another_instruments_is_late(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(4320)))
+    store(raw, [a_definition(known_time=minute(-10))])
+    convert(raw, qlib, until=minute(4320))
+    assert late_days(raw, qlib).patches == 0
+
+    store(raw, [a_definition(known_time=minute(4000), list_time=minute(1500))])
+
+    assert late_days(raw, qlib).patches == 2
+
+
+def test_what_was_said_of_instruments_counts_on_where_its_file_is_damaged(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    store(raw, [a_definition()])
+    convert(raw, qlib, until=None)
+    (file,) = (raw / "instruments").glob("date=*/*.parquet")
+    file.write_bytes(b"no Parquet")
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+
+    convert(raw, qlib, until=None)
+
+    assert values(qlib, "BTC_USDT", "life")[minute(2000)] == 1.0
 
 
 def test_days_that_changed_since_they_were_converted_are_late(raw, qlib):

@@ -21,6 +21,7 @@ from launch.judge.tally import compare
 from launch.judge.values import judge_values
 from launch.raw_folder import DAY_MS
 from launch.synthetic_year import Market
+from tests.support.builders import a_definition, store
 
 MARKET = Market(symbols=3, days=3, seed=5, members=2)
 SYMBOL = "S000_USDT"
@@ -56,7 +57,11 @@ def write_dataset(data: Path, qlib: Path, until: int, change=lambda _, bars: bar
     for symbol in raw.candle_files:
         facts = facts_of(raw, symbol, until, Options())
         if not facts.candles.empty:
-            rows.append(f"{symbol}\t{text_of(facts.candles.index[0] // DAY_MS * DAY_MS, '')}\t2099-12-31 23:59:59\n")
+            first, last = (int(facts.candles.index[place]) for place in (0, -1))
+            inner = [birth for birth in facts.births.tolist() if first < birth <= last]
+            begins = [first // DAY_MS * DAY_MS, *inner]
+            ends = [*(text_of(begin - 1000, "") for begin in inner), "2099-12-31 23:59:59"]
+            rows += [f"{symbol}\t{text_of(begin, '')}\t{end}\n" for begin, end in zip(begins, ends, strict=True)]
         for frequency, minutes in FREQUENCIES.items():
             bars = recompute(facts, frequency)
             if bars is not None:
@@ -77,12 +82,34 @@ def member_rows(raw: Raw, until: int):
             yield f"{symbol}\t{text_of(-(-place.ranked_time // 1000) * 1000, '')}\t{text_of(last, '')}\n"
 
 
+def some_definitions(first_day: int):
+    """Say of the symbols that one goes on, one is redenominated, and one is listed again in the midst of an hour."""
+
+    def at(minutes: int) -> datetime:
+        return datetime.fromtimestamp(first_day / 1000, UTC) + timedelta(minutes=minutes)
+
+    goes_on, redenominated, again = (f"S{number:03}_USDT" for number in range(3))
+    return [
+        a_definition(goes_on, at(-10), list_time=at(-9999)),
+        a_definition(goes_on, at(700), list_time=at(-9999), contract_value=0.1),
+        a_definition(redenominated, at(-10), list_time=None),
+        a_definition(redenominated, at(1930), "rebase", list_time=None),
+        a_definition(redenominated, at(1990), list_time=None, contract_value=10.0),
+        a_definition(again, at(-10), list_time=at(-9999)),
+        a_definition(again, at(1900), "expired", list_time=at(-9999), end_time=at(1890)),
+        a_definition(again, at(2000), "preopen", list_time=at(2100), contract_value=None),
+        a_definition(again, at(2150), list_time=at(2165)),
+        a_definition(again, at(2166), list_time=at(2165)),
+    ]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Return a raw folder and the dataset that it should become."""
     folder = tmp_path_factory.mktemp("made")
     for _ in synthetic_year.make(MARKET, folder / "okx_data"):
         pass
+    store(folder / "okx_data", some_definitions(Raw(folder / "okx_data").first_day))
     write_dataset(folder / "okx_data", folder / "qlib", end_of(Raw(folder / "okx_data")))
     return folder
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import math
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from shared.okx.spelling import (
     candle_of,
     candle_row_of,
     candle_window,
+    definition_of,
     exchange_time_of,
     inst_id_of,
     instrument_of,
@@ -30,7 +33,7 @@ from shared.okx.spelling import (
     settlements_of,
     symbol_of,
 )
-from tests.support.builders import at, minute
+from tests.support.builders import MIDNIGHT, at, minute
 
 RECEIVED = at("2025-05-13 00:00:30")
 FUNDING_NOW = from_ms(1789824250000)
@@ -653,3 +656,44 @@ def read_one(row):
 
 def test_a_window_of_opens_is_spelled_with_two_exclusive_cursors():
     assert candle_window(minute(0), minute(300)) == {"after": "1743829200000", "before": "1743811199999"}
+
+
+def test_a_definition_is_what_the_list_says_in_numbers():
+    row = {
+        "instId": "BTC-USDT-SWAP", "state": "live", "ctType": "linear", "instCategory": "1", "ruleType": "normal",
+        "listTime": "1573557408000", "expTime": "", "ctVal": "0.01", "ctValCcy": "BTC", "settleCcy": "USDT",
+        "tickSz": "0.1", "lotSz": "0.01", "minSz": "0.02", "lever": "100",
+    }  # fmt: skip
+
+    found = definition_of(instrument_of(row), MIDNIGHT, minute(1))
+
+    assert msgspec.structs.asdict(found) == {
+        "exchange": "okx",
+        "symbol": "BTC_USDT",
+        "known_time": MIDNIGHT,
+        "state": "live",
+        "list_time": datetime(2019, 11, 12, 11, 16, 48, tzinfo=UTC),
+        "end_time": None,
+        "contract_type": "linear",
+        "category": "1",
+        "rule_type": "normal",
+        "settle_currency": "USDT",
+        "contract_value": 0.01,
+        "contract_value_currency": "BTC",
+        "tick_size": 0.1,
+        "lot_size": 0.01,
+        "min_size": 0.02,
+        "max_leverage": 100.0,
+        "receive_time": minute(1),
+    }
+
+
+@pytest.mark.parametrize("size", ["", None, "0", "-1", "1e39", "1e-40", "nan", "Infinity", "ten", True, [], "9" * 50])
+def test_a_size_that_is_no_positive_number_is_left_empty_in_a_definition(size):
+    row = {"instId": "BTC-USDT-SWAP", "state": "preopen", "ctVal": size}
+    try:
+        instrument = instrument_of(row)
+    except SpellingError:
+        return  # a list: the row is left out, see above
+
+    assert definition_of(instrument, MIDNIGHT, MIDNIGHT).contract_value is None

@@ -1,0 +1,78 @@
+"""What the exchange said of its instruments: read once from each file, then remembered. I/O.
+
+Definitions are kept for ever and every conversion needs them all, so their files must not all be read again each time.
+What is remembered can be made anew from the files.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from services.converter.changes import DayFiles
+from services.converter.known import Contract
+from services.converter.lives import Said, contract_values, lives_of
+from services.converter.raw import UnreadableError, read_definitions
+from shared.dataset import Partition
+from shared.durable import replace_file
+from shared.events import InstrumentDefinition
+
+
+class _Day(msgspec.Struct):
+    """The definitions of one day. version: the digest of its file. said: (symbol, what was said) in order of time."""
+
+    version: str
+    said: list[tuple[str, Said]]
+
+
+Definitions = Mapping[str, Sequence[Said]]
+"""Symbol → what was said of it, in order of time."""
+
+
+def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, remember: bool = True) -> Definitions:
+    """Return what was said of every instrument; a file that cannot be read is left out. `remember` it under `root`.
+
+    The writer puts such a file aside, and the collector publishes again what is true now.
+    """
+    path = root / ".converter" / "definitions.json"
+    known = _read(path)
+    found: dict[str, _Day] = {}
+    for day, files in sorted(days.items()):
+        before = known.get(str(day))
+        if before is None or before.version != files.digest:
+            try:
+                said = read_definitions(data_dir, [Partition(InstrumentDefinition.dataset, day)])
+            except UnreadableError:
+                pass  # what was remembered of it counts on
+            else:
+                before = _Day(files.digest, said)
+        if before is not None:
+            found[str(day)] = before
+    if remember and found != known:
+        replace_file(path, lambda temporary: temporary.write_bytes(msgspec.json.encode(found)))
+    by_symbol: dict[str, list[Said]] = defaultdict(list)
+    for one in found.values():
+        for symbol, said_of_it in one.said:
+            by_symbol[symbol].append(said_of_it)
+    return by_symbol
+
+
+def _read(path: Path) -> dict[str, _Day]:
+    """Return what is remembered: nothing, where there is no such file or it makes no sense."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Day])
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return {}
+
+
+def contract_of(said: Sequence[Said]) -> Contract:
+    """Return what bars need to know of the instruments under a name. Pure."""
+    values = contract_values(said)
+    return Contract(
+        np.array([life.begin for life in lives_of(said)], np.int64),
+        np.array([known for known, _ in values], np.int64),
+        np.array([value for _, value in values], np.float64),
+    )
