@@ -26,6 +26,7 @@ from shared.ledger import DayLedger, to_row, to_text
 from shared.parquet import table_of, write_table
 from shared.service import Health
 from shared.settings import CommonSettings
+from tests.support.patience import Deadline
 
 EXCHANGE_NOW = datetime(2025, 4, 5, 12, 0, 30, tzinfo=UTC)
 TODAY = EXCHANGE_NOW.date()
@@ -513,12 +514,12 @@ def process(tmp_path):
 
 
 def wait_until_it_answers(address):
-    deadline = time.monotonic() + 20
+    deadline = Deadline(20)
     while True:
         try:
             return httpx.get(f"{address}/health")
         except httpx.TransportError:
-            assert time.monotonic() < deadline
+            assert not deadline.has_passed
             time.sleep(0.1)
 
 

@@ -17,6 +17,7 @@ from shared.events import Candle, FundingRate, Ranking, Verdict, decode
 from shared.grid import DAY, MINUTE, ceil_minute, floor_day, floor_minute, from_ms, to_ms
 from shared.okx.spelling import inst_id_of
 from tests.support.builders import a_ranking, at
+from tests.support.patience import patience
 from tests.support.simulator import ROOT, Simulator
 
 pytestmark = [pytest.mark.invariant(number) for number in (1, 2, 7, 11, 12)] + [pytest.mark.slow]
@@ -61,7 +62,7 @@ class Tape:
 
 
 async def wait_until(condition, seconds):
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(patience(seconds)):
         while not await condition():  # noqa: ASYNC110 - it happens in another process
             await asyncio.sleep(0.2)
 

@@ -21,6 +21,7 @@ from shared.grid import DAY
 from shared.ledger import DayLedger, to_text
 from shared.service import Health, Service
 from tests.support.builders import DAY_0, MIDNIGHT, a_candle, minute, store, until
+from tests.support.patience import patience
 from tests.support.provider import values
 from tests.support.simulator import ROOT, Simulator
 
@@ -174,6 +175,6 @@ async def test_a_correction_does_not_wait_for_a_writer_that_is_behind(bus, tmp_p
 
 async def until_details(bus, condition):
     """Wait until the converter's heartbeat tells something."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while not ((beat := await bus.heartbeat("converter")) and condition(beat.details)):  # noqa: ASYNC110
             await asyncio.sleep(0.05)

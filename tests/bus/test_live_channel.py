@@ -17,6 +17,7 @@ from services.collector.feeds import CHANNELS, CONNECTS_PER_SECOND, Endpoint
 from services.collector.live import LiveChannel
 from services.collector.liveness import Limits
 from shared.exchange import tls_context
+from tests.support.patience import patience
 from tests.support.simulator import Simulator
 
 pytestmark = [pytest.mark.invariant(10), pytest.mark.slow]
@@ -84,7 +85,7 @@ class Following:
 
     async def until(self, condition, seconds=20.0):
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(patience(seconds)):
                 while not condition():  # noqa: ASYNC110 - what is waited for is not ours to signal
                     await asyncio.sleep(0.005)
         except TimeoutError:

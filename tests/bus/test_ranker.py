@@ -22,6 +22,7 @@ from shared.grid import from_ms
 from shared.service import Health, Service
 from shared.settings import read_settings
 from tests.support.builders import a_ranking, minute, until
+from tests.support.patience import patience
 from tests.support.simulator import ROOT, Simulator
 
 
@@ -206,7 +207,7 @@ async def test_a_redis_that_forgot_the_universe_is_told_again(service, settings,
         async with redis.Redis.from_url(redis_url) as raw:
             await raw.flushall()
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while await bus.universe() is None:  # noqa: ASYNC110 - what is waited for happens in Redis
                 await asyncio.sleep(0.05)
 

@@ -19,6 +19,7 @@ from services.converter.convert import convert
 from shared.events import InstrumentDefinition
 from shared.grid import MINUTE, to_ms
 from shared.parquet import read_rows
+from tests.support.patience import Deadline
 from tests.support.running import Running, note_healed
 
 pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.timeout(600)]
@@ -133,10 +134,10 @@ def morning(tmp_path_factory):
         morning.pids_before = morning.pids()
         morning.seen = {}
         """Row → exchange's seconds after its instant."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = Deadline(DEADLINE_SECONDS)
         waiting = _outcomes(morning)
         looks = [RESUMED + LOOKED]
-        while waiting and time.monotonic() < deadline:
+        while waiting and not deadline.has_passed:
             now = morning.now()
             if looks and now >= looks[0]:
                 looks.pop()

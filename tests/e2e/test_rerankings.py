@@ -12,6 +12,7 @@ from launch.truth import judge_candles, read_stored, read_truth
 from shared.bus import Bus
 from shared.grid import MINUTE, floor_minute, to_ms
 from tests.support.builders import a_ranking, wait_for
+from tests.support.patience import patience
 from tests.support.running import Running
 
 pytestmark = [pytest.mark.invariant(7), pytest.mark.invariant(10), pytest.mark.slow]
@@ -35,7 +36,7 @@ async def rank(bus, members, before, at):
 
 
 async def until_subscribed(running, members):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patience(60)):
         while running.stack.ask_simulator("/sim/stats")["subscriptions_now"].get("candle1m", 0) < len(members):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
@@ -84,7 +85,7 @@ async def test_ten_rankings_that_change_a_third_of_300_lose_no_candle(tmp_path):
                 lost.update(judged(running, symbol, spans))
             return not lost
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience(60)):
             while not await asyncio.to_thread(whole):  # noqa: ASYNC110 - on disk
                 await asyncio.sleep(1)
         await bus.close()

@@ -5,7 +5,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from dataclasses import replace
@@ -19,6 +18,7 @@ from services.simulator.chaos import Chaos, Recipe, schedule
 from services.simulator.faults import KINDS, SUBSCRIBE_KINDS
 from services.simulator.market import HOUR_MS, MINUTE_MS
 from tests.exchange.wire import args, connected, send
+from tests.support.patience import Deadline
 from tests.support.simulator import ROOT, Simulator
 
 NOW = 1_795_000_020_000
@@ -129,9 +129,9 @@ async def test_a_run_meets_every_kind_and_settles_when_it_is_stopped(tmp_path):
             asyncio.create_task(stubborn(sim, "public", "funding-rate", live, stop)),
             asyncio.create_task(curious(sim, live, stop)),
         ]
-        deadline = time.monotonic() + 60
+        deadline = Deadline(60)
         while missing := KINDS.keys() - (await told(sim))["happened"].keys():
-            assert time.monotonic() < deadline, f"chaos has not met {missing}"
+            assert not deadline.has_passed, f"chaos has not met {missing}"
             await asyncio.sleep(0.5)
         stop.set()
         await asyncio.gather(*clients)

@@ -12,6 +12,7 @@ import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.exchange.wire import args, connected, events, frames, rows, send, until
+from tests.support.patience import Deadline
 from tests.support.simulator import Simulator
 
 MINUTE = 60_000
@@ -326,9 +327,9 @@ def test_a_closed_minute_is_corrected_for_good(sim):
     after = sim.now() // MINUTE * MINUTE
     before = sim.get(CANDLES, instId=SOL, after=after, limit=30)["data"]
     sim.fault("corrected", instId=SOL, delay=300)
-    deadline = time.monotonic() + 5
+    deadline = Deadline(5)
     while not (happened := [entry for entry in sim.faults() if entry["kind"] == "corrected"]):
-        assert time.monotonic() < deadline
+        assert not deadline.has_passed
         time.sleep(0.02)
 
     later = sim.get(CANDLES, instId=SOL, after=after, limit=30)["data"]

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 import websockets
 from websockets.exceptions import InvalidStatus
 
+from tests.support.patience import patience
+
 
 @asynccontextmanager
 async def connected(sim, path):
     """Connect, trying again where the limit of three connects a second refuses."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         socket = await _admitted(f"{sim.ws_url}/{path}", sim.ssl_context)
     async with socket:
         yield socket
@@ -49,7 +51,7 @@ async def frames(socket, seconds):
 async def events(socket, count):
     """Collect so many answers to operations, leaving pushes out."""
     received = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         while len(received) < count:
             frame = json.loads(await socket.recv())
             if "event" in frame:
@@ -66,7 +68,7 @@ def rows(received, inst_id=None):
 async def until(socket, condition, seconds=10):
     """Collect frames until one fulfils a condition; it is the last one returned."""
     received = []
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(patience(seconds)):
         while True:
             text = await socket.recv()
             try:

@@ -24,6 +24,7 @@ from shared.events import (
 )
 from shared.grid import MINUTE, day_start, to_ms
 from shared.okx.spelling import Instrument, inst_id_of
+from tests.support.patience import Deadline, patience
 
 DAY_0 = date(2025, 4, 5)
 MIDNIGHT = day_start(DAY_0)
@@ -217,15 +218,15 @@ def store(root: Path, rows: Iterable[Row]) -> None:
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0, *, every: float = 0.02) -> Any:
     """Wait until a condition holds and return its value; fail when it does not within so many seconds."""
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"did not happen within {seconds} s"
+        assert not deadline.has_passed, f"did not happen within {seconds} s"
         time.sleep(every)
     return value
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
     """Wait until a condition holds while other tasks run; fail when it does not within so many seconds."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(patience(seconds)):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in another process, or in Redis
             await asyncio.sleep(0.02)

@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from tests.support.patience import Deadline
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -128,9 +130,9 @@ class Simulator:
 
     def wait_until(self, at_ms: int, seconds: float = 30.0) -> None:
         """Wait for a simulated instant, at most so many wall seconds."""
-        deadline = time.monotonic() + seconds
+        deadline = Deadline(seconds)
         while (now := self.now()) < at_ms:
-            if time.monotonic() > deadline:
+            if deadline.has_passed:
                 raise SimulatorError(f"simulated time did not reach {at_ms} within {seconds} s: {now}")
             time.sleep(min(0.2, max(0.01, (at_ms - now) / 1000 / self.speed)))
 

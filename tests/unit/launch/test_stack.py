@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from launch.stack import ROOT, Stack, StackError, clear
+from tests.support.patience import Deadline
 
 _MARKET = ["--symbols", "3", "--seed", "1", "--start", "2026-03-01T12:00:00"]
 _SETTINGS = {"TOP_N": "2", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1"}
 
 
 def _until[T](question: Callable[[], T], seconds: float = 30) -> T:
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while not (answer := question()):
-        assert time.monotonic() < deadline, "waited in vain"
+        assert not deadline.has_passed, "waited in vain"
         time.sleep(0.1)
     return answer
 

@@ -10,6 +10,7 @@ from shared.clock import ClockLine, ExchangeClock
 from shared.schedule import daily_at, every, every_hours, firings, next_due
 from shared.service import Health, Service
 from tests.support.builders import at
+from tests.support.patience import patience
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ async def test_a_schedule_follows_the_exchanges_clock_whatever_the_hosts_says():
     service = Service("ranker", None, None, ExchangeClock(line=there), Health(), asyncio.Event())
     firing = firings(every_hours(8), service)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         first, second = await anext(firing), await anext(firing)
 
     assert begin < first < second <= service.clock.now()
