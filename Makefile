@@ -53,8 +53,8 @@ replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=f
 load: env  ## What a large universe costs, on a simulated exchange: [SYMBOLS=500] [MINUTES=10]
 	@$(PYTHON) -m launch.load --symbols $(or $(SYMBOLS),500) --minutes $(or $(MINUTES),10)
 
-chaos: env env-research  ## Everything goes wrong at once, then every minute is compared: [SEED=1] [MINUTES=5] [SYMBOLS=60] [MEMBERS=] [SPEED=600] [RATE=0.8] [REPORT=file] [ONLY=words] [WITHOUT=words]
-	@$(PYTHON) -m launch.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --symbols $(or $(SYMBOLS),60) --speed $(or $(SPEED),600) --rate $(or $(RATE),0.8) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(REPORT),--report $(REPORT)) $(if $(ONLY),--only "$(ONLY)") $(if $(WITHOUT),--without "$(WITHOUT)")
+chaos: env env-research  ## Everything goes wrong at once, then every minute is compared: [SEED=1] [MINUTES=5] [SYMBOLS=60] [MEMBERS=] [SPEED=600] [RATE=0.8] [REPORT=file] [ONLY=words] [WITHOUT=words] [NAMES=file]
+	@$(PYTHON) -m launch.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --symbols $(or $(SYMBOLS),60) --speed $(or $(SPEED),600) --rate $(or $(RATE),0.8) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(REPORT),--report $(REPORT)) $(if $(ONLY),--only "$(ONLY)") $(if $(WITHOUT),--without "$(WITHOUT)") $(if $(NAMES),--names "$(NAMES)")
 
 chaos-report: env  ## Add up what several runs of chaos wrote: FILES="a.json b.json" [FAULTS=0] [CANDLES=0] [EACH=0]
 	@$(if $(FILES),,$(error FILES is missing: what `make chaos REPORT=file` wrote))

@@ -35,6 +35,7 @@ def main(
     settle: Annotated[float, typer.Option(min=1, help="Seconds to heal, at most")] = SETTLE_SECONDS,
     only: Annotated[str, typer.Option(help="Only kinds with one of these words, comma between")] = "",
     without: Annotated[str, typer.Option(help="No kind with one of these words, comma between")] = "",
+    names: Annotated[Path | None, typer.Option(exists=True, help="JSON list of names of swaps to add")] = None,
     report_file: Annotated[Path | None, typer.Option("--report", help="Write the outcome as JSON")] = None,
     folder: Annotated[Path, typer.Option(help="Where the run keeps its data and logs")] = FOLDER,
 ) -> None:
@@ -44,6 +45,7 @@ def main(
     plan = Plan(
         seed, minutes, symbols, members or max(1, symbols * 5 // 6), speed, rate, backfill_days, settle, only, without
     )
+    plan = replace(plan, names=names)
     disk, skipped = None, {}
     try:
         clear(folder)

@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from launch.stack import SERVICES
 from services.simulator.faults import KINDS
@@ -102,6 +103,8 @@ class Plan:
     only: str = ""
     without: str = ""
     has_disk: bool = True
+    names: Path | None = None
+    """A file of names of swaps that are in the market beside the generated ones."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -118,7 +121,8 @@ class Plan:
         sizes = ["--symbols", str(self.symbols), "--seed", str(self.seed)]
         pace = ["--speed", f"{self.speed:g}", "--start", self.start.isoformat()]
         faults = wire_arguments(self.seed, shares(self.rate, self.kinds)[1], self.kinds)
-        return [*sizes, *pace, *faults, "--fault-log", FAULT_LOG]
+        names = ["--names", str(self.names.resolve())] if self.names is not None else []
+        return [*sizes, *names, *pace, *faults, "--fault-log", FAULT_LOG]
 
     def strikes(self) -> list[Strike]:
         """Return the faults of the host."""
@@ -141,5 +145,9 @@ class Plan:
         return (
             f"make chaos SEED={self.seed} MINUTES={self.minutes:g} SYMBOLS={self.symbols} MEMBERS={self.members} "
             f"SPEED={self.speed:g} RATE={self.rate:g}"
-            + "".join(f' {name}="{words}"' for name, words in (("ONLY", self.only), ("WITHOUT", self.without)) if words)
+            + "".join(
+                f' {name}="{words}"'
+                for name, words in (("ONLY", self.only), ("WITHOUT", self.without), ("NAMES", self.names))
+                if words
+            )
         )
