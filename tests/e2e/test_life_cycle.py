@@ -22,7 +22,7 @@ from shared.parquet import read_rows
 from tests.support.patience import Deadline
 from tests.support.running import Running, note_healed
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.timeout(900)]
 
 SPEED = 60
 DEADLINE_SECONDS = 240
