@@ -27,6 +27,7 @@ from shared.grid import EPOCH
 from shared.service import Health, Service
 from shared.settings import CommonSettings
 from tests.support.builders import a_ranking, until, wait_for
+from tests.support.patience import patience
 from tests.support.simulator import ROOT
 
 TOKEN = "sesame0pen"  # noqa: S105 - nobody's
@@ -92,11 +93,11 @@ def sources(bus, redis_url, tmp_path):
 class Running:
     """A watch that runs, and its end."""
 
-    def __init__(self, sources, urls, patience=AT_ONCE):
+    def __init__(self, sources, urls, after=AT_ONCE):
         told = targets(urls)
         # The disk of the machine that tests run on may well be full.
         thresholds = Thresholds(free_share=0.0)
-        self.watch = Watch(sources, thresholds, patience, told, every_seconds=0.05, retry_seconds=0.05)
+        self.watch = Watch(sources, thresholds, after, told, every_seconds=0.05, retry_seconds=0.05)
         self.service = Service(API, sources.bus, None, sources.clock, sources.health, asyncio.Event())
 
     async def __aenter__(self):
@@ -105,7 +106,7 @@ class Running:
 
     async def __aexit__(self, *_):
         self.service.stop.set()
-        await asyncio.wait_for(self.task, 10)
+        await asyncio.wait_for(self.task, patience(10))
 
 
 async def beat(bus, *absent, **changes):
@@ -113,7 +114,7 @@ async def beat(bus, *absent, **changes):
     for service in {*SERVICES, API} - set(absent):
         fields = {"state": "ok", "reason": "works", "host": "box", "pid": 7, "started": now, "beaten": now}
         fields |= changes.get(service, {})
-        await bus.beat(Heartbeat(service=service, **fields), 60)
+        await bus.beat(Heartbeat(service=service, **fields), 3600)  # no test lasts so long, on whatever machine
 
 
 def titles(webhook):

@@ -87,7 +87,7 @@ def heartbeat(service, **changes):
 
 async def all_beat(bus):
     for service in (*SERVICES, API):
-        await bus.beat(heartbeat(service), 20)
+        await bus.beat(heartbeat(service), 3600)
 
 
 def ranking(ranked=RANKED, symbols=("BTC_USDT", "ETH_USDT", "SOL_USDT")):
@@ -160,7 +160,7 @@ async def test_ready_waits_for_every_service(api, bus):
     await all_beat(bus)
     assert (await api.get("/ready")).status_code == 200
 
-    await bus.beat(heartbeat("writer", state="starting"), 20)
+    await bus.beat(heartbeat("writer", state="starting"), 3600)
     answer = await api.get("/ready")
     assert answer.status_code == 503
     assert answer.json()["reasons"][0].startswith("writer: starting for")
@@ -169,7 +169,7 @@ async def test_ready_waits_for_every_service(api, bus):
 async def test_status_tells_verdicts_and_the_exchanges_clock(api, bus):
     await all_beat(bus)
     await bus.set_universe(ranking())
-    await bus.beat(heartbeat("collector", state="degraded", reason="candles: not connected"), 20)
+    await bus.beat(heartbeat("collector", state="degraded", reason="candles: not connected"), 3600)
 
     status = (await api.get("/status")).json()
 

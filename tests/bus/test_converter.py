@@ -70,7 +70,7 @@ async def test_a_day_with_a_hole_waits_for_it_and_what_comes_later_is_patched_in
     hole = DayLedger(wanted=FULL_DAY, received=FULL_DAY & ~(1 << HOLE))
     await tell(bus, hole)
     await bus.set_watermarks({"written_until": MIDNIGHT + DAY})
-    await bus.beat(a_heartbeat("collector", details={"history_complete": True}), 60)
+    await bus.beat(a_heartbeat("collector", details={"history_complete": True}), 3600)
 
     await until_details(bus, lambda details: "1 minutes before 2025-04-06" in details.get("waiting", ""))
     assert not (qlib / "calendars").exists()
@@ -125,7 +125,7 @@ async def test_history_that_comes_late_is_taken_in_by_itself_and_keeps_no_correc
     assert len(values(qlib, "BTC_USDT", "open")) == 1440
 
     monkeypatch.setattr("services.converter.history._SETTLED_SECONDS", 0.0)  # as if a minute had passed
-    await bus.beat(a_heartbeat("collector", details={"history_complete": True}), 60)
+    await bus.beat(a_heartbeat("collector", details={"history_complete": True}), 3600)
     await until(lambda: len(values(qlib, "BTC_USDT", "open")) == 2880)
     await until(lambda: service.health.problems == {})
     assert not late_rows.done()
