@@ -9,6 +9,7 @@ import msgspec
 
 from services.simulator.fault import Asked, Delivery, Fault, Outcome, Push, Reply
 from services.simulator.market import HOUR_MS, MINUTE_MS
+from services.simulator.odd import edited, is_closed_candle, with_rows
 from services.simulator.spelling import plain
 
 SWAPPED_MS = MINUTE_MS + 1_000
@@ -157,7 +158,7 @@ def impossible_answer(fault: Fault, asked: Asked, reply: Reply) -> Reply | None:
         return None
 
     def edit(rows: list[Any]) -> list[Any] | None:
-        place = next((index for index, row in enumerate(rows) if row[8] == "1"), None)
+        place = next((index for index, row in enumerate(rows) if is_closed_candle(row)), None)
         if place is None:
             return None
         return [*rows[:place], impossible_row(rows[place], fault.variant, asked.now_ms), *rows[place:]]
@@ -219,8 +220,10 @@ def with_more(row: Any) -> Any:
     return [*row, "1"] if isinstance(row, list) else row
 
 
-def emptied(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a funding row without what it could do without."""
+def emptied(row: Any) -> Any:
+    """Return a funding row without what it could do without; what is no row, since it was made odd, stays."""
+    if not isinstance(row, dict):
+        return row
     return row | {name: "" for name in EMPTIED_FIELDS if name in row}
 
 
@@ -253,23 +256,15 @@ def _rows(payload: bytes) -> list[Any]:
 
 def _with_row(payload: bytes, edit: Callable[[Any], Any]) -> bytes:
     """Change every row of a push; what is no JSON (a broken frame in front of it) stays."""
-    try:
-        message = msgspec.json.decode(payload)
-    except msgspec.DecodeError:
-        return payload
-    return msgspec.json.encode(message | {"data": [edit(row) for row in message["data"]]})
+    return with_rows(payload, lambda rows: [edit(row) for row in rows]) or payload
 
 
 def _edited(reply: Reply, edit: Callable[[list[Any]], list[Any] | None]) -> Reply | None:
     """Change the rows of a good answer; None where there are none to change."""
-    if reply.code != "0":
-        return None
-    rows = msgspec.json.decode(reply.body)["data"]
-    changed = edit(rows) if rows else None
-    return None if changed is None else reply._replace(body=envelope("0", "", changed))
+    return edited(reply, lambda rows: edit(rows) if rows else None)
 
 
 def _holed(rows: list[Any]) -> list[Any]:
     """Lose about a third of the rows, at least one, always the same ones."""
-    kept = [row for row in rows if crc32(row[0].encode()) % 3]
+    kept = [row for row in rows if crc32(str(row).encode()) % 3]
     return kept if len(kept) < len(rows) else rows[1:]

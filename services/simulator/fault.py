@@ -9,7 +9,11 @@ Path = Literal["public", "business"]
 PushType = Literal["forming", "confirm", "funding", "instruments", "status"]
 
 
-class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"inst_id": "instId"}):
+SPELLED = {"inst_id": "instId", "service_type": "serviceType"}
+"""Fields that are spelled otherwise in JSON."""
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=SPELLED):
     """One scripted fault, as written in JSON; None stands for what the kind does by default."""
 
     kind: str
@@ -34,6 +38,27 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"in
     """http_error: an HTML page as a proxy sends it, instead of the exchange's JSON."""
     where: Literal["push", "rest"] | None = None
     """For kinds that exist on both: in pushes (the default) or in answers over REST."""
+    row: str | int | list[str] | None = None
+    """Which rows of a list: an instId (or, of candles, an open time), a place (below 0 from the end), several instIds,
+    `*` for all; without it the first one."""
+    field: str | int | None = None
+    """odd_value: the name, or the column, of the value that is replaced; without it the row is, as a whole."""
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """odd_value: what stands there instead, any JSON; left out, the field is missing."""
+    push: PushType | None = None
+    """odd_value, flood: only pushes of this type."""
+    share: float | None = None
+    """thin_list: how much of the list is left, from its beginning."""
+    seconds: float | None = None
+    """odd_time: by how much the clock is ahead, below 0 behind."""
+    size: int | None = None
+    """Bytes: of an answer once it is unpacked, of a frame, of the value in each row of a flood."""
+    target: str | None = None
+    """redirect: scheme and host of where the answer leads."""
+    service_type: str | None = None
+    """maintenance: what is worked on, as the exchange codes it: 5 trading, 11 copy trading."""
+    env: str | None = None
+    """maintenance: 1 production, 2 the demo environment."""
 
 
 class Push(NamedTuple):
@@ -75,6 +100,7 @@ class Reply(NamedTuple):
     code: str
     after: float = 0.0
     """Wall seconds until it leaves; infinity: it never does."""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Outcome(NamedTuple):

@@ -4,18 +4,22 @@ A fault begins at its instant and is over when it has happened `count` times or 
 it happens once. What a kind does stands in `effects`; when it is done is decided by the plan.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import asdict, replace
 
-from services.simulator import effects
+from services.simulator import bulk, effects, odd
 from services.simulator.answers import ENDPOINTS
-from services.simulator.fault import Fault, begin_ms
+from services.simulator.fault import SPELLED, Fault, begin_ms
 
 LONGEST_SECONDS = 366 * 86_400.0
+LARGEST_BYTES = 1_500_000_000
+ERROR_STATUSES = range(400, 600)
+REDIRECT_STATUSES = range(301, 309)
 
 
 class BadFaultError(ValueError):
@@ -37,7 +41,11 @@ class Kind(NamedTuple):
     """Seconds, unless the script says so."""
     push: effects.PushEffect | None = None
     request: effects.RequestEffect | None = None
+    ask: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
+    """Changes what is asked for, before there is an answer."""
     subscribe: effects.SubscribeEffect | None = None
+    lacks: Callable[[Fault], str | None] | None = None
+    """Says what a script has forgotten that only some variants need."""
 
 
 def _kind(what: str, chaos: Callable[[Random], dict[str, Any]], *takes: str, **fields: Any) -> Kind:
@@ -58,6 +66,39 @@ def _wall(shortest: float, longest: float, **more: Any) -> Callable[[Random], di
 
 def _vary(draw: Callable[[Random], dict[str, Any]], **choices: Collection[Any]) -> Callable[[Random], dict[str, Any]]:
     return lambda dice: draw(dice) | {name: dice.choice(list(values)) for name, values in choices.items()}
+
+
+def _odd(dice: Random) -> dict[str, Any]:
+    """Draw one odd row; what is asked for, or pushed, the next time is right."""
+    chosen: dict[str, Any] = dict(dice.choice(_ODD_ROWS))
+    if "value" in chosen:
+        chosen["value"] = msgspec.Raw(json.dumps(chosen["value"]).encode())
+    return {"count": 1, "variant": dice.choice(["replaced", "inserted"]), **chosen}
+
+
+_ODD_ROWS: Sequence[Mapping[str, Any]] = (
+    {"where": "rest", "endpoint": "public/instruments", "field": "listTime", "value": "99999999999999999"},
+    {"where": "rest", "endpoint": "public/instruments", "field": "listTime", "value": "TBD"},
+    {"where": "rest", "endpoint": "public/instruments", "field": "instId", "value": None},
+    {"where": "rest", "endpoint": "public/instruments", "field": "instId"},
+    {"where": "rest", "endpoint": "public/instruments", "value": ["BTC-USDT-SWAP"]},
+    {"where": "rest", "endpoint": "public/funding-rate", "field": "fundingTime", "value": "17898336000000000"},
+    {"where": "rest", "endpoint": "public/funding-rate", "field": "prevFundingTime", "value": "0"},
+    {"where": "rest", "endpoint": "public/funding-rate", "value": None},
+    {"where": "rest", "endpoint": "public/funding-rate-history", "field": "realizedRate", "value": "n/a"},
+    {"where": "rest", "endpoint": "public/funding-rate-history", "field": "fundingTime", "value": "0"},
+    {"where": "rest", "endpoint": "public/funding-rate-history", "field": "instId"},
+    {"where": "rest", "endpoint": "market/candles", "value": [5]},
+    {"where": "rest", "endpoint": "market/history-candles", "value": "row"},
+    {"where": "push", "push": "confirm", "value": 5},
+    {"where": "push", "push": "confirm", "field": 4, "value": {"close": None}},
+    {"where": "push", "push": "forming", "field": 0, "value": "99999999999999999"},
+    {"where": "push", "push": "funding", "field": "nextFundingTime"},
+    {"where": "push", "push": "funding", "field": "nextFundingRate", "value": None},
+    {"where": "push", "push": "funding", "field": "prevFundingTime", "value": "0"},
+    {"where": "push", "push": "funding", "field": "fundingTime", "value": 1.5},
+)
+"""What chaos makes odd: rows that cannot be believed, of which the right ones come again."""
 
 
 _BOTH = ("public", "business")
@@ -160,6 +201,43 @@ PUSH_KINDS: Mapping[str, Kind] = {
         push=effects.empty_fields_push,
         request=effects.empty_fields_answer,
     ),
+    "odd_value": _kind(
+        "rows are odd: `value`, any JSON, stands in `field`, or for the row; without `value` the field is missing",
+        _odd,
+        "path",
+        "push",
+        "instId",
+        "endpoint",
+        "row",
+        "field",
+        "value",
+        push=odd.odd_value_push,
+        request=odd.odd_value_answer,
+        variants=("replaced", "inserted"),
+        lacks=lambda fault: "`field` or `value`" if fault.field is None and fault.value is msgspec.UNSET else None,
+    ),
+    "two_rows": _kind(
+        "a frame holds a forming row of a minute and the one that closes it",
+        _vary(_some(4), variant=("closed_last", "closed_first")),
+        "path",
+        "instId",
+        push=odd.two_rows,
+        variants=("closed_last", "closed_first"),
+    ),
+    "huge_frame": _kind(
+        "a frame of `size` bytes comes in front of a push", _some(1), "path", "instId", "size", push=bulk.huge_frame
+    ),
+    "flood": _kind(
+        f"{bulk.FLOOD_ROWS} bad rows with a value of `size` bytes come in front of the right one",
+        _vary(_some(2), where=("push", "rest"), size=(100, 20_000)),
+        "path",
+        "push",
+        "instId",
+        "endpoint",
+        "size",
+        push=bulk.flood_push,
+        request=bulk.flood_answer,
+    ),
 }
 """What happens to pushes; some of it happens to answers instead, where the script says `rest`."""
 
@@ -194,7 +272,51 @@ REQUEST_KINDS: Mapping[str, Kind] = {
         variants=("page", "holes"),
     ),
     "unknown": _kind("51001 for an instrument that is there", _some(3), "endpoint", "instId", request=effects.unknown),
+    "thin_list": _kind(
+        "the list of instruments or of all funding rates is empty, truncated to a `share`, lacks rows or doubles them",
+        _vary(_some(2), variant=("empty", "truncated", "lacks", "doubled"), share=(0.05, 1 / 3, 0.6)),
+        "endpoint",
+        "row",
+        "share",
+        request=odd.thin_list,
+        variants=("empty", "truncated", "lacks", "doubled"),
+    ),
     "time_error": _kind("/public/time fails", _some(3), "status", "html", request=effects.time_error),
+    "odd_time": _kind(
+        "/public/time has no row, none that is a time, or one that is `seconds` ahead; all rows stay true",
+        _vary(
+            _wall(0.5, 4), variant=("empty", "blank", "renamed", "jump"), seconds=(21_600.0, -21_600.0, 17_280_000.0)
+        ),
+        "seconds",
+        request=odd.odd_time,
+        variants=("empty", "blank", "renamed", "jump"),
+        lacks=lambda fault: "`seconds`" if fault.variant == "jump" and fault.seconds is None else None,
+    ),
+    "huge_answer": _kind(
+        "an answer has `size` bytes, as it is or packed",
+        _vary(_some(1), variant=("plain", "packed")),
+        "endpoint",
+        "instId",
+        "size",
+        request=bulk.huge_answer,
+        variants=("plain", "packed"),
+    ),
+    "redirect": _kind(
+        "an answer leads to another host, `target`",
+        _some(1),
+        "endpoint",
+        "instId",
+        "status",
+        "target",
+        request=bulk.redirect,
+    ),
+    "stuck_cursor": _kind(
+        "a history ignores its cursor: the newest page again and again",
+        _some(1),
+        "endpoint",
+        "instId",
+        ask=bulk.without_cursor,
+    ),
 }
 """What happens to answers over REST."""
 
@@ -281,13 +403,15 @@ def _check(fault: Fault) -> None:
 
 def _check_names(fault: Fault, kind: Kind) -> None:
     said = _said(fault)
-    elsewhere = {"path"} if fault.where == "rest" else {"endpoint"} if "where" in kind.takes else set()
+    elsewhere = {"path", "push"} if fault.where == "rest" else {"endpoint"} if "where" in kind.takes else set()
     if strange := said - ALWAYS_TAKEN - (kind.takes - elsewhere):
         understood = ", ".join(f"`{name}`" for name in sorted(kind.takes - elsewhere)) or "nothing more"
         raise BadFaultError(f"{fault.kind} does not take `{min(strange)}`; it takes {understood}")
     if lacking := kind.needs - said:
         unit = " in seconds" if "duration" in lacking else ""
         raise BadFaultError(f"{fault.kind} needs `{min(lacking)}`{unit}")
+    if kind.lacks and (forgotten := kind.lacks(fault)):
+        raise BadFaultError(f"{fault.kind} needs {forgotten}")
     if fault.variant not in (None, *kind.variants):
         raise BadFaultError(f"{fault.kind} has no variant {fault.variant!r}; there are {', '.join(kind.variants)}")
     if fault.endpoint is not None and not any(path.endswith(fault.endpoint or "?") for path in ENDPOINTS):
@@ -296,8 +420,8 @@ def _check_names(fault: Fault, kind: Kind) -> None:
 
 def _said(fault: Fault) -> set[str]:
     """Return the arguments that a script gives, by their names in JSON."""
-    said = {name for name, value in asdict(fault).items() if value is not None and value is not False}
-    return {"instId" if name == "inst_id" else name for name in said}
+    nothing = (None, False, msgspec.UNSET)
+    return {SPELLED.get(name, name) for name, value in asdict(fault).items() if not any(value is no for no in nothing)}
 
 
 def _check_figures(fault: Fault) -> None:
@@ -307,5 +431,18 @@ def _check_figures(fault: Fault) -> None:
         raise BadFaultError(f"`duration` must be seconds above 0 and up to a year, not {fault.duration}")
     if fault.delay is not None and not 0 <= fault.delay <= LONGEST_SECONDS:
         raise BadFaultError(f"`delay` must be seconds from 0 up to a year, not {fault.delay}")
-    if fault.status is not None and not 400 <= fault.status <= 599:  # noqa: PLR2004 the statuses that are errors
+    if fault.size is not None and not 1 <= fault.size <= LARGEST_BYTES:
+        raise BadFaultError(f"`size` must be bytes from 1 to {LARGEST_BYTES:,}, not {fault.size}")
+    if fault.share is not None and not 0 <= fault.share <= 1:
+        raise BadFaultError(f"`share` must be from 0 to 1, not {fault.share}")
+    if fault.seconds is not None and not abs(fault.seconds) <= LONGEST_SECONDS:
+        raise BadFaultError(f"`seconds` must be at most a year ahead or behind, not {fault.seconds}")
+    _check_status(fault)
+
+
+def _check_status(fault: Fault) -> None:
+    if fault.kind == "redirect":
+        if fault.status is not None and fault.status not in REDIRECT_STATUSES:
+            raise BadFaultError(f"`status` must be a redirection, 301 to 308, not {fault.status}")
+    elif fault.status is not None and fault.status not in ERROR_STATUSES:
         raise BadFaultError(f"`status` must be an HTTP error, 400 to 599, not {fault.status}")

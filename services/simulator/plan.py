@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TextIO
 
+import msgspec
+
 from services.simulator.fault import Asked, Delivery, Fault, Outcome, Path, Push, Reply, begin_ms
 from services.simulator.faults import KINDS, PUSH_KINDS, REQUEST_KINDS, SUBSCRIBE_KINDS, resolved
 from services.simulator.maintenance import Window, called_off
@@ -203,13 +205,23 @@ class FaultPlan:
             armed.fault.inst_id is None and armed.concerns(path) for armed in self._on(("silence",), now_ms, wall)
         )
 
+    def params(self, asked: Asked, params: Mapping[str, str], wall: float) -> Mapping[str, str]:
+        """Return what a request is taken to ask for."""
+        for armed in self._on(_ASKING, asked.now_ms, wall):
+            ask = KINDS[armed.fault.kind].ask
+            changed = ask(params) if ask and _is_asked(armed.fault, asked) else params
+            if changed != params:
+                params = changed
+                self._happened(armed, asked.now_ms, endpoint=asked.endpoint, instId=asked.inst_id)
+        return params
+
     def reply(self, asked: Asked, reply: Reply, wall: float) -> Reply:
         """Return the answer given in place of the real one; faults add up until one of them makes it an error."""
         real = reply
         for armed in self._on(_ANSWERING, asked.now_ms, wall):
             fault, effect = armed.fault, KINDS[armed.fault.kind].request
-            is_concerned = asked.endpoint.endswith(fault.endpoint or "") and fault.inst_id in (None, asked.inst_id)
-            if effect is None or (PUSH_KINDS.get(fault.kind) and fault.where != "rest") or not is_concerned:
+            is_push = fault.kind in PUSH_KINDS and fault.where != "rest"
+            if effect is None or is_push or not _is_asked(fault, asked):
                 continue
             if armed.cause.kind == "maintenance" and asked.endpoint.endswith(STATUS_ENDPOINT):
                 continue
@@ -269,6 +281,11 @@ class FaultPlan:
         details = {
             "effect": fault.kind if fault.kind != cause.kind else None,
             "variant": fault.variant,
+            "row": fault.row,
+            "field": fault.field,
+            "value": None if fault.value is msgspec.UNSET else bytes(fault.value).decode(),
+            "size": fault.size,
+            "seconds": fault.seconds,
             "duration": fault.duration,
             "delay": fault.delay,
             "clock": fault.clock if fault.clock != "sim" else None,
@@ -280,11 +297,18 @@ class FaultPlan:
             self._log_file.flush()
 
 
+def _is_asked(fault: Fault, asked: Asked) -> bool:
+    """Tell whether a request is one of those that a fault is meant for."""
+    return asked.endpoint.endswith(fault.endpoint or "") and fault.inst_id in (None, asked.inst_id)
+
+
 def _reaches(armed: _Armed, path: Path) -> bool:
     """Tell whether a cut is meant for a path: a notice is documented for /public alone, unless a script says more."""
     by_default = armed.fault.kind != "notice" or path == "public"
     return armed.fault.path == path or (armed.fault.path is None and by_default)
 
 
+_ASKING = tuple(name for name, kind in KINDS.items() if kind.ask)
+"""Every kind that changes what is asked for."""
 _ANSWERING = (*REQUEST_KINDS, *(name for name, kind in PUSH_KINDS.items() if kind.request))
 """Every kind that can change an answer."""

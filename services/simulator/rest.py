@@ -46,21 +46,24 @@ def _okx_routes(
         key = (request.remote, request.query.get(counted_by) if counted_by else None)
         return not limits or windows[request.path].allows(key, time.monotonic())
 
-    def real(request: web.Request, now_ms: int) -> Reply:
+    def real(request: web.Request, asked: Asked) -> Reply:
         if not is_allowed(request):
             return rate_limit_reply(next(refused))
-        given = answer(exchange, request.path, request.query, now_ms)
+        params = plan.params(asked, request.query, time.monotonic())
+        given = answer(exchange, asked.endpoint, params, asked.now_ms)
         return Reply(given.status, envelope(given.code, given.message, given.data), "application/json", given.code)
 
     async def handle(request: web.Request) -> web.Response:
         now_ms = clock.now_ms()
         asked = Asked(request.path, request.query.get("instId"), now_ms)
-        given = plan.reply(asked, real(request, now_ms), time.monotonic())
+        given = plan.reply(asked, real(request, asked), time.monotonic())
         stats.requests[request.path] += 1
         stats.codes[given.code] += 1
         stats.http_429 += given.status == web.HTTPTooManyRequests.status_code
         await _wait(request, given.after)
-        return web.Response(status=given.status, body=given.body, content_type=given.content_type)
+        return web.Response(
+            status=given.status, body=given.body, content_type=given.content_type, headers=dict(given.headers)
+        )
 
     return [web.get(path, handle) for path in ENDPOINTS]
 

@@ -81,6 +81,8 @@ class Connection:
     """What leaves later, with the instants on the wall clock."""
     close_at: float | None = None
     """When it is closed after a notice, on the wall clock."""
+    spared: int = 0
+    """Bytes that it may leave unread beyond the limit: those of a huge frame, which no client could have read yet."""
     closing: bool = False
 
     def flush(self, wall: float, lag: float = 0.0) -> None:
@@ -324,6 +326,7 @@ class Sockets:
             if key not in connection.deaf:
                 self._stats.rows_sent[push.kind] += 1
                 connection.outbox.append(frame)
+                connection.spared += len(frame) if len(frame) > SLOW_CONSUMER_BYTES else 0
 
     # Ends
 
@@ -353,7 +356,9 @@ class Sockets:
             if wall - connection.last_activity > IDLE_SECONDS:
                 self._stats.closes["idle"] += 1
                 self._close(connection, IDLE_CLOSE, b"No data received in 30s.")
-            elif connection.transport.get_write_buffer_size() > SLOW_CONSUMER_BYTES:
+            elif (unread := connection.transport.get_write_buffer_size()) <= SLOW_CONSUMER_BYTES:
+                connection.spared = 0
+            elif unread > SLOW_CONSUMER_BYTES + connection.spared:
                 self._stats.closes["slow"] += 1
                 self._close(connection, SLOW_CLOSE, b"Buffer is full.")
                 connection.transport.abort()

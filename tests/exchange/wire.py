@@ -11,18 +11,18 @@ from tests.support.patience import patience
 
 
 @asynccontextmanager
-async def connected(sim, path):
+async def connected(sim, path, **options):
     """Connect, trying again where the limit of three connects a second refuses."""
     async with asyncio.timeout(patience(10)):
-        socket = await _admitted(f"{sim.ws_url}/{path}", sim.ssl_context)
+        socket = await _admitted(f"{sim.ws_url}/{path}", sim.ssl_context, options)
     async with socket:
         yield socket
 
 
-async def _admitted(url, ssl_context):
+async def _admitted(url, ssl_context, options):
     while True:
         try:
-            return await websockets.connect(url, ssl=ssl_context, ping_interval=None)
+            return await websockets.connect(url, ssl=ssl_context, ping_interval=None, **options)
         except InvalidStatus as error:
             if error.response.status_code != 429:
                 raise
