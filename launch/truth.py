@@ -30,6 +30,8 @@ _NEIGHBOURS = 10
 _KEPT_DIFFERENCES = 50
 _RATE_TOLERANCE = 1e-12
 
+_NONE = np.zeros(0, np.int64)
+
 Ask = Callable[[str], Any]
 """Asks the simulator: path → what it answers."""
 Windows = list[tuple[int, int]]
@@ -124,8 +126,7 @@ def inside(times: NDArray[np.int64], windows: Windows) -> NDArray[np.bool_]:
 
 def read_truth(ask: Ask, symbol: str, begin_ms: int, end_ms: int) -> Recorded:
     """Ask for every minute that opens, and every settlement, in [begin, end)."""
-    base, _, settled_in = symbol.partition("_")
-    swap = f"instId={quote(base)}-{quote(settled_in)}-SWAP"
+    swap = _query_of(symbol)
     rows: list[list[str]] = []
     for page in range(begin_ms, end_ms, _DAYS_A_PAGE * DAY_MS):
         last = min(end_ms, page + _DAYS_A_PAGE * DAY_MS)
@@ -137,6 +138,20 @@ def read_truth(ask: Ask, symbol: str, begin_ms: int, end_ms: int) -> Recorded:
         np.array([int(row["fundingTime"]) for row in settled], np.int64),
         np.array([float(row["fundingRate"]) for row in settled], np.float64),
     )
+
+
+def read_refused(ask: Ask, symbol: str, begin_ms: int, end_ms: int) -> NDArray[np.int64]:
+    """Ask for the minutes in [begin, end) of which the exchange never shows anything that can be believed.
+
+    They are not part of `read_truth`: nothing may be stored for them, and Qlib has NaN there.
+    """
+    refused = ask(f"/sim/truth/refused?{_query_of(symbol)}&begin={begin_ms}&end={end_ms}")
+    return np.array(refused, np.int64)
+
+
+def _query_of(symbol: str) -> str:
+    base, _, settled_in = symbol.partition("_")
+    return f"instId={quote(base)}-{quote(settled_in)}-SWAP"
 
 
 def due_in(windows: Windows) -> Windows:
@@ -342,11 +357,13 @@ def judge_ledger(
     windows: Windows,
     *,
     end_ms: int,
+    refused: NDArray[np.int64] = _NONE,
 ) -> Judgement:
     """Compare the verdicts of a symbol with what is stored and what is true. Pure.
 
     Every minute has one that is wanted and opens before `end_ms`, also one that the exchange does not have. Wanted is
-    what lies in the windows, and what the ledger itself says to be.
+    what lies in the windows, and what the ledger itself says to be. `refused` are the minutes of which the exchange
+    shows nothing, for good, that can be believed: the ledger says so of these, and of no others.
     """
     judgement = Judgement()
     spans = [np.arange(begin, end, MINUTE_MS, dtype=np.int64) for begin, end in windows]
@@ -368,6 +385,10 @@ def judge_ledger(
     for name in ("absent", "halted"):
         denied = np.setdiff1d(sets[name], on_disk)  # a row that came after all overrules
         say("ledger wrong", np.intersect1d(denied, truth.opens), name, "the exchange has it")
+    kept_out = np.intersect1d(refused, every)
+    say("ledger wrong", np.setdiff1d(kept_out, sets["refused"]), "not refused", "the exchange shows it impossible")
+    believable = np.setdiff1d(np.setdiff1d(sets["refused"], on_disk), refused)
+    say("ledger wrong", believable[believable < end_ms], "refused", "the exchange shows it as it was")
     known = np.concatenate([sets[name] for name in _ACCOUNTED])
     say("unexplained", np.setdiff1d(every, known), "missing", "wanted, and over")
     say("unexplained", np.setdiff1d(wanted, sets["wanted"]), "not wanted", "wanted")

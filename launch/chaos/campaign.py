@@ -187,8 +187,11 @@ def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.Judg
                 truth.judge_settlements(symbol, settled.get(symbol, {}), true, due),
             ]
             if ledger is not None:
+                refused = truth.read_refused(system.ask_simulator, symbol, first, now_ms)
+                verdicts = ledger.get(symbol, {})
+                until_ms = healing.until_ms
                 parts.append(
-                    truth.judge_ledger(symbol, ledger.get(symbol, {}), stored, true, wanted, end_ms=healing.until_ms)
+                    truth.judge_ledger(symbol, verdicts, stored, true, wanted, end_ms=until_ms, refused=refused)
                 )
             judgement.wrong["unreadable files"] += len(unreadable)
             for part in parts:

@@ -23,6 +23,13 @@ DISK = ("disk full",)
 FILES = ("file damaged",)
 HOST = (*KILLS, *STOPS, *REDIS, *DISK, *FILES)
 WIRE = tuple(KINDS)
+"""All of the simulator's kinds, each as its table draws it for a chaos: so that it can heal.
+
+What a script can do beside that is never drawn, since nothing could heal it, and the comparison would find it: prices
+that cannot be *for good* (a minute refused for ever; those drawn are over before the collector has asked three times),
+a price tenfold or a rate of 0.99 (believed, and stored, until somebody audits it), a clock that lies for good, and
+sizes beyond what this machine can hold.
+"""
 
 FAULT_LOG = "faults.jsonl"
 """Where the simulator writes down what it did, in the folder of the run."""

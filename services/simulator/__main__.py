@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import signal
 import ssl
 import sys
@@ -30,7 +31,7 @@ from services.simulator.replay import ReplayMarket, UnusableRecordingError, load
 from services.simulator.rest import rest_app
 from services.simulator.sockets import Sockets
 from services.simulator.stats import Stats
-from services.simulator.synthetic import EARLIEST_START_MS, SyntheticMarket
+from services.simulator.synthetic import EARLIEST_START_MS, SWAP_NAME, SyntheticMarket
 from services.simulator.tls import server_context
 from shared.log import setup_logging
 
@@ -78,6 +79,12 @@ def main(
     names: Annotated[
         Path | None, typer.Option(help="A JSON file with instIds that the generated market has beside the others.")
     ] = None,
+    only_xperps: Annotated[
+        bool,
+        typer.Option(
+            "--only-xperps", help="Generate X-Perps, which are FUTURES, and no swap: what accounts in Europe see."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="The generated market is a function of this.")] = 1,
     start: Annotated[
         str | None,
@@ -126,10 +133,11 @@ def main(
     try:
         with contextlib.ExitStack() as stack:
             log_file = stack.enter_context(fault_log.open("a", encoding="utf-8")) if fault_log else None
-            base, clock = _market(data, symbols, seed, start, speed, names=_names(names), delist=delist)
+            sorts = _Sorts(names=_names(names), delist=delist, only_xperps=only_xperps)
+            base, clock = _market(data, symbols, seed, start, speed, sorts=sorts)
             plan, market = _plan(base, clock, faults, events, log_file)
             recipe = _recipe(market, clock, chaos, rate, chaos_without or (), wall=chaos_wall)
-            exchange = Exchange(market, int(history_delay * 1000), plan.windows)
+            exchange = Exchange(market, int(history_delay * 1000), plan.windows, plan.shown)
             world = World(exchange, market, clock, plan, Chaos(recipe, speed, clock.start_ms) if recipe else None)
             context = server_context(ca_file, tuple(tls_name or ()))
             asyncio.run(_serve(world, context, Ports(host, rest_port, ws_port), limits=limits, ca_file=ca_file))
@@ -176,28 +184,38 @@ def _without(left_out: Sequence[str]) -> tuple[str, ...]:
     return kinds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sorts:
+    """Which instruments there are beside the usual ones, or instead of them."""
+
+    names: list[str]
+    only_xperps: bool
+    delist: bool
+
+
 def _names(path: Path | None) -> list[str]:
+    if path is None:
+        return []
     try:
-        return [] if path is None else msgspec.json.decode(path.read_bytes(), type=list[str])
+        names = msgspec.json.decode(path.read_bytes(), type=list[str])
     except (OSError, msgspec.MsgspecError) as error:
         raise UnusableArgumentsError(f"--names {path}: a JSON array of instIds is wanted: {error}") from error
+    for name in names:
+        if not re.fullmatch(SWAP_NAME, name):
+            raise UnusableArgumentsError(f"--names {path}: a swap is called like NEW-USDT-SWAP, not {name!r}")
+    return names
 
 
 def _market(
-    data: Path | None,
-    symbols: int | None,
-    seed: int,
-    start: str | None,
-    speed: float,
-    *,
-    names: list[str],
-    delist: bool,
+    data: Path | None, symbols: int | None, seed: int, start: str | None, speed: float, *, sorts: _Sorts
 ) -> tuple[Market, SimulatedClock]:
     if (data is None) == (symbols is None):
         raise UnusableArgumentsError("give either --data FOLDER (replay) or --symbols N (generate)")
+    if sorts.names and sorts.only_xperps:
+        raise UnusableArgumentsError("--names are those of swaps, and --only-xperps has none: leave one of them out")
     start_ms = _instant_ms(start) if start else None
     if data is not None:
-        recording = load_recording(data, delist=delist)
+        recording = load_recording(data, delist=sorts.delist)
         end_ms = recording.last_ms + LAST_CONFIRM_MS
         return recording, SimulatedClock(_replay_start(recording, start_ms, end_ms), speed, end_ms)
     start_ms = int(time.time() * 1000) if start_ms is None else start_ms
@@ -205,7 +223,8 @@ def _market(
         raise UnusableArgumentsError(
             "a generated market has all its instruments from 2020-01-01 on: use a later --start"
         )
-    return SyntheticMarket(symbols or 1, seed, start_ms, names), SimulatedClock(start_ms, speed)
+    market = SyntheticMarket(symbols or 1, seed, start_ms, sorts.names, only_xperps=sorts.only_xperps)
+    return market, SimulatedClock(start_ms, speed)
 
 
 def _replay_start(recording: ReplayMarket, start_ms: int | None, end_ms: int) -> int:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.simulator.maintenance import Window, status_row
-from services.simulator.market import DAY_MS, MINUTE_MS, Instrument, Market
+from services.simulator.market import DAY_MS, MINUTE_MS, Candle, Instrument, Market
 from services.simulator.spelling import candle_row, funding_row, instrument_row, settlement_row
-from services.simulator.streams import is_confirmed, visible_candle
+from services.simulator.streams import Shown, as_it_is, is_confirmed, visible_candle
 
 Params = Mapping[str, str]
 
@@ -62,6 +62,8 @@ class Exchange:
     """How long after a settlement its row appears in the history, in simulated time."""
     windows: Sequence[Window] = ()
     """Maintenance, as it is known by now."""
+    shown: Shown = as_it_is
+    """How a candle is shown that a fault has made odd."""
 
     def instruments(self, params: Params, now_ms: int) -> list[Any]:
         """Answer public/instruments: every contract of a type that is announced, listed or suspended."""
@@ -124,16 +126,23 @@ class Exchange:
         begin, end = max(begin, earliest_ms), min(end, now_ms + 1)
         if begin >= end:
             return []
-        inst_id = instrument.inst_id
-        rows = self.market.newest_candles(inst_id, begin, end, limit)
-        return [
-            candle_row(
-                visible_candle(self.market, row, inst_id, now_ms),
-                instrument,
-                is_confirmed(inst_id, row.open_ms, now_ms),
-            )
-            for row in reversed(rows)
-        ]
+        rows: list[list[str]] = []
+        while len(rows) < limit:
+            candles = self.market.newest_candles(instrument.inst_id, begin, end, lacking := limit - len(rows))
+            rows += self._shown_rows(instrument, candles, now_ms)
+            if len(candles) < lacking:
+                break
+            end = candles[0].open_ms
+        return rows
+
+    def _shown_rows(self, instrument: Instrument, candles: Sequence[Candle], now_ms: int) -> list[list[str]]:
+        """Spell minutes as they are shown, newest first; one that is not shown yet is not among them."""
+        rows = []
+        for candle in reversed(candles):
+            seen = visible_candle(self.market, candle, instrument.inst_id, now_ms)
+            closed = is_confirmed(instrument.inst_id, candle.open_ms, now_ms)
+            rows.append(self.shown(instrument.inst_id, candle_row(seen, instrument, closed), now_ms))
+        return [row for row in rows if row is not None]
 
     def time(self, _params: Params, now_ms: int) -> list[Any]:
         """Answer public/time."""

@@ -42,6 +42,7 @@ class Control:
         return [
             web.get("/sim/clock", self.clock),
             web.get("/sim/truth/candles", self.candles),
+            web.get("/sim/truth/refused", self.refused),
             web.get("/sim/truth/funding", self.funding),
             web.get("/sim/truth/predicted", self.predicted),
             web.post("/sim/faults", self.arm),
@@ -66,11 +67,20 @@ class Control:
         )
 
     async def candles(self, request: web.Request) -> web.Response:
-        """Tell every minute that opens in [begin, end), oldest first, as closed OKX rows."""
+        """Tell every minute that opens in [begin, end), oldest first, as closed OKX rows; none that is `refused`."""
+        inst_id, rows = self._closed(request)
+        return _json([true for row in rows if (true := self._plan.true_row(inst_id, row)) is not None])
+
+    async def refused(self, request: web.Request) -> web.Response:
+        """Tell the open times in [begin, end) of which the exchange shows nothing, for good, that can be believed."""
+        inst_id, rows = self._closed(request)
+        return _json([int(row[0]) for row in rows if self._plan.true_row(inst_id, row) is None])
+
+    def _closed(self, request: web.Request) -> tuple[str, list[list[str]]]:
         inst_id, begin_ms, end_ms = self._window(request)
         instrument = self._market.instruments[inst_id]
         rows = self._market.candles(inst_id, begin_ms, end_ms)
-        return _json([candle_row(row, instrument, confirmed=True) for row in rows])
+        return inst_id, [candle_row(row, instrument, confirmed=True) for row in rows]
 
     async def funding(self, request: web.Request) -> web.Response:
         """Tell every settlement in [begin, end), oldest first, as OKX history rows."""

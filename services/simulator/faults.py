@@ -15,6 +15,7 @@ from msgspec.structs import asdict, replace
 from services.simulator import bulk, effects, odd
 from services.simulator.answers import ENDPOINTS
 from services.simulator.fault import SPELLED, Fault, begin_ms
+from services.simulator.odd_minutes import IMPOSSIBLE, VARIANTS
 
 LONGEST_SECONDS = 366 * 86_400.0
 LARGEST_BYTES = 1_500_000_000
@@ -347,10 +348,24 @@ EXCHANGE_KINDS: Mapping[str, Kind] = {
         delay=60.0,
         needs=("instId",),
     ),
+    "odd_candle": _kind(
+        "the minute open at `at` closes with prices that cannot be (tenfold: can), for good or until `duration` after",
+        _vary(_wall(1, 8), variant=IMPOSSIBLE),
+        variants=VARIANTS,
+        needs=("instId",),
+    ),
+    "late_minute": _kind(
+        "the minute open at `at` is not closed, and in no page, until `duration` after its end; then it is as it was",
+        _wall(1, 8),
+        needs=("instId", "duration"),
+    ),
     "maintenance": _kind(
-        "`delay` seconds after a notice all is closed and 50001; the minutes of it exist (blind), or never do (halt)",
-        _vary(_wall(0.5, 3), variant=("blind", "halt"), delay=(0.0, 0.5)),
-        variants=("blind", "halt"),
+        "`delay` seconds after a notice all is closed and 50001; the minutes of it exist (blind), or never do (halt); "
+        "elsewhere: of another `serviceType` or `env`, it is told of and nothing more",
+        _vary(_wall(0.5, 3), variant=("blind", "halt", "elsewhere"), delay=(0.0, 0.5)),
+        "serviceType",
+        "env",
+        variants=("blind", "halt", "elsewhere"),
         delay=60.0,
         needs=("duration",),
     ),

@@ -24,9 +24,11 @@ from services.simulator.market import (
     Instrument,
     Market,
     Settlement,
+    StoppedState,
+    Suspension,
     TickChange,
 )
-from services.simulator.synthetic import SyntheticMarket
+from services.simulator.synthetic import SWAP_NAME, SyntheticMarket
 
 HOURS = (1, 2, 4, 8)
 """The settlement intervals that there are."""
@@ -52,6 +54,8 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"i
     """list, delist, tick: when it is announced; None: an hour before."""
     tick: str | None = None
     """tick: the new price step, a power of ten."""
+    state: StoppedState | None = None
+    """suspend: what its state reads meanwhile; None: suspend."""
     hours: int | None = None
     """interval: the new settlement interval; it begins with the next settlement."""
 
@@ -69,12 +73,14 @@ def read_changes(text: bytes) -> list[Change]:
 
 
 def _check(change: Change) -> None:
-    if change.kind == "list" and not re.fullmatch(r"[A-Z0-9]+-USDT-SWAP", change.inst_id):
+    if change.kind == "list" and not re.fullmatch(SWAP_NAME, change.inst_id):
         raise BadChangeError(f"a listing is called like NEW-USDT-SWAP, not {change.inst_id!r}")
     if (change.tick is not None) != (change.kind == "tick"):
         raise BadChangeError("`tickSz` belongs to tick, and tick needs it")
     if change.tick is not None:
         _decimals(change.tick)
+    if change.state is not None and change.kind != "suspend":
+        raise BadChangeError("`state` belongs to suspend")
     if (change.hours is not None) != (change.kind == "interval"):
         raise BadChangeError("`hours` belongs to interval, and interval needs it")
     if change.hours is not None and change.hours not in HOURS:
@@ -142,7 +148,8 @@ class LivingMarket:
 
     def _after(self, instrument: Instrument, change: Change, times: _Times) -> Instrument:
         if change.kind == "suspend":
-            return replace(instrument, suspensions=(*_closed(instrument, change), (times.at_ms, NEVER_MS)))
+            stopped = Suspension(times.at_ms, NEVER_MS, change.state or "suspend")
+            return replace(instrument, suspensions=(*_closed(instrument, change), stopped))
         if change.kind == "resume":
             return replace(instrument, suspensions=_resumed(instrument, times.at_ms))
         if change.kind == "delist":
@@ -225,18 +232,18 @@ class LivingMarket:
         return [corrected.get(row.open_ms, row) for row in rows] if corrected else rows
 
 
-def _closed(instrument: Instrument, change: Change) -> tuple[tuple[int, int], ...]:
+def _closed(instrument: Instrument, change: Change) -> tuple[Suspension, ...]:
     """Return its suspensions, the last of which must be over before there is another."""
-    if instrument.suspensions and instrument.suspensions[-1][1] > _instant(change.at):
+    if instrument.suspensions and instrument.suspensions[-1].end_ms > _instant(change.at):
         raise BadChangeError(f"{change.inst_id} is suspended already: resume it first")
     return instrument.suspensions
 
 
-def _resumed(instrument: Instrument, at_ms: int) -> tuple[tuple[int, int], ...]:
-    *before, last = instrument.suspensions or ((NEVER_MS, 0),)
-    if last[1] < NEVER_MS or last[0] >= at_ms:
+def _resumed(instrument: Instrument, at_ms: int) -> tuple[Suspension, ...]:
+    *before, last = instrument.suspensions or (Suspension(NEVER_MS, 0),)
+    if last.end_ms < NEVER_MS or last.begin_ms >= at_ms:
         raise BadChangeError(f"{instrument.inst_id} is not suspended")
-    return (*before, (last[0], at_ms))
+    return (*before, last._replace(end_ms=at_ms))
 
 
 def _with_tick(instrument: Instrument, decimals: int, times: _Times) -> Instrument:

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+TRADING, COPY_TRADING = "5", "11"
+"""serviceType, as documented, and as pushed for copy trading (title "Copy trading system scheduled maintenance")."""
+PRODUCTION = "1"
+"""env; the demo environment is 2."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -14,6 +19,8 @@ class Window:
     end_ms: int
     halt: bool = False
     by_chaos: bool = False
+    service_type: str = TRADING
+    env: str = PRODUCTION
 
     def state(self, at_ms: int) -> str:
         """Return what the exchange calls it."""
@@ -35,9 +42,9 @@ def status_row(window: Window, at_ms: int) -> dict[str, Any]:
         "end": str(window.end_ms),
         "preOpenBegin": "",
         "href": "",
-        "serviceType": "5",
+        "serviceType": window.service_type,
         "maintType": "1" if window.announced_ms < window.begin_ms else "2",
-        "env": "1",
+        "env": window.env,
         "system": "unified",
         "scheDesc": "",
         "ts": str(at_ms),

@@ -14,7 +14,9 @@ ANNOUNCED_MS = HOUR_MS
 DETAILS_MS = 5 * MINUTE_MS
 """A preopen row is complete, and its channels open, at least five minutes before the listing (documented)."""
 
-State = Literal["unknown", "announced", "preopen", "live", "suspend", "gone"]
+StoppedState = Literal["suspend", "rebase", "post_only"]
+"""States of a listed instrument in which nothing is traded."""
+State = Literal["unknown", "announced", "preopen", "live", "gone"] | StoppedState
 
 
 NEVER_MS = 10**15
@@ -22,6 +24,14 @@ NEVER_MS = 10**15
 
 DELISTING_NOTICE_MS = DAY_MS
 """expTime is "" until the delisting is announced, here a day ahead unless it is said otherwise."""
+
+
+class Suspension(NamedTuple):
+    """A span [begin, end) in which an instrument is not traded, and what its state reads."""
+
+    begin_ms: int
+    end_ms: int
+    state: StoppedState = "suspend"
 
 
 class TickChange(NamedTuple):
@@ -54,8 +64,8 @@ class Instrument:
     """When expTime is told; None: a day before the delisting."""
     suspended: bool = False
     """Suspended for ever."""
-    suspensions: tuple[tuple[int, int], ...] = ()
-    """Spans [begin, end) in which it is not traded."""
+    suspensions: tuple[Suspension, ...] = ()
+    """In the order of their instants."""
     tick_changes: tuple[TickChange, ...] = ()
     """In the order of their instants."""
     rate_cap: float = 0.015
@@ -63,18 +73,18 @@ class Instrument:
 
     @property
     def base(self) -> str:
-        """The base coin: `BTC` of `BTC-USDT-SWAP`."""
-        return self.inst_id.split("-")[0]
+        """The base coin: `BTC` of `BTC-USDT-SWAP`, `X-Y` of `X-Y-USDT-SWAP`."""
+        return self.inst_id.rsplit("-", 2)[0]
 
     @property
     def family(self) -> str:
         """The instFamily: `BTC-USDT`, `BTC-USD_UM`."""
-        return "-".join(self.inst_id.split("-")[:2])
+        return self.inst_id.rsplit("-", 1)[0]
 
     @property
     def quote(self) -> str:
         """The quote currency without its margin mark: `USD` of `BTC-USD_UM-SWAP`."""
-        return self.inst_id.split("-")[1].split("_")[0]
+        return self.inst_id.rsplit("-", 2)[1].split("_")[0]
 
     @property
     def announced_ms(self) -> int:
@@ -98,7 +108,7 @@ class Instrument:
         """Return the instants at which its row in public/instruments changes, in no order."""
         instants = [self.announced_ms, self.list_ms - DETAILS_MS, self.list_ms]
         instants += [] if self.delist_ms is None else [self.exp_told_ms, self.delist_ms]
-        instants += [instant for span in self.suspensions for instant in span]
+        instants += [instant for span in self.suspensions for instant in span[:2]]
         instants += [instant for change in self.tick_changes for instant in change[:2]]
         return tuple(instant for instant in instants if instant < NEVER_MS)
 
@@ -110,15 +120,17 @@ class Instrument:
             return "preopen" if at_ms >= self.list_ms - DETAILS_MS else "announced"
         if self.delist_ms is not None and at_ms >= self.delist_ms:
             return "gone"
-        return "suspend" if self.suspended or self.is_suspended(at_ms) else "live"
+        if self.suspended:
+            return "suspend"
+        return next((span.state for span in self.suspensions if span.begin_ms <= at_ms < span.end_ms), "live")
 
     def is_suspended(self, at_ms: int) -> bool:
         """Tell whether an instant lies in one of its suspensions."""
-        return any(begin <= at_ms < end for begin, end in self.suspensions)
+        return any(span.begin_ms <= at_ms < span.end_ms for span in self.suspensions)
 
     def is_served(self, at_ms: int) -> bool:
         """Whether candles, funding and channels of it answer (else 51001 and 60018)."""
-        return self.state(at_ms) in {"preopen", "live", "suspend"}
+        return self.state(at_ms) in {"preopen", "live", "suspend", "rebase", "post_only"}
 
 
 class Candle(NamedTuple):

@@ -12,14 +12,18 @@ import msgspec
 
 from services.simulator.fault import Asked, Delivery, Fault, Outcome, Path, Push, Reply, begin_ms
 from services.simulator.faults import KINDS, PUSH_KINDS, REQUEST_KINDS, SUBSCRIBE_KINDS, resolved
-from services.simulator.maintenance import Window, called_off
+from services.simulator.maintenance import COPY_TRADING, PRODUCTION, TRADING, Window, called_off
 from services.simulator.market import MINUTE_MS
+from services.simulator.odd import CONFIRM_COLUMN
+from services.simulator.odd_minutes import OddMinute, odd_candle, odd_minute
 
 LOG_LENGTH = 10_000
 """Applied faults that are remembered."""
 
 STATUS_ENDPOINT = "/system/status"
 """Answers during a maintenance, too: it is where one asks about it."""
+
+_MINUTE_KINDS = ("odd_candle", "late_minute")
 
 
 @dataclass(slots=True)
@@ -90,6 +94,7 @@ class FaultPlan:
         self._armed: list[_Armed] = []
         self._numbers = itertools.count()
         self._by_kind: dict[str, list[_Armed]] = {}
+        self._minutes: dict[str, dict[int, tuple[OddMinute, _Armed]]] = {}
         self.windows: list[Window] = []
         """Maintenance that is announced, under way or over."""
         self.version = 0
@@ -106,6 +111,8 @@ class FaultPlan:
         self.chaos_armed[fault.kind] += by_chaos
         if fault.kind == "maintenance":
             self._maintain(fault, now_ms, cause)
+        elif fault.kind in _MINUTE_KINDS:
+            self._make_odd(fault, now_ms, cause)
         else:
             self._arm(fault, now_ms, cause)
 
@@ -116,23 +123,41 @@ class FaultPlan:
 
     def _maintain(self, fault: Fault, now_ms: int, cause: _Cause) -> None:
         """Arm the faults that a maintenance is made of; one that is not planned ahead begins after its notice."""
-        scale = 1000 * (self._speed if fault.clock == "wall" else 1.0)
-        lead_ms, lasts_ms = int((fault.delay or 0) * scale), int((fault.duration or 0) * scale)
+        lead_ms, lasts_ms = self._simulated_ms(fault, fault.delay or 0), self._simulated_ms(fault, fault.duration or 0)
         planned_ms = begin_ms(fault, now_ms)
         begin = planned_ms if planned_ms > now_ms else now_ms + lead_ms
-        window = Window(now_ms, begin, begin + lasts_ms, fault.variant == "halt", cause.by_chaos)
+        is_elsewhere = fault.variant == "elsewhere"
+        service = fault.service_type or (COPY_TRADING if is_elsewhere and fault.env is None else TRADING)
+        span = (now_ms, begin, begin + lasts_ms)
+        window = Window(*span, fault.variant == "halt", cause.by_chaos, service, fault.env or PRODUCTION)
         self.windows.append(window)
         self.version += 1
+        if is_elsewhere:
+            told = _Armed(fault, begin, cause, next(self._numbers))
+            self._happened(told, now_ms, begin_ms=begin, serviceType=window.service_type, env=window.env)
+            return
         notice_ms, seconds = max(now_ms, begin - lead_ms), lasts_ms / 1000
         if lead_ms:
             self._arm(resolved(Fault("notice", notice_ms, delay=(begin - notice_ms) / 1000)), now_ms, cause)
         for kind in ("close", "refuse", "http_error"):
             self._arm(resolved(Fault(kind, begin, duration=seconds)), now_ms, cause)
 
+    def _make_odd(self, fault: Fault, now_ms: int, cause: _Cause) -> None:
+        lasts_ms = None if fault.duration is None else self._simulated_ms(fault, fault.duration)
+        begin = begin_ms(fault, now_ms)
+        minute = odd_minute(begin, fault.variant, lasts_ms)
+        armed = _Armed(fault, begin, cause, next(self._numbers))
+        self._minutes.setdefault(fault.inst_id or "", {})[minute.open_ms] = (minute, armed)
+
+    def _simulated_ms(self, fault: Fault, seconds: float) -> int:
+        return int(seconds * 1000 * (self._speed if fault.clock == "wall" else 1.0))
+
     def stop_chaos(self, now_ms: int) -> None:
-        """Take back what chaos has armed; its maintenance ends."""
+        """Take back what chaos has armed; its maintenance ends, and its minutes are as they were."""
         for armed in [armed for armed in self._armed if armed.cause.by_chaos]:
             self._forget(armed)
+        for inst_id, minutes in self._minutes.items():
+            self._minutes[inst_id] = {at: odd for at, odd in minutes.items() if not odd[1].cause.by_chaos}
         self.windows[:] = called_off(self.windows, now_ms)
         self.version += 1
 
@@ -253,6 +278,22 @@ class FaultPlan:
             if correct(inst_id, closed_ms - MINUTE_MS):
                 self._happened(armed, now_ms, instId=inst_id, open_ms=closed_ms - MINUTE_MS)
             self._forget(armed)
+
+    def shown(self, inst_id: str, row: list[str], now_ms: int) -> list[str] | None:
+        """Return the candle row that is shown in place of the real one; None: there is none yet."""
+        minute, armed = self._minutes.get(inst_id, {}).get(int(row[0]), (None, None))
+        if minute is None or armed is None or row[CONFIRM_COLUMN] != "1" or not minute.is_on(now_ms):
+            return row
+        if not armed.happened:
+            self._happened(armed, now_ms, instId=inst_id, open_ms=minute.open_ms)
+        return None if minute.variant is None else odd_candle(row, minute.variant)
+
+    def true_row(self, inst_id: str, row: list[str]) -> list[str] | None:
+        """Return the closed row that is true of a minute; None where all that is ever shown of it is impossible."""
+        minute, _ = self._minutes.get(inst_id, {}).get(int(row[0]), (None, None))
+        if minute is None or not (minute.is_refused or minute.is_true):
+            return row
+        return None if minute.is_refused else odd_candle(row, minute.variant or "")
 
     # The record
 

@@ -115,7 +115,7 @@ class Sockets:
         self._plan = plan
         self._stats = stats
         self._chaos = chaos
-        self._streams = Streams(market, clock.speed, plan.windows)
+        self._streams = Streams(market, clock.speed, plan.windows, plan.shown)
         self._versions = (market.version, plan.version)
         self._connections: dict[str, Connection] = {}
         self._subscribers: dict[Key, dict[Connection, None]] = {}

@@ -1,7 +1,10 @@
 """How OKX spells things: every number a plain decimal string, times in ms, "" for what is absent."""
 
 from decimal import Decimal
+from functools import cache
 from typing import Any
+
+import msgspec
 
 from services.simulator.funding import predicted_rate, settlement_state
 from services.simulator.market import Candle, FundingPeriod, Instrument, Settlement
@@ -48,8 +51,14 @@ def candle_row(candle: Candle, instrument: Instrument, confirmed: bool) -> list[
 
 def candle_push(inst_id: str, row: list[str]) -> bytes:
     """Spell a candle1m push; built by hand because it is made thousands of times a second."""
-    fields = '","'.join(row)
-    return f'{{"arg":{{"channel":"candle1m","instId":"{inst_id}"}},"data":[["{fields}"]]}}'.encode()
+    fields, name = '","'.join(row), _quoted(inst_id)
+    return f'{{"arg":{{"channel":"candle1m","instId":{name}}},"data":[["{fields}"]]}}'.encode()
+
+
+@cache
+def _quoted(name: str) -> str:
+    """Spell a name as JSON: whatever characters it has."""
+    return msgspec.json.encode(name).decode()
 
 
 def funding_row(instrument: Instrument, period: FundingPeriod, at_ms: int) -> dict[str, str]:

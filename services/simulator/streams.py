@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 from zlib import crc32
 
@@ -35,6 +35,14 @@ SETTLED_PUSH_MS = (35, PROCESSING_MS + 500)
 """After a settlement: a push that reads `processing`, and one that reads `settled`."""
 
 Event = Literal["minute", "forming", "confirm", "funding", "settlement", "news", "delayed"]
+
+Shown = Callable[[str, list[str], int], list[str] | None]
+"""Of an instId, a candle row and an instant: the row that is shown; None: none is."""
+
+
+def as_it_is(_inst_id: str, row: list[str], _now_ms: int) -> list[str] | None:
+    """Show a row as it is."""
+    return row
 
 
 class Key(NamedTuple):
@@ -76,8 +84,9 @@ def visible_candle(market: Market, candle: Candle, inst_id: str, now_ms: int) ->
 class Streams:
     """The pushes of every subscribed (channel, instrument), made once for all who subscribed."""
 
-    def __init__(self, market: Market, speed: float, windows: Sequence[Window] = ()) -> None:
+    def __init__(self, market: Market, speed: float, windows: Sequence[Window] = (), shown: Shown = as_it_is) -> None:
         self._market = market
+        self._shown = shown
         self._windows = windows
         self._gap_ms = int(WALL_GAP_MS * speed)
         self._heap: list[_Due] = []
@@ -160,7 +169,7 @@ class Streams:
             return self._news(due)
         live = self._market.instruments[key.inst_id].state(due.due_ms) == "live"
         if due.event == "confirm":
-            return self._confirm(key, open_ms) if live else None
+            return self._confirm(key, open_ms, now_ms) if live else None
         if due.event == "minute":
             self._load_minute(key.inst_id, open_ms)
             self._expect_confirm(key, open_ms)
@@ -176,11 +185,14 @@ class Streams:
             self._at(due.due_ms + self._funding_gap(key, due.due_ms), "funding", key)
         return self._funding(key, due.due_ms) if live else None
 
-    def _confirm(self, key: Key, open_ms: int) -> Push | None:
+    def _confirm(self, key: Key, open_ms: int, now_ms: int) -> Push | None:
         rows = self._market.candles(key.inst_id, open_ms, open_ms + 1)
         if not rows:
             return None
-        row = candle_row(rows[0], self._market.instruments[key.inst_id], confirmed=True)
+        closed = candle_row(rows[0], self._market.instruments[key.inst_id], confirmed=True)
+        row = self._shown(key.inst_id, closed, now_ms)
+        if row is None:
+            return None
         return Push("business", CANDLES, key.inst_id, "confirm", candle_push(key.inst_id, row))
 
     def _next_forming(self, key: Key, open_ms: int, now_ms: int) -> Push | None:

@@ -107,6 +107,7 @@ async def curious(sim, inst_ids, stop):
     """Be a client that asks for everything again and again, and gives up soon."""
     paths = [f"{CANDLES}?instId={inst_id}" for inst_id in inst_ids]
     paths += [f"/api/v5/public/funding-rate?instId={inst_id}" for inst_id in inst_ids]
+    paths += [f"{CANDLES}?instId={inst_id}&after={sim.start_ms}" for inst_id in inst_ids]
     while not stop.is_set():
         for path in (*paths, "/api/v5/public/time", "/api/v5/public/instruments?instType=SWAP"):
             with contextlib.suppress(OSError):

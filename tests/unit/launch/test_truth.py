@@ -155,6 +155,28 @@ def test_a_ledger_that_lies_or_is_silent_is_found_out():
     assert dict(found.wrong) == {"ledger wrong": 3, "unexplained": 4}
 
 
+@pytest.mark.parametrize(
+    ("refused", "verdicts", "wrong"),
+    [
+        ([8, 9], {"refused": [8, 9]}, 0),
+        ([8, 9], {"refused": [8], "absent": [9]}, 1),  # there is a row of 9, if an impossible one
+        ([8], {"refused": [8, 9]}, 1),  # 9 is as it should be
+        ([], {"refused": [8, 9]}, 2),
+    ],
+)
+def test_a_minute_is_refused_in_the_ledger_exactly_where_the_exchange_shows_it_impossible(refused, verdicts, wrong):
+    true = a_truth(10)
+    stored = stored_as(true, list(range(8)))
+    ledger = a_ledger(true, wanted=[*range(10)], received=[0, 2, 4, 6], healed=[1, 3, 5, 7], **verdicts)
+    there = truth.only(true, np.arange(10) < 8, np.zeros(0, bool))
+    span = [(BEGIN, BEGIN + 10 * MINUTE)]
+    impossible = true.opens[refused]
+    found = truth.judge_ledger("A", ledger, stored, there, span, end_ms=BEGIN + 10 * MINUTE, refused=impossible)
+
+    assert found.wrong["ledger wrong"] == wrong
+    assert found.wrong["unexplained"] == 0
+
+
 def test_minutes_that_the_ledger_itself_has_no_verdict_of_are_open():
     ledger = a_ledger(a_truth(10), wanted=[0, 1, 2, 3, 4, 5], received=[0], healed=[1], absent=[2], halted=[9])
 
