@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from services.simulator.fault import Asked, Delivery, Fault, Push, Reply
@@ -55,22 +56,28 @@ def flood_push(fault: Fault, push: Push, deliveries: list[Delivery], _now_ms: in
     """Send bad rows in front of a push, a frame each."""
     if fault.push not in (None, push.kind):
         return None
-    bad = with_rows(push.payload, lambda rows: [spoiled(rows[0], fault)] if rows else None)
-    return None if bad is None else [*[Delivery(0, bad)] * FLOOD_ROWS, *deliveries]
+    frames = [with_rows(push.payload, partial(_first_spoiled, fault, number)) for number in range(FLOOD_ROWS)]
+    bad = [Delivery(0, frame) for frame in frames if frame is not None]
+    return [*bad, *deliveries] if bad else None
+
+
+def _first_spoiled(fault: Fault, number: int, rows: Rows) -> Rows | None:
+    return [spoiled(rows[0], fault, number)] if rows else None
 
 
 def flood_answer(fault: Fault, _asked: Asked, reply: Reply) -> Reply | None:
     """Answer with bad rows in front of the right ones."""
 
     def edit(rows: Rows) -> Rows | None:
-        return [*[spoiled(rows[0], fault)] * FLOOD_ROWS, *rows] if rows else None
+        return [*(spoiled(rows[0], fault, number) for number in range(FLOOD_ROWS)), *rows] if rows else None
 
     return edited(reply, edit)
 
 
-def spoiled(row: Any, fault: Fault) -> Any:
-    """Return a row in which one value is a text of so many bytes that means nothing."""
-    text = "x" * (fault.size or FLOOD_BYTES)
+def spoiled(row: Any, fault: Fault, number: int) -> Any:
+    """Return a row in which one value is a text of so many bytes that means nothing; each number is another text."""
+    size = fault.size or FLOOD_BYTES
+    text = f"x{number}".ljust(size, "x")[:size]
     if isinstance(row, list) and row:
         return [*row[:4], text, *row[5:]]
     if isinstance(row, dict):

@@ -229,7 +229,7 @@ PUSH_KINDS: Mapping[str, Kind] = {
         "a frame of `size` bytes comes in front of a push", _some(1), "path", "instId", "size", push=bulk.huge_frame
     ),
     "flood": _kind(
-        f"{bulk.FLOOD_ROWS} bad rows with a value of `size` bytes come in front of the right one",
+        f"{bulk.FLOOD_ROWS} bad rows, no two alike, with a value of `size` bytes come in front of the right one",
         _vary(_some(2), where=("push", "rest"), size=(100, 20_000)),
         "path",
         "push",

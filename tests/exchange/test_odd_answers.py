@@ -344,6 +344,7 @@ def test_bad_rows_with_large_values_come_in_an_answer_in_front_of_the_right_ones
     rows = sim.get(FUNDING, instId="ANY")["data"]
 
     assert [len(row["fundingRate"]) for row in rows[:50]] == [20_000] * 50
+    assert len({row["fundingRate"] for row in rows[:50]}) == 50
     assert [row["instId"] for row in rows[50:]] == [row["instId"] for row in right]
 
 
@@ -356,6 +357,7 @@ async def test_bad_rows_with_large_values_are_pushed_in_front_of_the_right_one(s
     bad = [frame["data"][0] for frame in received if "data" in frame and not is_short(frame)]
     closed = received[-1]["data"][0]
     assert [(row[0], len(row[4])) for row in bad] == [(closed[0], 5_000)] * 50
+    assert len({row[4] for row in bad}) == 50
     assert [closed] == sim.truth_candles(BTC, int(closed[0]), int(closed[0]) + 1)
 
 
