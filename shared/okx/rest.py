@@ -166,6 +166,8 @@ class OkxClient:
     async def funding_history(self, symbol: str, *, since: datetime, until: datetime) -> list[Any]:
         """Return the raw settlements of [since, until), newest first; OKX keeps about three months.
 
+        A history that ignores its cursor gives older ones, too: they were not asked for, so they are left out.
+
         Raises `UnknownInstrument`, and `OkxRefused` where page after page comes and none is older than the one before.
         """
         path = "/api/v5/public/funding-rate-history"
@@ -174,7 +176,7 @@ class OkxClient:
         while begin < end:
             query = {"instId": inst_id_of(symbol), **candle_window(begin, end), "limit": str(PAGE_FUNDING)}
             page = await self._get(path, query)
-            found += page
+            found += [row for row in page if not _is_before(row, since)]
             oldest = min(_times_of(page), default=None)
             if len(page) < _SAFE_FUNDING_PAGE or oldest is None:
                 break
@@ -250,6 +252,11 @@ _UNPACK: dict[str, Callable[[], Any]] = {
     "identity": lambda: None,
     "gzip": lambda: zlib.decompressobj(16 + zlib.MAX_WBITS),
 }
+
+
+def _is_before(row: object, begin: datetime) -> bool:
+    """Return whether a row has a settlement instant, and it is earlier than `begin`."""
+    return any(at < begin for at in _times_of([row]))
 
 
 def _times_of(rows: Iterable[object]) -> list[datetime]:

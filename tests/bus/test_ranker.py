@@ -180,6 +180,16 @@ async def test_a_host_without_any_swap_is_refused_in_a_sentence(service, setting
         await rank_once(service, settings)
 
 
+async def test_a_host_with_x_perps_alone_is_refused_in_a_sentence(service, settings, bus):
+    before = await rank_once(service, settings)
+    with Simulator.start(symbols=3, extra=["--only-xperps"]) as european:
+        async with ExchangeClient(european.rest_url, ca_file=european.ca_file) as service.exchange:
+            with pytest.raises(NothingToRankError, match="X-Perps instead, which are futures: see OKX_REST_URL"):
+                await rank_once(service, settings)
+
+    assert (await bus.universe()).members == before.members
+
+
 async def test_with_all_every_eligible_swap_is_a_member(service, settings):
     ranking = await rank_once(service, settings.model_copy(update={"top_n": "all"}))
 

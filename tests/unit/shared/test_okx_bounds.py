@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from shared.grid import from_ms
 from shared.okx.rest import MOST_BYTES, OkxClient, OkxRefused, OkxUnavailable
 from tests.support.builders import minute
 
@@ -112,6 +113,21 @@ def settlements(count, newest):
         {"instId": "BTC-USDT-SWAP", "fundingTime": str(newest - number * 3_600_000), "realizedRate": "0"}
         for number in range(count)
     ]
+
+
+async def test_settlements_before_those_that_were_asked_for_are_left_out(answer_with):
+    """A history that ignores its cursor gives three months of them, which are older than what is kept."""
+    newest, odd = 1743811200000, {"instId": "BTC-USDT-SWAP", "fundingTime": "n/a"}
+
+    async def all_there_is(_):
+        return web.Response(body=envelope([odd, *settlements(270, newest)]))
+
+    client = await answer_with(all_there_is)
+    since = from_ms(newest - 5 * 3_600_000)
+    rows = await client.funding_history("BTC_USDT", since=since, until=from_ms(newest + 1))
+
+    assert [row["fundingTime"] for row in rows[1:]] == [str(newest - hour * 3_600_000) for hour in range(6)]
+    assert rows[0] == odd  # to be set aside
 
 
 async def test_a_history_whose_cursor_is_ignored_ends(answer_with):
