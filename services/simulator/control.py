@@ -67,12 +67,12 @@ class Control:
         )
 
     async def candles(self, request: web.Request) -> web.Response:
-        """Tell every minute that opens in [begin, end), oldest first, as closed OKX rows; none that is `refused`."""
+        """Return every minute that opens in [begin, end), oldest first, as closed OKX rows; none that is `refused`."""
         inst_id, rows = self._closed(request)
         return _json([true for row in rows if (true := self._plan.true_row(inst_id, row)) is not None])
 
     async def refused(self, request: web.Request) -> web.Response:
-        """Tell the open times in [begin, end) of which the exchange shows nothing, for good, that can be believed."""
+        """Return the open times in [begin, end) of which the exchange shows nothing, for good, that can be believed."""
         inst_id, rows = self._closed(request)
         return _json([int(row[0]) for row in rows if self._plan.true_row(inst_id, row) is None])
 

@@ -361,7 +361,7 @@ EXCHANGE_KINDS: Mapping[str, Kind] = {
     ),
     "maintenance": _kind(
         "`delay` seconds after a notice all is closed and 50001; the minutes of it exist (blind), or never do (halt); "
-        "elsewhere: of another `serviceType` or `env`, it is told of and nothing more",
+        "elsewhere: of another `serviceType` or `env`, it is announced and nothing more",
         _vary(_wall(0.5, 3), variant=("blind", "halt", "elsewhere"), delay=(0.0, 0.5)),
         "serviceType",
         "env",

@@ -54,7 +54,7 @@ def odd_rows(fault: Fault, rows: Rows) -> Rows | None:
 
 
 def _has(row: Any, field: str | int | None) -> bool:
-    """Tell whether a row can have a field: any name in an object, the columns that are there in a list."""
+    """Return whether a row can have a field: any name in an object, the columns that are there in a list."""
     if field is None or isinstance(row, dict):
         return True
     return isinstance(row, list) and str(field).isdigit() and int(field) < len(row)
@@ -141,19 +141,19 @@ def thin_list(fault: Fault, asked: Asked, reply: Reply) -> Reply | None:
 
 
 def odd_time(fault: Fault, asked: Asked, reply: Reply) -> Reply | None:
-    """Tell no time, or a wrong one; all rows stay true."""
+    """Answer with no time, or a wrong one; all rows stay true."""
     if not asked.endpoint.endswith("/public/time"):
         return None
     wrong = str(asked.now_ms + int((fault.seconds or 0) * 1000))
-    told: dict[str, Rows] = {"empty": [], "blank": [{"ts": ""}], "renamed": [{"time": "1"}], "jump": [{"ts": wrong}]}
-    return edited(reply, lambda _rows: told[fault.variant or "empty"])
+    rows: dict[str, Rows] = {"empty": [], "blank": [{"ts": ""}], "renamed": [{"time": "1"}], "jump": [{"ts": wrong}]}
+    return edited(reply, lambda _rows: rows[fault.variant or "empty"])
 
 
 # Messages
 
 
 def is_closed_candle(row: Any) -> bool:
-    """Tell whether a row is a candle that is confirmed and has figures: no other fault has made it odd."""
+    """Return whether a row is a candle that is confirmed and has figures: no other fault has made it odd."""
     return (
         isinstance(row, list)
         and len(row) > CONFIRM_COLUMN
@@ -186,5 +186,5 @@ def edited(reply: Reply, edit: EditRows) -> Reply | None:
 
 
 def is_packed(reply: Reply) -> bool:
-    """Tell whether an answer has been packed: what is inside can be changed no more."""
+    """Return whether an answer has been packed: what is inside can be changed no more."""
     return any(name == "Content-Encoding" for name, _ in reply.headers)

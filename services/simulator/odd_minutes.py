@@ -12,7 +12,7 @@ TOO_SMALL = "0." + "0" * 45 + "1"
 """Below what a float32 can hold: it would become 0."""
 
 IMPOSSIBLE = ("zero", "huge", "tiny")
-"""Figures that nobody can believe; `tenfold` is possible, so it is the truth as long as it lasts for good."""
+"""Figures that cannot be true; `tenfold` is possible, so it is the truth as long as it lasts for good."""
 VARIANTS = (*IMPOSSIBLE, "tenfold")
 
 
@@ -26,7 +26,7 @@ class OddMinute(NamedTuple):
     """From here on it is shown as it was; None: never."""
 
     def is_on(self, now_ms: int) -> bool:
-        """Tell whether it is still odd."""
+        """Return whether it is still odd."""
         return self.until_ms is None or now_ms < self.until_ms
 
     @property

@@ -133,8 +133,8 @@ class FaultPlan:
         self.windows.append(window)
         self.version += 1
         if is_elsewhere:
-            told = _Armed(fault, begin, cause, next(self._numbers))
-            self._happened(told, now_ms, begin_ms=begin, serviceType=window.service_type, env=window.env)
+            announced = _Armed(fault, begin, cause, next(self._numbers))
+            self._happened(announced, now_ms, begin_ms=begin, serviceType=window.service_type, env=window.env)
             return
         notice_ms, seconds = max(now_ms, begin - lead_ms), lasts_ms / 1000
         if lead_ms:
@@ -339,7 +339,7 @@ class FaultPlan:
 
 
 def _is_asked(fault: Fault, asked: Asked) -> bool:
-    """Tell whether a request is one of those that a fault is meant for."""
+    """Return whether a request is one of those that a fault is meant for."""
     return asked.endpoint.endswith(fault.endpoint or "") and fault.inst_id in (None, asked.inst_id)
 
 

@@ -251,13 +251,13 @@ def test_the_time_has_no_row_or_none_that_is_a_time(sim, variant, rows):
 def test_the_time_jumps_for_a_while_and_every_row_stays_true(sim, seconds):
     arm(sim, "odd_time", variant="jump", seconds=seconds, duration=60)
 
-    told, now = int(sim.get(TIME)["data"][0]["ts"]), sim.now()
+    said, now = int(sim.get(TIME)["data"][0]["ts"]), sim.now()
     funding = int(sim.get(FUNDING, instId=BTC)["data"][0]["ts"])
     newest = int(sim.get(CANDLES, instId=BTC, limit=1)["data"][0][0])
     sim.wait_until(now + 70_000)
     again = int(sim.get(TIME)["data"][0]["ts"])
 
-    assert abs(told - now - seconds * 1000) < 30_000
+    assert abs(said - now - seconds * 1000) < 30_000
     assert abs(funding - now) < 30_000
     assert abs(newest - now) < 2 * MINUTE
     assert abs(again - sim.now()) < 30_000

@@ -133,16 +133,16 @@ async def test_maintenance_of_something_else_is_told_and_nothing_stops(fields, c
             await events(public, 1)
             await send(business, "subscribe", args("candle1m", BTC))
             arm(sim, "maintenance", variant="elsewhere", duration=180, **fields)
-            told = (await until(public, lambda frame: "data" in frame))[-1]["data"]
-            begin, end = int(told[0]["begin"]), int(told[0]["end"])
+            said = (await until(public, lambda frame: "data" in frame))[-1]["data"]
+            begin, end = int(said[0]["begin"]), int(said[0]["end"])
             received = await until(business, lambda frame: is_closed(frame, end // MINUTE * MINUTE), seconds=20)
-            (again,) = (await until(public, lambda frame: frame.get("data", told)[0]["state"] == "completed"))[-1][
+            (again,) = (await until(public, lambda frame: frame.get("data", said)[0]["state"] == "completed"))[-1][
                 "data"
             ]
         listed = sim.get(STATUS, state="completed")["data"]
         (entry,) = [entry for entry in sim.faults() if entry["kind"] == "maintenance"]
 
-    assert [(row["serviceType"], row["env"]) for row in (*told, again, *listed)] == [codes] * 3
+    assert [(row["serviceType"], row["env"]) for row in (*said, again, *listed)] == [codes] * 3
     assert (entry["serviceType"], entry["env"]) == codes
     closed = {int(row[0]) for row in rows(received) if row[8] == "1"}
     assert set(range(-(-begin // MINUTE) * MINUTE, end - MINUTE, MINUTE)) <= closed
@@ -186,13 +186,13 @@ async def test_an_instrument_in_another_state_is_listed_served_and_not_traded(si
 
 def test_a_state_belongs_to_a_suspension(sim):
     later = sim.now() + MINUTE
-    told = [
+    said = [
         sim.post("/sim/market", {"kind": kind, "instId": BTC, "at": later, "state": state})["error"]
         for kind, state in (("delist", "rebase"), ("suspend", "asleep"))
     ]
 
-    assert "`state` belongs to suspend" in told[0]
-    assert "not a change" in told[1]
+    assert "`state` belongs to suspend" in said[0]
+    assert "not a change" in said[1]
 
 
 # Names
