@@ -18,8 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from launch.small_disk import NoSmallDiskError, SmallDisk
 from launch.stack import Stack, free_port
+from launch.truth import read_refused
+from services.simulator.bulk import FLOOD_ROWS
 from shared.exchange import inst_id_of
-from shared.grid import MINUTE, floor_minute
+from shared.grid import DAY, MINUTE, floor_minute, to_ms
 from tests.support.builders import wait_for
 from tests.support.running import MARKET, SYMBOLS, Running, note_healed
 
@@ -30,6 +32,8 @@ _BTC, _ETH, _SOL = "BTC-USDT-SWAP", "ETH-USDT-SWAP", "SOL-USDT-SWAP"
 _DEAF = "XRP_USDT"
 """Its subscription is deaf from the start on, and found to be so 95 s later."""
 _DISK_BYTES = 1 << 30
+_CLOCK_SECONDS = 60
+"""A service that got no time asks again after 20 s at most, and beats every 5 s."""
 
 
 class Scene(Running):
@@ -75,6 +79,22 @@ class Scene(Running):
         self.until_whole(self.begin, seconds, floor_minute(self.now()) + MINUTE)
         note_healed(row, time.monotonic() - began)
 
+    def absent(self) -> int:
+        """Return of how many minutes the ledger says that the exchange does not have them."""
+        return sum(self.ledger(symbol, self.begin, self.now() + DAY)["absent"] for symbol in self.symbols)
+
+    def rank_once(self) -> subprocess.CompletedProcess[str]:
+        """Rank once more, beside the ranker that runs."""
+        return subprocess.run(
+            [sys.executable, "-m", "services.ranker", "--once"],
+            cwd=self.stack.directory,
+            env=self.stack.env,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
     def says(self, service: str, words: str) -> bool:
         """Tell whether /status says something of a service."""
         return words in self.service(service)["reason"]
@@ -100,6 +120,7 @@ def scene(tmp_path_factory, disk):
         "BACKFILL_DAYS": "0",
         "FLUSH_SECONDS": "1",
         "AUDIT_PAGES_PER_HOUR": "0",
+        "RANK_EVERY_HOURS": "24",  # a ranking is made where a test wants one
         "COLLECTOR_METRICS_PORT": str(free_port()),
     }
     if disk is not None:
@@ -165,6 +186,22 @@ PUSHES = {
     "impossible": Case(
         [fault for variant in _WRONG for fault in _each("impossible", _BTC, variant=variant)], letters=(3, 4)
     ),
+    "odd_value": Case(
+        [
+            *_each("odd_value", _BTC, push="confirm", variant="inserted", field=4, value="n/a"),
+            *_each("odd_value", _ETH, push="confirm", value=[5]),
+            *_each("odd_value", _SOL, push="confirm", value=None),
+            *_each("odd_value", _BTC, push="funding", field="nextFundingTime"),
+            *_each("odd_value", _ETH, push="funding", field="nextFundingRate", value=None),
+            *_each("odd_value", _SOL, push="funding", field="fundingTime", value="17898336000000000"),
+        ],
+        healed=2,
+        letters=(4,),
+    ),
+    "two_rows": Case(
+        [*_each("two_rows", _BTC, variant="closed_last"), *_each("two_rows", _ETH, variant="closed_first")]
+    ),
+    "flood": Case(_each("flood", _BTC, push="confirm", size=20_000), letters=(FLOOD_ROWS,)),
     "unknown_fields": Case(
         [
             {"kind": "unknown_fields", "count": 20},
@@ -182,6 +219,29 @@ ANSWERS = {
         healed=2,
         letters=(4,),
     ),
+    "odd_value rest": Case(
+        [
+            *_LOSE,
+            {"kind": "odd_value", "where": "rest", "variant": "inserted", "field": 1, "value": "1e39", **_RECENT},
+            {"kind": "odd_value", "where": "rest", "variant": "inserted", "value": [5], **_RECENT},
+        ],
+        healed=2,
+        letters=(2,),
+    ),
+    "flood rest": Case(
+        [*_LOSE, {"kind": "flood", "where": "rest", "size": 20_000, **_RECENT}], healed=2, letters=(FLOOD_ROWS,)
+    ),
+    "huge_answer": Case(
+        [*_LOSE, *({"kind": "huge_answer", "variant": variant, **_RECENT} for variant in ("plain", "packed"))], healed=2
+    ),
+    "redirect": Case([*_LOSE, {"kind": "redirect", **_RECENT}], healed=2),
+    "stuck_cursor": Case([*_LOSE, {"kind": "stuck_cursor", **_RECENT}], healed=2),
+    "odd_candle": Case(
+        [{"kind": "odd_candle", "variant": "zero", "instId": _BTC, "duration": 4, **_SECOND}],
+        healed=1,
+        letters=tuple(range(1, 9)),
+    ),
+    "late_minute": Case([{"kind": "late_minute", "instId": _BTC, "duration": 4, **_SECOND}], healed=1),
     "http_error": Case(
         [
             *_LOSE,
@@ -236,6 +296,12 @@ CONNECTIONS = {
     "slow_socket": Case(
         [{"kind": "slow_socket", "path": "business", "delay": 2, "duration": 4, **_SECOND}], healed=len(SYMBOLS)
     ),
+    "huge_frame": Case(
+        [{"kind": "huge_frame", "path": "business", "count": 1}], grows=(("collector_connects_total", _CANDLES, 1),)
+    ),
+    "maintenance elsewhere": Case(
+        [{"kind": "maintenance", "variant": "elsewhere", "duration": 4, "delay": 0, **_SECOND}]
+    ),
     "maintenance blind": Case(
         [{"kind": "maintenance", "duration": 4, "delay": 1, **_SECOND}],
         healed=len(SYMBOLS),
@@ -264,6 +330,18 @@ def test_what_is_pushed_wrongly_is_seen_and_heals(scene, row):
     _strike_and_see(scene, row, PUSHES[row])
 
 
+def test_a_deaf_subscription_is_found_and_renewed_and_loses_nothing(scene):
+    """It was deaf from the start of the stack on: acknowledged, and never a row. Every minute came over REST."""
+    struck = next(one for one in scene.happened() if one["kind"] == "deaf")
+    wait_for(lambda: scene.metric("collector_renewals_total", channel="candles", reason="silent") == 1, 120)
+    note_healed("deaf", time.time() - datetime.fromisoformat(struck["wall"]).timestamp())
+
+    scene.symbols = [*scene.symbols, _DEAF]
+    scene.until_whole(scene.begin)
+    assert scene.ledger(_DEAF, scene.begin, scene.now())["healed"] > 60
+    assert scene.metric("collector_connects_total", channel="candles") == 1
+
+
 @pytest.mark.parametrize("row", ANSWERS)
 def test_what_is_answered_wrongly_is_seen_and_heals(scene, row):
     _strike_and_see(scene, row, ANSWERS[row])
@@ -274,13 +352,7 @@ def test_funding_rows_that_are_nearly_empty_are_read_all_the_same(scene):
     letters = scene.letters()
     where = {"where": "rest", "endpoint": "public/funding-rate"}
     scene.stack.tell_simulator("/sim/faults", [{"kind": "empty_fields", **where}])
-    ranked = subprocess.run(
-        [sys.executable, "-m", "services.ranker", "--once"],
-        cwd=scene.stack.directory,
-        env=scene.stack.env,
-        capture_output=True,
-        check=False,
-    )
+    ranked = scene.rank_once()
 
     scene.strike([{"kind": "empty_fields", "path": "public", "count": 3}])
     scene.until_healed("empty_fields")
@@ -301,16 +373,99 @@ def test_an_exchange_that_does_not_tell_its_time_is_said_and_the_clock_goes_on(s
     assert scene.pids() == pids
 
 
-def test_a_deaf_subscription_is_found_and_renewed_and_loses_nothing(scene):
-    """It was deaf from the start of the stack on: acknowledged, and never a row. Every minute came over REST."""
-    struck = next(one for one in scene.happened() if one["kind"] == "deaf")
-    wait_for(lambda: scene.metric("collector_renewals_total", channel="candles", reason="silent") == 1, 120)
-    note_healed("deaf", time.time() - datetime.fromisoformat(struck["wall"]).timestamp())
+def test_a_time_that_is_none_is_said_and_the_clock_goes_on(scene):
+    pids = scene.pids()
+    scene.stack.tell_simulator("/sim/faults", [{"kind": "odd_time", "variant": "blank", "duration": 20, **_SECOND}])
+    wait_for(lambda: scene.says("collector", "the exchange does not tell its time"), 25)
+    wait_for(lambda: not scene.says("collector", "the exchange does not tell its time"), _CLOCK_SECONDS)
+    scene.until_healed("odd_time none")
 
-    scene.symbols = [*scene.symbols, _DEAF]
-    scene.until_whole(scene.begin)
-    assert scene.ledger(_DEAF, scene.begin, scene.now())["healed"] > 60
-    assert scene.metric("collector_connects_total", channel="candles") == 1
+    assert scene.pids() == pids
+
+
+def test_a_time_that_jumps_is_said_and_nothing_of_the_future_is_judged(scene):
+    pids = scene.pids()
+    jump = {"kind": "odd_time", "variant": "jump", "seconds": 6 * 3600, "duration": 20, **_SECOND}
+    scene.stack.tell_simulator("/sim/faults", [jump])
+    wait_for(lambda: scene.says("collector", "clock has jumped by +21,600 s"), 25)
+    wait_for(lambda: not scene.says("collector", "clock has jumped"), _CLOCK_SECONDS)
+    scene.until_healed("odd_time jump")
+
+    assert scene.pids() == pids
+    assert scene.absent() == 0
+    future = scene.now() + 5 * MINUTE
+    assert not any(scene.ledger(symbol, future, future + DAY)["wanted"] for symbol in scene.symbols)
+
+
+_INSTRUMENTS, _RATES = {"endpoint": "public/instruments"}, {"endpoint": "public/funding-rate"}
+_THIN = {
+    "empty": {"variant": "empty"},
+    "truncated": {"variant": "truncated", "share": 0.1},
+    "lacks": {"variant": "lacks", "row": _BTC},
+    "doubled": {"variant": "doubled", "row": _BTC},
+}
+"""Ways in which a list is not whole."""
+
+
+@pytest.mark.parametrize("variant", _THIN)
+def test_a_ranking_asks_again_for_lists_that_are_not_whole(scene, variant):
+    members = sorted(_members(scene.stack))
+    thin = [{"kind": "thin_list", "count": 2, **_THIN[variant], **where} for where in (_INSTRUMENTS, _RATES)]
+    scene.stack.tell_simulator("/sim/faults", thin)
+    ranked = scene.rank_once()
+
+    assert ranked.returncode == 0, ranked.stderr
+    wait_for(lambda: scene.stack.ask_simulator("/sim/faults")[-1]["kind"] == "thin_list")
+    assert sorted(_members(scene.stack)) == members
+
+
+def test_a_ranking_of_lists_that_stay_thin_fails_and_the_last_universe_stays(scene):
+    """Four lists: the first one confirms the clock, the others are the ranking's three looks."""
+    members = sorted(_members(scene.stack))
+    scene.stack.tell_simulator("/sim/faults", [{"kind": "thin_list", "count": 4, **_THIN["truncated"], **_RATES}])
+    ranked = scene.rank_once()
+
+    assert ranked.returncode == 1
+    assert "less than half" in ranked.stdout + ranked.stderr
+    assert sorted(_members(scene.stack)) == members
+
+
+def test_a_list_of_instruments_that_is_not_whole_is_said_and_ends_nothing(scene):
+    """The collector looks at it once a minute, and four times a minute while it is in doubt."""
+    pids = scene.pids()
+    not_believed = "the exchange's list of instruments holds"
+    in_doubt = "not in the exchange's list of instruments, waiting for more evidence"
+    seen = {
+        "empty": lambda: scene.says("collector", not_believed),
+        "truncated": lambda: scene.says("collector", not_believed),
+        "lacks": lambda: in_doubt in scene.service("collector")["details"]["instruments"].get("BTC_USDT", ""),
+        "doubled": lambda: not scene.says("collector", not_believed),
+    }
+    for variant, is_seen in seen.items():
+        before = len(scene.happened())
+        scene.stack.tell_simulator("/sim/faults", [{"kind": "thin_list", **_THIN[variant], **_INSTRUMENTS}])
+        wait_for(lambda: any(one["kind"] == "thin_list" for one in scene.happened()[before:]), 80)  # noqa: B023
+        wait_for(is_seen, 12)
+    wait_for(lambda: scene.service("collector")["verdict"] == "ok", 30)
+    wait_for(lambda: "BTC_USDT" not in scene.service("collector")["details"]["instruments"], 30)
+    scene.until_healed("thin_list")
+
+    assert scene.pids() == pids
+
+
+def test_a_minute_that_is_impossible_for_good_is_refused_and_said(scene):
+    """It is not absent: the exchange shows a row of it, which cannot be true."""
+    pids, letters = scene.pids(), scene.letters()
+    began = time.monotonic()
+    scene.stack.tell_simulator("/sim/faults", [{"kind": "odd_candle", "variant": "zero", "instId": _SOL}])
+    wait_for(lambda: scene.ledger("SOL_USDT", scene.begin, scene.now())["refused"] == 1, 90)
+    scene.until_healed("odd_candle for good", since=began)
+
+    assert scene.pids() == pids
+    assert scene.absent() == 0
+    assert scene.letters() - letters in {1, 2}  # the row as it was pushed, and as it is in a page
+    wait_for(lambda: scene.service("collector")["details"]["refused_minutes"] == {"SOL_USDT": 1}, 15)
+    assert [gap["symbol"] for gap in scene.stack.ask_api("/gaps?verdict=refused")["gaps"]] == ["SOL_USDT"]
 
 
 @pytest.mark.parametrize("row", CONNECTIONS)
@@ -491,13 +646,19 @@ def test_what_the_exchange_corrects_later_is_found_and_mended_by_the_audit(scene
 
 
 def test_in_the_end_the_ledger_accounts_for_every_minute(scene):
-    """Invariant 7: every one is wanted and stored; none is missing, absent or halted."""
+    """Invariant 7: every one is wanted and stored, or refused for good; none is missing, absent or halted."""
     end = floor_minute(scene.now()) - MINUTE
     minutes = (end - scene.begin) // MINUTE
+    refused = {
+        symbol: len(read_refused(scene.stack.ask_simulator, symbol, to_ms(scene.begin), to_ms(end)))
+        for symbol in scene.symbols
+    }
 
     def accounted(symbol):
         known = scene.ledger(symbol, scene.begin, end)
-        return (known["wanted"], known["received"] + known["healed"], known["missing"]) == (minutes, minutes, 0)
+        stored = known["received"] + known["healed"]
+        whole = (minutes, minutes - refused[symbol], refused[symbol], 0)
+        return (known["wanted"], stored, known["refused"], known["missing"]) == whole
 
     wait_for(lambda: all(accounted(symbol) for symbol in scene.symbols), 60, every=0.5)
     assert not scene.problems(scene.begin, end)
