@@ -359,7 +359,7 @@ def test_funding_rows_that_are_nearly_empty_are_read_all_the_same(scene):
 
     assert ranked.returncode == 0, ranked.stderr
     assert len([one for one in scene.happened() if one["kind"] == "empty_fields"]) == 4
-    assert sorted(_members(scene.stack)) == sorted([*scene.symbols, _DEAF])
+    assert set(_members(scene.stack)) == {*scene.symbols, _DEAF}
     assert scene.letters() == letters
 
 
