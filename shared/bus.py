@@ -205,7 +205,6 @@ class Bus:
 
         A long one is cut: 10,000 letters of the largest size fit into Redis beside everything else.
         """
-        DEAD_LETTERS.labels(":".join(origin.split(":")[:2])).inc()  # without the id of the entry: one series per place
         text = payload_text(payload)
         fields = {"origin": origin, "payload": text, "error": error[:MOST_ERROR], "at": datetime.now(UTC).isoformat()}
         whole = text.encode("utf-8", "backslashreplace")
@@ -213,6 +212,7 @@ class Bus:
             fields["payload"] = whole[:MOST_PAYLOAD].decode("utf-8", "ignore")
             fields["cut"] = f"{len(whole)} bytes, sha256 {hashlib.sha256(whole).hexdigest()}"
         await self._redis.xadd(DEAD_LETTER, fields, maxlen=CAPS[DEAD_LETTER], approximate=True)
+        DEAD_LETTERS.labels(":".join(origin.split(":")[:2])).inc()  # without the id of the entry: one series per place
 
     async def consume(
         self, streams: Sequence[str], group: str, *, consumer: str, count: int, block_ms: int

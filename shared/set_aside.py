@@ -9,6 +9,7 @@ import hashlib
 
 import structlog
 
+from shared.backoff import backoff_seconds
 from shared.bus import Bus, BusError, payload_text
 
 log = structlog.get_logger()
@@ -16,6 +17,10 @@ log = structlog.get_logger()
 _MOST_WAITING = 1_000
 _MOST_KNOWN = 10_000
 """Inputs that are remembered, so that they are set aside once: 32 bytes each, and what Python needs for them."""
+
+_RETRY_SECONDS = 5.0
+_TRIES = 120
+"""About ten minutes; then the next one has its turn."""
 
 
 class SetAside:
@@ -49,8 +54,16 @@ class SetAside:
     async def run(self) -> None:
         """Post what is queued, for ever."""
         while True:
-            origin, text, error = await self._waiting.get()
+            await self._post(*await self._waiting.get())
+
+    async def _post(self, origin: str, text: str, error: str) -> None:
+        """Post one input, again and again while Redis is away or full: it is not set aside a second time."""
+        for attempt in range(_TRIES):
             try:
                 await self._bus.dead_letter(origin, text, error)
             except BusError as failure:
-                log.error("dead letter not kept", origin=origin, payload=text[:500], error=str(failure))  # noqa: TRY400
+                log.warning("dead letter waits for Redis", origin=origin, error=str(failure), attempt=attempt)
+                await asyncio.sleep(backoff_seconds(attempt, cap=_RETRY_SECONDS))
+            else:
+                return
+        log.error("dead letter not kept", origin=origin, payload=text[:500])

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 from rich.progress import Progress
+from structlog.testing import capture_logs
 
 from services.writer.dead_letters import Choice, now_at, replay
 from shared.bus import DEAD_LETTER, Heartbeat
 from shared.events import encode
 from shared.metrics import DEAD_LETTERS
-from tests.support.builders import MIDNIGHT, a_candle, a_candle_row, a_ranking, minute
+from shared.set_aside import SetAside
+from tests.support.builders import MIDNIGHT, a_candle, a_candle_row, a_ranking, minute, until
 from tests.support.simulator import ROOT
 
 BAD_ENTRY = encode(a_candle()) | {"open": "a lot"}
@@ -169,3 +171,23 @@ def test_command_says_that_redis_does_not_answer():
     assert answer.returncode == 1
     assert answer.stderr.startswith("Redis does not answer")
     assert "sesame" not in answer.stderr
+
+
+async def test_what_redis_does_not_take_in_waits_until_it_does_and_is_there_once(bus):
+    """A full Redis refuses every write; one that is away is the same to whoever sets something aside."""
+    set_aside = SetAside(bus)
+    await bus._redis.config_set("maxmemory", 1)
+    with capture_logs() as logs:
+        posting = asyncio.create_task(set_aside.run())
+        try:
+            for payload in (["1"], ["2"], ["1"]):
+                set_aside("collector:candles", payload, "nonsense")
+            await until(lambda: any(entry["event"] == "dead letter waits for Redis" for entry in logs))
+        finally:
+            await bus._redis.config_set("maxmemory", 0)
+        async with asyncio.timeout(20):
+            while await bus.stream_length(DEAD_LETTER) < 2:  # noqa: ASYNC110 - what is waited for happens in Redis
+                await asyncio.sleep(0.02)
+        posting.cancel()
+
+    assert [letter.payload async for letter in bus.all_dead_letters()] == ['["1"]', '["2"]']
