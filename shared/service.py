@@ -149,6 +149,8 @@ async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0)
             asyncio.create_task(keep_going(service, "heartbeat", lambda: _keep_beating(service)), name="heartbeat"),
             asyncio.create_task(keep_going(service, "dead letters", service.set_aside.run), name="dead letters"),
         ]
+        if exchange.proxy is not None:
+            log.info("the exchange is reached through a proxy", proxy=str(exchange.proxy))
         log.info("started")
         try:
             yield service

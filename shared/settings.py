@@ -16,6 +16,8 @@ from dotenv import dotenv_values
 from pydantic import Field, RedisDsn, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.proxy import PROXY_SETTINGS, ProxyError, proxy_for, take_over, value_of
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -79,12 +81,15 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
         settings = kind(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         _stop(error)
-    for name, nearest in unknown_names(os.environ, _names_in_file(Path(".env"))).items():
+    file = _values_in_file(Path(".env"))
+    for name, nearest in unknown_names(os.environ, file).items():
         meant = f"; did you mean {nearest}?" if nearest else ""
         print(f"unknown setting: {name} is ignored{meant}", file=sys.stderr)  # noqa: T201 - before logging is up
     if "redis_url" not in settings.model_fields_set and (here := running_redis()) is not None:
         settings.redis_url = here
     _check_ca_file(settings)
+    take_over(file, os.environ)
+    _check_proxies(settings)
     return settings
 
 
@@ -111,6 +116,22 @@ def _check_ca_file(settings: CommonSettings) -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
+
+
+def _check_proxies(settings: CommonSettings) -> None:
+    """Refuse a proxy that cannot be used; say that ALL_PROXY is not."""
+    for address in (settings.okx_rest_url, settings.okx_ws_url):
+        try:
+            proxy = proxy_for(address)
+        except ProxyError as error:
+            print(f"wrong setting: {error}", file=sys.stderr)  # noqa: T201 - before logging is up
+            raise SystemExit(2) from None
+        if proxy is None and value_of("ALL_PROXY", os.environ) and not value_of("NO_PROXY", os.environ):
+            print(  # noqa: T201 - before logging is up
+                "unused setting: ALL_PROXY is not used for the exchange, which is reached directly; set HTTPS_PROXY",
+                file=sys.stderr,
+            )
+            break
 
 
 NAMES = frozenset(
@@ -159,6 +180,7 @@ NAMES = frozenset(
 )
 """The settings of all services: one of another service is no mistake."""
 _OF_COMPOSE = {"REDIS_PASSWORD", "SIM_ARGS", "SIM_DATA_DIR", "JUPYTER_PORT", "JUPYTER_TOKEN"}
+_PROXIES = {*PROXY_SETTINGS, "ALL_PROXY"}
 _LIKENESS = 0.85
 
 
@@ -170,7 +192,7 @@ def unknown_names(environment: Iterable[str], file: Iterable[str]) -> dict[str, 
     found: dict[str, str | None] = {}
     for name in file:
         plain = name.upper()
-        if plain not in NAMES | _OF_COMPOSE and not plain.startswith(("COMPOSE_", "HTTP", "NO_PROXY", "ALL_PROXY")):
+        if plain not in NAMES | _OF_COMPOSE | _PROXIES and not plain.startswith("COMPOSE_"):
             found[name] = _nearest(plain, 0.6)
     for name in environment:
         if name.upper() not in NAMES | _OF_COMPOSE and (nearest := _nearest(name.upper(), _LIKENESS)) is not None:
@@ -184,12 +206,13 @@ def _nearest(name: str, likeness: float) -> str | None:
     return squeezed[close[0]] if close else None
 
 
-def _names_in_file(path: Path) -> list[str]:
-    """Return the names that a file of settings sets; none where it cannot be read."""
+def _values_in_file(path: Path) -> dict[str, str]:
+    """Return what a file of settings sets; nothing where it cannot be read."""
     try:
-        return [name for name in dotenv_values(path, encoding="utf-8", interpolate=False) if name]
+        values = dotenv_values(path, encoding="utf-8", interpolate=False)
     except (OSError, UnicodeDecodeError):
-        return []
+        return {}
+    return {name: value or "" for name, value in values.items() if name}
 
 
 #: Settings whose value may hold a password: named, never shown.

@@ -26,6 +26,7 @@ from cryptofeed.symbols import Symbols
 from services.collector.liveness import Limits
 from services.collector.metrics import CONNECTS, FRAMES, OPERATIONS
 from shared.exchange import ExchangeError
+from shared.proxy import Proxy, proxy_for
 
 ARGS_PER_FRAME = 100
 """About 5 kB; OKX closes a connection that sends a frame of more than 64 kB."""
@@ -92,6 +93,11 @@ class Endpoint:
     tls: Callable[[], ssl.SSLContext]
     connects: AsyncLimiter
 
+    @property
+    def proxy(self) -> Proxy | None:
+        """Return the proxy that the environment names for it."""
+        return proxy_for(self.base_url)
+
 
 class Listener(Protocol):
     """Who is told what happens on a connection; called inside cryptofeed's reader, so it only notes."""
@@ -116,7 +122,7 @@ class _OneConnection(OKX):  # type: ignore[misc]
         # The constructor wants a symbol table to be there; ours is a pure rule, so an empty one does.
         Symbols.set(OKX.id, {}, {})
         self._connection = connection
-        channel = connection.channel
+        channel, proxy = connection.channel, connection.endpoint.proxy
         self.websocket_endpoints = [
             WebsocketEndpoint(
                 connection.endpoint.base_url + channel.path,
@@ -127,6 +133,7 @@ class _OneConnection(OKX):  # type: ignore[misc]
                     "open_timeout": 10,
                     "close_timeout": 1,
                     "max_size": MOST_BYTES,
+                    "proxy": None if proxy is None else proxy.url,  # left to itself it follows SOCKS_PROXY first
                     "ping_interval": None,  # OKX counts its text ping, which cryptofeed sends every 15 s
                 },
             )
@@ -227,10 +234,16 @@ class Connection:
         try:
             await feed.run(self._end)
         except Exception as error:  # noqa: BLE001 - whatever ended it, the answer is the next connection
-            return self._why if self._end.is_set() else _reasons(error)
+            return self._why if self._end.is_set() else self._reason(error)
         finally:
             self._socket = None
         return self._why
+
+    def _reason(self, error: Exception) -> str:
+        proxy = self.endpoint.proxy
+        if proxy is None or self._socket is not None:
+            return _reasons(error)
+        return f"{_reasons(error)}, through {proxy}"
 
     def end(self, why: str) -> None:
         """Let it end."""

@@ -379,10 +379,13 @@ class LiveChannel:
         name, found = self.channel.name, []
         details = self.details()
         lost = details["shards"] - details["connected"]
+        through = f" through {proxy}" if (proxy := self.endpoint.proxy) is not None else ""
         if lost and details["shards"] == 1:
-            found.append("not connected to the exchange, connecting again")
+            found.append(f"not connected to the exchange{through}, connecting again")
         elif lost:
-            found.append(f"{lost} of {details['shards']} connections to the exchange are down, connecting again")
+            found.append(
+                f"{lost} of {details['shards']} connections to the exchange{through} are down, connecting again"
+            )
         if rejected := details["rejected"]:
             found.append(f"the exchange rejects {_named(sorted(rejected))}, asking again")
         if silent := sorted([*details["silent"], *details["unacknowledged"]]):

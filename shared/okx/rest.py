@@ -40,6 +40,7 @@ from shared.okx.spelling import (
     newest_time_of,
     settlement_time_of,
 )
+from shared.proxy import Proxy, proxy_for
 
 log = structlog.get_logger()
 
@@ -100,7 +101,10 @@ class OkxRefused(OkxError):  # noqa: N818 - says what it is
 
 
 class OkxClient:
-    """The public REST endpoints that the platform uses; `share` is the part of each limit that this client takes."""
+    """The public REST endpoints that the platform uses; `share` is the part of each limit that this client takes.
+
+    They are reached through the proxy that the environment names. Raises `ProxyError` where that cannot be used.
+    """
 
     def __init__(
         self,
@@ -112,14 +116,21 @@ class OkxClient:
     ) -> None:
         self._base_url = base_url
         self._ca_file = ca_file
+        self.proxy = proxy_for(base_url)
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._session: aiohttp.ClientSession | None = None
         self._limiters = {path: AsyncLimiter(1, 1 / (rate * share)) for path, rate in _PER_SECOND.items()}
 
     async def __aenter__(self) -> Self:
-        # Unpacked here, since aiohttp unpacks whatever comes; an environment behind a proxy says so in HTTPS_PROXY.
+        # Unpacked here, since aiohttp unpacks whatever comes. The proxy is ours to choose: see shared/proxy.py.
+        headers, proxy = {"Accept-Encoding": "gzip"}, self.proxy
+        if proxy is not None and self._base_url.startswith("http://"):
+            headers |= proxy.headers  # no tunnel: the request itself goes to the proxy
         self._session = aiohttp.ClientSession(
-            timeout=self._timeout, auto_decompress=False, headers={"Accept-Encoding": "gzip"}, trust_env=True
+            timeout=self._timeout,
+            auto_decompress=False,
+            headers=headers,
+            proxy=None if proxy is None else proxy.address,
         )
         return self
 
@@ -216,7 +227,11 @@ class OkxClient:
             raise RuntimeError("use the client as a context manager")
         try:
             async with self._session.get(
-                self._base_url + path, params=query, ssl=self._tls(), allow_redirects=False
+                self._base_url + path,
+                params=query,
+                ssl=self._tls(),
+                allow_redirects=False,
+                proxy_headers=None if self.proxy is None else self.proxy.headers,
             ) as response:
                 status = response.status
                 if status in _REDIRECTS:
@@ -225,7 +240,7 @@ class OkxClient:
                 body = await _read_body(response, path)
         except (aiohttp.ClientError, TimeoutError, OSError, zlib.error) as error:
             REST_REQUESTS.labels(path, "unreachable").inc()
-            raise OkxUnavailable(f"{path}: {_why(error)}") from error
+            raise OkxUnavailable(f"{path}: {_why(error, self.proxy)}") from error
         code, message, data = read_envelope(body, status)
         REST_REQUESTS.labels(path, code).inc()
         if code in _RATE_CODES:
@@ -268,8 +283,16 @@ def _times_of(rows: Iterable[object]) -> list[datetime]:
     return found
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, proxy: Proxy | None) -> str:
     """Say in a user's words why a request came to nothing."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"{proxy} refuses: HTTP {error.status} {error.message}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"cannot connect to {proxy}: {error.os_error.strerror or error.os_error}"
+    return _trouble(error) + (f", through {proxy}" if proxy is not None else "")
+
+
+def _trouble(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):
