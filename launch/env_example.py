@@ -9,6 +9,16 @@ from shared.settings import CommonSettings, catalogue
 
 KINDS = (CommonSettings, RankerSettings, CollectorSettings, WriterSettings, ConverterSettings, ApiSettings)
 
+_PROXY = """
+# --- A proxy between this machine and the exchange; the environment may name it as well, in upper or lower case
+# For https:// and wss://: http://host:port or http://user:password@host:port; unset: directly
+#HTTPS_PROXY=
+# The same for an OKX_REST_URL of http://
+#HTTP_PROXY=
+# Hosts that are reached directly, separated by commas: names with all that end in them, addresses, networks, host:port, *
+#NO_PROXY=
+"""
+
 _DOCKER = """
 # --- Docker Compose: beside the settings above, as far as they have a meaning in a container
 # Password of the Redis in the network of the containers: letters, digits, - and _
@@ -25,7 +35,7 @@ _DOCKER = """
 
 def example() -> str:
     """Return the text of `.env.example`."""
-    return catalogue(list(KINDS)) + _DOCKER
+    return catalogue(list(KINDS)) + _PROXY + _DOCKER
 
 
 if __name__ == "__main__":

@@ -492,9 +492,15 @@ def tail(path: Path, lines: int = 10) -> str:
         return "(no log)"
 
 
+def open_here(url: str | urllib.request.Request, seconds: float, context: ssl.SSLContext | None = None) -> Any:
+    """Open an address of this machine: never through the proxy that the environment may name. Raises `OSError`."""
+    handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+    return urllib.request.build_opener(*handlers).open(url, timeout=seconds)
+
+
 def _get_json(url: str | urllib.request.Request, context: ssl.SSLContext | None = None) -> Any:
     try:
-        with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS, context=context) as answer:  # noqa: S310 - our own
+        with open_here(url, _ANSWER_SECONDS, context) as answer:
             return json.loads(answer.read())
     except (HTTPException, ValueError) as error:  # cut off in the middle of an answer
         where = url if isinstance(url, str) else url.full_url

@@ -17,11 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.error import URLError
-from urllib.request import urlopen
 
 import redis
 
-from launch.stack import ROOT, Stack, StackError, free_port
+from launch.stack import ROOT, Stack, StackError, free_port, open_here
 from shared.ledger import from_text
 
 SERVICES_THAT_WRITE = ("converter", "ranker", "collector", "writer")
@@ -187,7 +186,7 @@ class ComposeSystem(System):
     def _ask_api(self, path: str) -> Any:
         for _ in range(60):
             try:
-                with urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as answer:
+                with open_here(f"http://127.0.0.1:{self._port}{path}", 10) as answer:
                     return json.load(answer)
             except (URLError, OSError):
                 time.sleep(1)

@@ -35,12 +35,6 @@ def proxy():
         yield running
 
 
-@pytest.fixture(autouse=True)
-def no_proxy_of_this_machine(monkeypatch):
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def settings(exchange, redis_url, tmp_path):
     """Return what a service needs, with the exchange under the name that only the proxy finds."""
@@ -166,14 +160,19 @@ async def test_a_proxy_for_something_else_is_not_used(other, exchange, proxy, se
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
-    [{}, {"NO_PROXY": "localhost, 127.0.0.1"}, {"no_proxy": "*"}, {"NO_PROXY": "127.0.0.0/8"}],
-    ids=["no proxy set", "host", "all", "network"],
+    [
+        {},
+        {"SOCKS_PROXY": "socks5://127.0.0.1:9", "WSS_PROXY": "http://127.0.0.1:9"},
+        {"https_proxy": "PROXY", "NO_PROXY": "localhost, 127.0.0.1"},
+        {"HTTPS_PROXY": "PROXY", "no_proxy": "*"},
+        {"HTTPS_PROXY": "PROXY", "NO_PROXY": "127.0.0.0/8"},
+    ],
+    ids=["nothing set", "others set", "host", "all", "network"],
 )
 async def test_without_a_proxy_or_where_no_proxy_names_the_host_both_go_directly(
     variables, *, exchange, proxy, settings, followed, tmp_path
 ):
-    if variables:
-        variables = {"HTTPS_PROXY": proxy.url, **variables}
+    variables = {name: value.replace("PROXY", proxy.url) for name, value in variables.items()}
 
     with a_service("collector", directly(settings, exchange) | variables, tmp_path):
         await until_collecting(followed, exchange)
