@@ -15,7 +15,7 @@ _PROXY = """
 #HTTPS_PROXY=
 # The same for an OKX_REST_URL of http://
 #HTTP_PROXY=
-# Hosts that are reached directly, separated by commas: names with all that end in them, addresses, networks, host:port, *
+# Hosts reached directly, separated by commas: names with all that end in them, addresses, networks, host:port, *
 #NO_PROXY=
 """
 
