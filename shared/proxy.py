@@ -75,9 +75,10 @@ def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy |
     variables = os.environ if environment is None else environment
     target = urlsplit(url)
     setting = "HTTPS_PROXY" if target.scheme in _SECURE else "HTTP_PROXY"
-    value = value_of(setting, variables)
+    if not (value := value_of(setting, variables)):
+        return None
     port = target.port or (_SECURE | _PLAIN).get(target.scheme, 0)
-    if not value or _is_direct(target.hostname or "", port, value_of("NO_PROXY", variables)):
+    if _is_direct(target.hostname or "", port, value_of("NO_PROXY", variables)):
         return None
     return _proxy_of(setting, value)
 

@@ -11,6 +11,7 @@ from datetime import time
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, RedisDsn, ValidationError, field_validator
@@ -66,6 +67,12 @@ class CommonSettings(BaseSettings):
     @classmethod
     def _without_trailing_slash(cls, value: object) -> object:
         return value.rstrip("/") if isinstance(value, str) else value
+
+    @field_validator("okx_rest_url", "okx_ws_url")
+    @classmethod
+    def _with_a_port_that_is_one(cls, value: str) -> str:
+        _ = urlsplit(value).port  # raises ValueError where it is no port
+        return value
 
 
 def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:

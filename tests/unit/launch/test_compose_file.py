@@ -23,9 +23,9 @@ def proxies_of(environment):
 
 
 def test_the_proxy_is_handed_to_the_services_that_ask_the_exchange_and_to_no_other():
-    told = {name for name, service in COMPOSE.items() if proxies_of(service.get("environment"))}
+    handed = {name for name, service in COMPOSE.items() if proxies_of(service.get("environment"))}
 
-    assert told == set(SERVICES)
+    assert handed == set(SERVICES)
     for service in SERVICES:
         assert set(proxies_of(COMPOSE[service]["environment"])) == {
             spelled for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY") for spelled in (name, name.lower())

@@ -9,6 +9,7 @@ from services.collector.settings import CollectorSettings
 from services.converter.settings import ConverterSettings
 from services.ranker.settings import RankerSettings
 from services.writer.settings import WriterSettings
+from shared.proxy import proxy_for
 from shared.schedule import every_hours, next_due
 from shared.settings import NAMES, REDIS_URL_FILE, CommonSettings, catalogue, read_settings, unknown_names
 from tests.support.builders import at
@@ -38,6 +39,12 @@ def empty_folder(tmp_path, monkeypatch):
         (ConverterSettings, "CONVERT_EVERY", "-5", "greater than or equal to 0"),
         (CommonSettings, "LOG_LEVEL", "LOUD", "'DEBUG'"),
         (CommonSettings, "OKX_REST_URL", "www.okx.com", "https?"),
+        (CommonSettings, "OKX_REST_URL", "https://www.okx.com:port", "Port"),
+        (CommonSettings, "OKX_WS_URL", "wss://ws.okx.com:99999/ws/v5", "Port"),
+        (CommonSettings, "OKX_REST_URL", "https://[::1:443", "Invalid IPv6 URL"),
+        (CommonSettings, "HTTPS_PROXY", "socks5://127.0.0.1:1080", "only one of http://"),
+        (CommonSettings, "https_proxy", "https://127.0.0.1:1080", "only one of http://"),
+        (CommonSettings, "HTTPS_PROXY", "http://127.0.0.1:port", "http://host:port"),
     ],
 )
 def test_a_wrong_value_stops_the_start_naming_setting_value_and_what_is_allowed(  # noqa: PLR0917 - a table
@@ -50,7 +57,7 @@ def test_a_wrong_value_stops_the_start_naming_setting_value_and_what_is_allowed(
 
     told = capsys.readouterr().err
     assert stopped.value.code == 2
-    assert name in told
+    assert name.upper() in told
     assert value in told
     assert allowed in told
 
@@ -133,6 +140,7 @@ def test_the_names_of_all_services_are_known():
         (["top_n", "PATH", "XDG_DATA_DIRS", "LANG", "API_KEY", "DATA"], [], {}),
         (["RETENTION_DAY"], [], {"RETENTION_DAY": "RETENTION_DAYS"}),
         ([], ["TOPN", "Top_N", "REDIS_PASSWORD", "COMPOSE_PROFILES"], {"TOPN": "TOP_N"}),
+        (["HTTP_PROXY", "no_proxy", "FTP_PROXY"], ["HTTPS_PROXY", "http_proxy", "NO_PROXY", "ALL_PROXY"], {}),
         ([], ["WHATEVER_IT_IS"], {"WHATEVER_IT_IS": None}),
     ],
 )
@@ -186,6 +194,28 @@ def test_a_certificate_that_is_not_there_is_refused_for_the_exchange_itself(monk
 
     monkeypatch.setenv("OKX_REST_URL", "https://127.0.0.1:8443")
     assert read_settings(CommonSettings).okx_ca_file is not None  # a simulator may write it still
+
+
+def test_a_proxy_of_the_file_counts_where_the_environment_has_none(monkeypatch, tmp_path):
+    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")  # what is put into the environment is taken out again after the test
+    (tmp_path / ".env").write_text("https_proxy=http://proxy.test:3128\nNO_PROXY=localhost\n")
+
+    read_settings(CommonSettings)
+
+    assert str(proxy_for("https://www.okx.com")) == "the proxy of HTTPS_PROXY (http://proxy.test:3128)"
+    assert proxy_for("https://localhost") is None
+
+
+def test_a_proxy_that_no_library_follows_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
+
+    read_settings(CommonSettings)
+    assert "ALL_PROXY is not used" in capsys.readouterr().err
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1080")
+    read_settings(CommonSettings)
+    assert capsys.readouterr().err == ""
 
 
 def test_commands_beside_a_running_system_find_the_redis_that_it_brought_along(monkeypatch, tmp_path):
