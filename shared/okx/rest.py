@@ -286,7 +286,7 @@ def _times_of(rows: Iterable[object]) -> list[datetime]:
 def _why(error: Exception, proxy: Proxy | None) -> str:
     """Say in a user's words why a request came to nothing."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"{proxy} refuses: HTTP {error.status} {error.message}"
+        return f"{proxy} refuses: HTTP {error.status} {error.message[:_SHOWN]}"
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return f"cannot connect to {proxy}: {error.os_error.strerror or error.os_error}"
     return _trouble(error) + (f", through {proxy}" if proxy is not None else "")

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from base64 import b64encode
 from contextlib import contextmanager
 
 import pytest
@@ -18,14 +19,15 @@ from tests.support.proxy import Proxy
 from tests.support.simulator import ROOT, Simulator
 
 SPEED = 60
-FOUND_BY_THE_PROXY = "simulator"
-"""The simulator's certificate has this name, and no resolver of this machine does: who gets there was led there."""
+FOUND_BY_THE_PROXY = "exchange.invalid"
+"""The certificate has this name, and no resolver knows one of this domain: who gets there was led there."""
 MEMBERS = ("BTC_USDT", "ETH_USDT")
 
 
 @pytest.fixture(scope="module")
 def exchange():
-    with Simulator.start(symbols=6, seed=11, start="2025-06-10T07:58:00", speed=SPEED) as running:
+    names = ["--tls-name", FOUND_BY_THE_PROXY]
+    with Simulator.start(symbols=6, seed=11, start="2025-06-10T07:58:00", speed=SPEED, extra=names) as running:
         yield running
 
 
@@ -202,6 +204,7 @@ async def test_user_and_password_are_given_to_the_proxy_and_to_no_log(exchange, 
         assert not proxy.refused
     assert "ss%2Fw" not in (log := (tmp_path / "collector.log").read_text())
     assert "p@ss" not in log
+    assert b64encode("näme:p@ss/w:rd".encode()).decode() not in log
     assert f"the proxy of HTTPS_PROXY ({proxy.url})" in log
 
 
@@ -260,8 +263,8 @@ async def test_a_proxy_that_is_not_there_is_named_with_its_setting(exchange, mon
             await client.measure_time()
 
 
-async def test_what_the_exchange_does_wrong_behind_a_proxy_is_not_blamed_on_it_alone(exchange, proxy, monkeypatch):
-    """Where TLS is broken up by the proxy, the certificate is what shows it."""
+async def test_a_certificate_that_is_not_trusted_is_said_with_the_proxy(exchange, proxy, monkeypatch):
+    """So it looks where the proxy inspects TLS and its CA is not in OKX_CA_FILE."""
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
 
     async with ExchangeClient(exchange.rest_url) as client:  # without the simulator's certificate
