@@ -15,11 +15,14 @@ from qlib.data import D
 from qlib.data.storage.file_storage import FileCalendarStorage
 from qlib.utils.time import Freq
 
+from perps.lives import LIFE, Bools, changes, delistings, last_true, silences
 from perps.margin import Ask, opening_share
 from perps.panel import Floats, PanelQuote
 from perps.position import PerpPosition
 
 FUNDING = "$funding_paid"
+COVERAGE = "$coverage"
+_EVIDENCE = (LIFE, COVERAGE)
 _HOUR = "60min"
 #: Qlib does not book a trade of this value or less (quote currency).
 _LEAST_VALUE = 1e-5
@@ -51,8 +54,7 @@ class PerpExchange(Exchange):
 
     Within a bar, in this order:
 
-    1. positions in symbols that have no more bars, to the end of the dataset, are closed at their last price, with the
-       taker fee (delisting);
+    1. positions that have ended are closed, and the orders of the bar in their symbols cancelled (see below);
     2. funding settled at the bar's open instant is paid by what was held before, as the trades below come after it;
     3. the margin is checked; a liquidated account has its orders of the bar cancelled;
     4. orders are done at `deal_price` with slippage;
@@ -60,6 +62,17 @@ class PerpExchange(Exchange):
     6. the margin is checked again.
 
     With a `deal_price` other than open, trades happen at or towards the end of the bar: 5 comes before 3.
+
+    Ends. A position ends with the life of its symbol: in the first bar that opens after the last minute of a life in
+    `instruments/delisted.txt`, and in a bar at which `$life` is another number than before. OKX settles a delisted
+    contract at the mean of its index over the last hour, without a fee and without the funding of that instant. The
+    dataset has no index, so the last close stands in for it: no slippage, no fee. Nothing of a life reaches the next
+    one of the same name, neither a price nor a payment.
+    A symbol of which nothing is seen any more (no price, no `$coverage`, no `$funding_paid`) and that is not
+    known to be delisted is no longer followed. Whether it will come back is not known at its last bar, so a position
+    in it is held, at the last price, through a silence as long as `patience`, and closed in the first bar that makes
+    it longer: at the last price with slippage and the taker fee. Both are counted, apart. What is silent when the
+    backtest ends is still held, at its last price. Nothing of this depends on what the dataset has after the backtest.
 
     Funding. Payment = amount x price x rate, charged for every settlement in the bar; positive rates are paid by longs
     and received by shorts. The price is the last close known at the settlement: for one at the bar's open instant the
@@ -93,6 +106,7 @@ class PerpExchange(Exchange):
     liquidation_fee: share of the notional; the taker fee where left out
     funding: False leaves funding out, for a dataset without the field `$funding_paid`
     funding_freq: finer frequency to take settlements from; where left out, 60min for longer bars if the dataset has it
+    patience: the longest time for which a symbol may be silent without being closed; see "Ends"
     subscribe_fields, volume_threshold: see Qlib's Exchange
 
     No lots, no price limits and no minimal cost, whatever Qlib's configuration says.
@@ -123,6 +137,7 @@ class PerpExchange(Exchange):
         liquidation_at: Literal["range", "close"] = "range",
         funding: bool = True,
         funding_freq: str | None = None,
+        patience: str | pd.Timedelta = "1D",
         volume_threshold: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.fee_rate = {"taker": taker_fee, "maker": maker_fee}[fee]
@@ -134,6 +149,7 @@ class PerpExchange(Exchange):
         self.liquidation_at = {"range": ("$low", "$high"), "close": ("$close", "$close")}[liquidation_at]
         self.funding = funding
         self.funding_freq = funding_freq
+        self.patience = pd.Timedelta(patience)
         self._subscribed = tuple(subscribe_fields)
         self._share: float | None = None
         super().__init__(
@@ -156,7 +172,14 @@ class PerpExchange(Exchange):
 
     def get_quote_from_qlib(self) -> None:
         """Load the bars; an exchange without a range waits for the backtest to tell one, see `cover`."""
-        own = {*_MARKET, self.buy_price, self.sell_price, *self._subscribed, *([FUNDING] if self.funding else [])}
+        own = {
+            *_MARKET,
+            *_EVIDENCE,
+            self.buy_price,
+            self.sell_price,
+            *self._subscribed,
+            *([FUNDING] if self.funding else []),
+        }
         limits = {expression for _, expression in [*(self.buy_vol_limit or []), *(self.sell_vol_limit or [])]}
         self.all_fields = sorted(own | limits)
         self.trade_w_adj_price = True  # the name for: amounts are not rounded to lots
@@ -206,26 +229,51 @@ class PerpExchange(Exchange):
 
     def _prepare(self) -> None:
         quote = self.quote
-        close = quote.fields["$close"]
-        known = pd.DataFrame(close).ffill().to_numpy()
-        self._known_before = np.vstack([np.full((1, close.shape[1]), np.nan), known[:-1]])
-        self._last_row = self._last_rows(close)
-        self._unknown_funding = np.zeros(close.shape, dtype=bool)
+        self._ended, self._silent = self._ends(), self._silences()
+        self._known_before = self._prices_known_before()
+        self._ending_prices: dict[tuple[int, str], float] = {}
+        self._unknown_funding = np.zeros(quote.fields["$close"].shape, dtype=bool)
         self._settlements: dict[int, list[Settlement]] = self._load_settlements() if self.funding else {}
 
-    def _last_rows(self, close: Floats) -> dict[str, int]:
-        """Return the row of the last bar of each symbol that has none afterwards, not even beyond the backtest."""
+    # --- ends
+
+    def _ends(self) -> Bools:
+        """Return in which bars (rows) a position that was held before in a symbol (column) has ended."""
         quote = self.quote
-        size = len(quote.times)
-        seen = ~np.isnan(close)
-        last = np.where(seen.any(axis=0), size - 1 - np.argmax(seen[::-1], axis=0), -1)
-        ended = {symbol: int(last[column]) for symbol, column in quote.columns.items() if last[column] < size - 1}
-        beyond = D.calendar(start_time=quote.times[-1], freq=self.freq)[1:]
-        if ended and len(beyond):
-            later = D.features(list(ended), ["$close"], beyond[0], beyond[-1], freq=self.freq)["$close"].dropna()
-            for symbol in set(later.index.get_level_values("instrument")):
-                del ended[symbol]
+        ended = changes(quote.fields[LIFE])
+        self._delistings = {symbol: ends for symbol, ends in delistings(self.freq).items() if symbol in quote.columns}
+        for symbol, ends in self._delistings.items():
+            rows = quote.times.searchsorted(pd.DatetimeIndex(ends), side="right")
+            ended[rows[rows < len(ended)], quote.columns[symbol]] = True
         return ended
+
+    def _silences(self) -> Bools:
+        fields = self.quote.fields
+        seen = ~np.isnan(fields["$close"]) | (fields[COVERAGE] > 0)
+        if self.funding:
+            seen |= np.nan_to_num(fields[FUNDING]) != 0
+        return silences(seen, self.quote.times, _length(self.freq), self.patience)
+
+    def _prices_known_before(self) -> Floats:
+        """Return the last close known when a bar opens, of the life that it belongs to."""
+        close = self.quote.fields["$close"]
+        before: Floats = pd.DataFrame(close).ffill().shift(1).to_numpy()
+        priced = np.roll(last_true(~np.isnan(close)), 1, axis=0)
+        before[priced < last_true(self._ended)] = np.nan
+        return before
+
+    def has_ended(self, row: int, symbol: str) -> bool:
+        """Return whether what was held of a symbol before a bar was delisted, or its name given away, by then."""
+        column = self.quote.columns.get(symbol)
+        return column is not None and bool(self._ended[row, column])
+
+    def is_silent(self, row: int, symbol: str) -> bool:
+        """Return whether with the end of a bar nothing has been seen of a symbol for longer than `patience`."""
+        return bool(self._silent[row, self.quote.columns[symbol]])
+
+    def ending_price(self, row: int, symbol: str) -> float | None:
+        """Return at which price a symbol ended before a bar; None where finer bars know no more than the bars do."""
+        return self._ending_prices.get((row, symbol))
 
     # --- funding
 
@@ -263,7 +311,7 @@ class PerpExchange(Exchange):
         self._unknown_funding[:] = True
         self._unknown_funding[:, here] = False
         settlements: defaultdict[int, list[Settlement]] = defaultdict(list)
-        for row, rates in enumerate(fine.fields[FUNDING]):
+        for row, rates in enumerate(self._rates_until_the_end(fine)):
             bar = int(bar_of[row])
             self._unknown_funding[bar, here] |= np.isnan(rates)
             if np.nansum(np.abs(rates)) > 0:
@@ -271,6 +319,21 @@ class PerpExchange(Exchange):
                 named = self._named(fine, rates), self._named(fine, before[row])
                 settlements[bar].append(Settlement(opening, *named))
         return dict(settlements)
+
+    def _rates_until_the_end(self, fine: PanelQuote) -> Floats:
+        """Return the finer rates, 0 from the end of a life to the end of its bar; and note its last finer price."""
+        rates = fine.fields[FUNDING].copy()
+        bar_begins = np.append(fine.times.searchsorted(self.quote.times), len(fine.times))
+        known_ends = [(name, end) for name, ends in self._delistings.items() if name in fine.columns for end in ends]
+        for symbol, end in known_ends:
+            column, after = fine.columns[symbol], int(fine.times.searchsorted(end, side="right"))
+            row = int(self.quote.times.searchsorted(end, side="right"))
+            rates[after : bar_begins[row], column] = 0.0
+            closes = fine.fields["$close"][bar_begins[max(row - 1, 0)] : after, column]
+            known = closes[~np.isnan(closes)]
+            if len(known):
+                self._ending_prices[row, symbol] = float(known[-1])
+        return rates
 
     @staticmethod
     def _named(quote: PanelQuote, values: Floats) -> dict[str, float]:
@@ -298,10 +361,6 @@ class PerpExchange(Exchange):
     def funding_unknown(self, row: int, symbol: str) -> bool:
         """Return whether the dataset does not know what was settled of a symbol in a bar."""
         return bool(self._unknown_funding[row, self.quote.columns[symbol]])
-
-    def is_delisted(self, row: int, symbol: str) -> bool:
-        """Return whether a symbol has no more bars, from this one on."""
-        return row > self._last_row.get(symbol, row)
 
     def price(self, field: str, row: int, symbol: str) -> float | None:
         """Return a price of a bar, None where it has none."""

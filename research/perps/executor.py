@@ -1,5 +1,6 @@
 """Goes through the bars of a backtest with perpetual futures."""
 
+import math
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -119,7 +120,7 @@ class PerpExecutor(SimulatorExecutor):
         row, at_open = exchange.row(bar), exchange.trades_at_open
         settlements = exchange.settlements(row)
         position.begin_bar()
-        self._close_delisted(row)
+        self._close_ended(row)
         self._note_unknown_funding(row)
         for settlement in settlements:
             if settlement.opening or not at_open:
@@ -135,23 +136,35 @@ class PerpExecutor(SimulatorExecutor):
         return done
 
     def _get_order_iterator(self, trade_decision: BaseTradeDecision) -> list[Order]:
-        """Return the orders, those first that make the account smaller: they free the margin that the others need."""
+        """Return the orders, those first that make the account smaller: they free the margin that the others need.
+
+        An order for a symbol whose life has just ended was meant for another instrument, and is left out.
+        """
         held = self.position.get_stock_amount_dict()
+        row = self.exchange.row(self.trade_calendar.get_step_time()[0])
 
         def growth(order: Order) -> float:
             before = held.get(order.stock_id, 0.0)
             return float(abs(before + order.amount_delta) - abs(before))
 
-        return sorted(super()._get_order_iterator(trade_decision), key=lambda order: growth(order) > 0)
+        orders = super()._get_order_iterator(trade_decision)
+        doable = [order for order in orders if not self.exchange.has_ended(row, order.stock_id)]
+        return sorted(doable, key=lambda order: growth(order) > 0)
 
     # --- what nobody ordered
 
-    def _close_delisted(self, row: int) -> None:
-        """Close what has no more bars at its last price; the exchange settles, so there is no slippage."""
+    def _close_ended(self, row: int) -> None:
+        """Close what was delisted, which the exchange settles without costs, and what is no longer followed."""
+        exchange, flows = self.exchange, self.position.flows
         for symbol in self.position.held():
-            if self.exchange.is_delisted(row, symbol):
-                self._close(symbol, self.position.get_stock_price(symbol), self.exchange.taker_fee)
-                self.position.flows.delisted.append(symbol)
+            price = self.position.get_stock_price(symbol)
+            if exchange.has_ended(row, symbol):
+                settled_at = exchange.ending_price(row, symbol)
+                self._close(symbol, price if settled_at is None else settled_at, 0.0)
+                flows.delisted.append(symbol)
+            elif exchange.is_silent(row, symbol):
+                self._close_with_slippage(symbol, price, exchange.taker_fee)
+                flows.unfollowed.append(symbol)
 
     def _note_unknown_funding(self, row: int) -> None:
         unknown = [symbol for symbol in self.position.held() if self.exchange.funding_unknown(row, symbol)]
@@ -181,10 +194,8 @@ class PerpExecutor(SimulatorExecutor):
         way = breach(position.get_cash(), amounts, begin, end, exchange.maintenance_margin)
         if way is None:
             return False
-        for symbol, amount, price in zip(symbols, amounts, begin + way * (end - begin), strict=True):
-            slipped = float(price) * (1 - np.sign(amount) * exchange.slippage)
-            self._close(symbol, slipped, exchange.liquidation_fee)
-            position.flows.slippage[symbol] += abs(amount) * abs(slipped - price)
+        for symbol, price in zip(symbols, begin + way * (end - begin), strict=True):
+            self._close_with_slippage(symbol, float(price), exchange.liquidation_fee)
         position.flows.liquidated.extend(symbols)
         return bool(symbols)
 
@@ -192,6 +203,12 @@ class PerpExecutor(SimulatorExecutor):
         """Return a price of the bar; where it has none, the last known one."""
         price = self.exchange.price(field, row, symbol)
         return self.position.get_stock_price(symbol) if price is None else price
+
+    def _close_with_slippage(self, symbol: str, price: float, fee: float) -> None:
+        amount = float(self.position.get_stock_amount(symbol))
+        slipped = price * (1 - math.copysign(self.exchange.slippage, amount))
+        self._close(symbol, slipped, fee)
+        self.position.flows.slippage[symbol] += abs(amount) * abs(slipped - price)
 
     def _close(self, symbol: str, price: float, fee: float) -> None:
         amount = self.position.get_stock_amount(symbol)

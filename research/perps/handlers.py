@@ -13,6 +13,7 @@ from qlib.contrib.data.handler import Alpha158
 from qlib.utils.time import Freq
 
 from perps.dataset import check_trainable
+from perps.lives import WithinLife
 from perps.operators import register
 
 FUNDING_DAYS = (1, 3, 7, 14, 30)
@@ -113,8 +114,19 @@ def total_return(freq: str, horizon: int = 1) -> Config:
     return [f"{price}-Ref(Sum($funding_paid, {horizon}), -{end})"], ["TOTAL_RETURN"]
 
 
+def within_life(config: Config) -> Config:
+    """Return expressions that see the life of each bar only, with the same names; see `perps.lives.WithinLife`.
+
+    A window begins with a life, as it does with a listing, and a label that ends in another life is NaN.
+    """
+    expressions, names = config
+    return [f"{WithinLife.__name__}({expression})" for expression in expressions], list(names)
+
+
 class FundingAlpha158(Alpha158):
     """Alpha158 plus `funding_features`, with a label and processors for a market that never closes.
+
+    Features and labels, also one that is given, stay within the life of a symbol.
 
     freq: `day`, `60min`, `1min` or any other that the data has. horizon: bars that the label looks ahead: a longer one
     makes predictions that last, which costs less to trade. label: expressions and names, as Alpha158 takes them;
@@ -135,6 +147,8 @@ class FundingAlpha158(Alpha158):
         **kwargs: Any,
     ) -> None:
         register()
+        if "label" in kwargs:
+            kwargs["label"] = within_life(kwargs["label"])
         # Alpha158's constructor asks for features and label, without arguments.
         self._freq, self._horizon = freq, horizon
         super().__init__(
@@ -152,7 +166,7 @@ class FundingAlpha158(Alpha158):
         expressions, names = super().get_feature_config()
         expressions = [without_unit(expression) for expression in expressions]
         more_expressions, more_names = funding_features(self._freq)
-        return [*expressions, *more_expressions], [*names, *more_names]
+        return within_life(([*expressions, *more_expressions], [*names, *more_names]))
 
     def setup_data(self, *args: Any, **kwargs: Any) -> None:
         """Load and process; see Qlib's DataHandlerLP. Raises `ValueError` where there is nothing to learn from."""
@@ -162,4 +176,4 @@ class FundingAlpha158(Alpha158):
 
     def get_label_config(self) -> Config:
         """Return the label where none is given."""
-        return total_return(self._freq, self._horizon)
+        return within_life(total_return(self._freq, self._horizon))

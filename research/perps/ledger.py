@@ -22,7 +22,8 @@ def ledger(positions: Mapping[pd.Timestamp, PerpPosition]) -> pd.DataFrame:
     - turnover: value of all trades, forced ones included
     - gross, net: sum of |amount x price| and of amount x price at the end of the bar
     - equity: value of the account at the end of the bar; its change is price + funding - fee - slippage
-    - liquidations, delistings: positions closed by force
+    - liquidations, delistings, unfollowed: positions closed by force: for their margin, at the end of a life, since
+      the dataset no longer followed their symbols (see "Ends" in `PerpExchange`)
     - funding_unknown: positions held without the dataset knowing the funding of the bar (counted as 0)
     """
     by_symbol = ledger_by_symbol(positions)
@@ -33,8 +34,9 @@ def ledger(positions: Mapping[pd.Timestamp, PerpPosition]) -> pd.DataFrame:
     frame["equity"] = [float(position.calculate_value()) for position in positions.values()]
     frame["liquidations"] = [len(position.flows.liquidated) for position in positions.values()]
     frame["delistings"] = [len(position.flows.delisted) for position in positions.values()]
+    frame["unfollowed"] = [len(position.flows.unfollowed) for position in positions.values()]
     frame["funding_unknown"] = [len(position.flows.funding_unknown) for position in positions.values()]
-    columns = [*_FLOWS, "gross", "net", "equity", "liquidations", "delistings", "funding_unknown"]
+    columns = [*_FLOWS, "gross", "net", "equity", "liquidations", "delistings", "unfollowed", "funding_unknown"]
     return frame[columns]
 
 

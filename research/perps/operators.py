@@ -13,6 +13,8 @@ from qlib.config import C
 from qlib.data._libs.rolling import rolling_rsquare
 from qlib.data.ops import Operators, PairRolling, Rolling
 
+from perps.lives import WithinLife
+
 RESOLUTION = 1e-6
 """Relative deviation below which a window counts as constant; float32 has steps of 6e-8."""
 
@@ -61,6 +63,7 @@ def _unit(series: pd.Series) -> pd.Series:
 OPERATORS = [
     {"class": "RelCorr", "module_path": "perps.operators"},
     {"class": "RelRsquare", "module_path": "perps.operators"},
+    {"class": "WithinLife", "module_path": "perps.lives"},
 ]
 
 
@@ -68,4 +71,4 @@ def register() -> None:
     """Make the operators known to Qlib as it is initialised now, and to the processes that it starts."""
     known = list(C.get("custom_ops", []) or [])
     C["custom_ops"] = known + [one for one in OPERATORS if one not in known]
-    Operators.register([RelCorr, RelRsquare])
+    Operators.register([RelCorr, RelRsquare, WithinLife])

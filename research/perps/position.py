@@ -33,6 +33,9 @@ class Flows:
     """Value of what was bought less value of what was sold."""
     liquidated: list[str] = field(default_factory=list)
     delisted: list[str] = field(default_factory=list)
+    """Closed since their lives ended."""
+    unfollowed: list[str] = field(default_factory=list)
+    """Closed since the dataset had nothing of them any more, for a reason that it does not know."""
     funding_unknown: list[str] = field(default_factory=list)
     """Held without the dataset knowing whether funding was settled."""
 

@@ -61,6 +61,23 @@ class Symbol:
         return derived | given
 
 
+def write_delisted(folder: Path, *lives: tuple[str, datetime]) -> None:
+    """Write `instruments/delisted.txt`: symbols, and when each was traded last."""
+    rows = [f"{symbol}\t{BEGIN:%Y-%m-%d %H:%M:%S}\t{end:%Y-%m-%d %H:%M:%S}\n" for symbol, end in lives]
+    (folder / "instruments" / "delisted.txt").write_text("".join(rows))
+
+
+def cut_provider(folder: Path, freq: str, bars: int) -> None:
+    """Make a dataset of one frequency what it was when it had its first bars only."""
+    for calendar in (folder / "calendars").glob(f"{freq}*.txt"):
+        more = 3 if calendar.stem.endswith("_future") else 0
+        calendar.write_text("".join(calendar.read_text().splitlines(keepends=True)[: bars + more]))
+    for path in folder.glob(f"features/*/*.{freq}.bin"):
+        values = np.fromfile(path, "<f4")
+        kept = values[: 1 + max(0, bars - int(values[0]))]
+        kept.tofile(path) if len(kept) > 1 else path.unlink()
+
+
 def write_provider(folder: Path, freq: str, symbols: Mapping[str, Symbol], bars: int, future: int = 3) -> Path:
     """Write one frequency of a dataset (called again: one more) and return the folder."""
     for name in ("calendars", "instruments"):

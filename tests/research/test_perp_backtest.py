@@ -150,24 +150,6 @@ def test_a_dataset_without_funding_is_refused_unless_funding_is_left_out(dataset
     assert run({0: [("A", 1.0)]}, (0, 1), funding=False).ledger["funding"].sum() == 0
 
 
-def test_what_is_delisted_is_closed_at_its_last_price_with_the_taker_fee(dataset):
-    dataset(
-        GONE=Symbol([10, 12, 8], 0, {"funding_paid": [0, 0, 0.01]}),
-        STAYS=Symbol([100] * 6),
-    )
-    orders = {0: [("GONE", -5.0), ("STAYS", 1.0)], 4: [("GONE", 1.0)]}
-    result = run(orders, (0, 5), taker_fee=0.001, maker_fee=0.0, fee="maker", slippage=0.1)
-    ledger, gone = result.ledger, result.by_symbol.xs("GONE", level="instrument")
-    assert ledger["delistings"].tolist() == [0, 0, 0, 1, 0, 0]
-    assert gone["fee"].tolist() == exactly([0, 0, 0, 5 * 8 * 0.001])
-    assert gone["turnover"].tolist() == exactly([5 * 9, 0, 0, 5 * 8])
-    assert gone["funding"].tolist() == exactly([0, 0, 5 * 12 * f32(0.01), 0])
-    assert gone["slippage"].tolist() == exactly([5 * 1, 0, 0, 0])
-    assert result.positions[pd.Timestamp(bar(3))].held() == ["STAYS"]
-    expected = 1000 + 5 * 9 - 5 * 8 * 1.001 + 5 * 12 * f32(0.01) - 110 + 100
-    assert ledger["equity"].iloc[-1] == exactly(expected)
-
-
 def test_a_symbol_that_comes_back_after_the_backtest_is_not_delisted(dataset):
     dataset(A=Symbol([10, 12, NAN, NAN, NAN, 13]), B=Symbol([1] * 6))
     result = run({0: [("A", 1.0)]}, (0, 4))

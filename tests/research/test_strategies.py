@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("qlib", reason="pyqlib lives in the research environment: make test-qlib")
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ import perps
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.research.provider import Symbol, bar, f32, write_provider
+from tests.research.provider import Symbol, bar, f32, write_delisted, write_provider
 
 BARS = 60 * 24
 NAMES = [f"S{number:02}_USDT" for number in range(20)]
@@ -184,9 +185,9 @@ def equity_curve(market: Market, scores: np.ndarray, rules: Rules) -> np.ndarray
         target[ranked[:side]], target[ranked[-side:]] = notional, -notional
         price_known = np.nan_to_num(known[now - 1], nan=1.0)
         change = target / price_known - amounts
-        # What has no more bars is settled; what is held pays funding; then the orders are done.
+        # What was delisted is settled; what is held pays funding; then the orders are done.
         gone = (last_bar < now) & (amounts != 0)
-        cash += (amounts * mark)[gone].sum() - (np.abs(amounts * mark)[gone] * rules.fee).sum()
+        cash += (amounts * mark)[gone].sum()
         amounts = np.where(gone, 0.0, amounts)
         cash -= (amounts * mark * paid[now]).sum()
         price = np.where(np.isnan(fill[now]), mark, fill[now])
@@ -226,6 +227,7 @@ def market(tmp_path_factory):
     folder = tmp_path_factory.mktemp("market")
     drawn = draw()
     write_provider(folder / "qlib_data", "60min", drawn.symbols(), BARS)
+    write_delisted(folder / "qlib_data", (NAMES[GONE], bar(1000) - timedelta(minutes=1)))
     return drawn, folder
 
 
