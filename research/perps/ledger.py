@@ -40,6 +40,12 @@ def ledger(positions: Mapping[pd.Timestamp, PerpPosition]) -> pd.DataFrame:
     return frame[columns]
 
 
+def begin_of(ledger: pd.DataFrame) -> float:
+    """Return what the account was worth before the first bar of a ledger."""
+    first = ledger.iloc[0]
+    return float(first["equity"] - first["price"] - first["funding"] + first["fee"] + first["slippage"])
+
+
 def ledger_by_symbol(positions: Mapping[pd.Timestamp, PerpPosition]) -> pd.DataFrame:
     """Return price, funding, fee, slippage, turnover and notional (signed, at the end) per bar and symbol.
 

@@ -67,6 +67,12 @@ OPERATORS = [
 ]
 
 
+def bar_return() -> str:
+    """Return the expression for the return of a bar, from the close before it; NaN in the first bar of a life."""
+    register()
+    return "WithinLife($close/Ref($close, 1)-1)"
+
+
 def register() -> None:
     """Make the operators known to Qlib as it is initialised now, and to the processes that it starts."""
     known = list(C.get("custom_ops", []) or [])

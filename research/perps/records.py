@@ -14,8 +14,10 @@ from qlib.utils import fill_placeholder
 from qlib.utils.time import Freq
 from qlib.workflow.record_temp import ACRecordTemp, SignalRecord
 
-from perps.report import ARTIFACTS, LEDGER, REPORT, begin_of, ic_of, report, turnover_by_day
-from perps.risk import risk, too_short
+from perps.ledger import begin_of
+from perps.operators import bar_return
+from perps.report import ARTIFACTS, FORCED, LEDGER, REPORT, Earned, ic_of, report
+from perps.risk import risk
 from perps.simulation import Backtest, backtest
 
 UNIVERSE = "universe"
@@ -29,8 +31,8 @@ class PerpAnaRecord(ACRecordTemp):
 
     Artifacts, in `portfolio_analysis`: `ledger.pkl` and `ledger_by_symbol.pkl` (P&L of prices and of funding, fees and
     slippage of each bar, see `perps.ledger`), `risk.pkl` (`perps.risk` at 365 days: gross of costs, net, net less
-    benchmark), `report.png` (`perps.report`); under Qlib's own names `report_normal_<freq>.pkl` and
-    `positions_normal_<freq>.pkl`.
+    benchmark; figures of a year only where the sample is long enough), `report.png` (`perps.report`); under Qlib's own
+    names `report_normal_<freq>.pkl` and `positions_normal_<freq>.pkl`.
     Metrics, for mlflow: every measure of risk; P&L of prices, funding, fees and slippage as shares of the account at
     the start; turnover a day as a multiple of the equity; forced closings.
 
@@ -93,7 +95,7 @@ class PerpAnaRecord(ACRecordTemp):
         self.recorder.log_metrics(**metrics(run, table))
         self._draw(run)
         columns = {what: table.loc[what, "risk"] for what in table.index.levels[0]}
-        if (note := too_short(run.returns, self.freq)) is not None:
+        for note in run.notes:
             _LOG.warning(note)
         _LOG.info("Risk at 365 days, %s bars:\n%s", self.freq, pd.DataFrame(columns).to_string())
         kind = qlib_name(self.freq)
@@ -142,7 +144,7 @@ def universe_returns(predictions: pd.DataFrame, freq: str) -> pd.Series:
     symbols = sorted(set(predictions.index.get_level_values("instrument")))
     known = D.calendar(freq=freq)
     end = known[min(int(np.searchsorted(known, times.max())) + 1, len(known) - 1)]
-    closes = D.features(symbols, ["$close/Ref($close, 1)-1"], times.min(), end, freq=freq).iloc[:, 0]
+    closes = D.features(symbols, [bar_return()], times.min(), end, freq=freq).iloc[:, 0]
     returns = closes.astype("float64").unstack(level="instrument")  # noqa: PD010 - reshapes, has nothing to aggregate
     scores = predictions.iloc[:, 0].unstack(level="instrument")  # noqa: PD010 - the same
     predicted = scores.reindex_like(returns).notna().shift(1, fill_value=False)
@@ -151,13 +153,9 @@ def universe_returns(predictions: pd.DataFrame, freq: str) -> pd.Series:
 
 
 def risk_table(run: Backtest, freq: str) -> pd.DataFrame:
-    """Return the risk of a backtest gross of costs, net, and net less the benchmark; index: (what, measure).
-
-    Costs are fees and slippage; Qlib's own return has the slippage in it.
-    """
-    before = run.ledger["equity"].shift(1, fill_value=begin_of(run.ledger))
+    """Return the risk of a backtest gross of costs, net, and net less the benchmark; index: (what, measure)."""
     series = {
-        "gross": run.report["return"] + run.ledger["slippage"] / before,
+        "gross": run.gross,
         "net": run.returns,
         "net_less_benchmark": run.returns - run.report["bench"],
     }
@@ -171,5 +169,5 @@ def metrics(run: Backtest, table: pd.DataFrame) -> dict[str, float]:
     measures = {f"{what}.{measure}": float(value) for (what, measure), value in table["risk"].items()}
     shares = {f"pnl.{flow}": float(ledger[flow].sum() / begin) for flow in ("price", "funding")}
     shares |= {f"pnl.{flow}": -float(ledger[flow].sum() / begin) for flow in ("fee", "slippage")}
-    counts = {name: float(ledger[name].sum()) for name in ("liquidations", "delistings", "funding_unknown")}
-    return {**measures, **shares, **counts, "turnover_a_day": float(turnover_by_day(ledger).mean())}
+    counts = {name: float(ledger[name].sum()) for name in (*FORCED, "funding_unknown")}
+    return {**measures, **shares, **counts, "turnover_a_day": Earned(ledger, None, None).turnover_a_day}

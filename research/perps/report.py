@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from qlib.utils.exceptions import LoadObjectError
 from qlib.utils.time import Freq
 
-from perps.risk import risk
+from perps.ledger import begin_of
+from perps.risk import frequency_of, risk, too_short
 
 # Artifacts are small files on this machine; mlflow would show a progress bar for each.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -27,6 +29,10 @@ ARTIFACTS, LEDGER, REPORT = "portfolio_analysis", "ledger.pkl", "report.png"
 INK, MUTED, GRID, PAPER = "#1c2430", "#6b7686", "#e6e9ee", "#ffffff"
 PRICE, FUNDING, COSTS, FALL, BENCH = "#2f6fde", "#e8912d", "#c2485b", "#d9534f", "#9aa5b4"
 TIMES = "\N{MULTIPLICATION SIGN}"
+NONE = "\N{EN DASH}"
+
+FORCED = {"liquidations": "liquidations", "delistings": "delistings", "unfollowed": "closed as no longer followed"}
+"""Columns of a ledger that count positions which nobody decided to close, and what the report calls them."""
 _STYLE: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -53,6 +59,8 @@ _STYLE: Mapping[str, Any] = {
 _HEIGHTS = {"tiles": 0.62, "equity": 2.5, "drawdown": 1.0, "pnl": 2.2, "turnover": 1.0, "ic": 1.3}
 _LABEL_POINTS = 11
 """Distance of two labels at the ends of lines, in points: a little more than their height."""
+
+_DAY = timedelta(days=1)
 
 _SMALL = 0.01
 """Shares below this one are written with one more digit."""
@@ -89,18 +97,6 @@ def report(
     return figure
 
 
-def frequency_of(bars: pd.DatetimeIndex) -> str:
-    """Return the frequency of a backtest's bars as Qlib spells it: the shortest distance between two."""
-    minutes = int(np.diff(bars.to_numpy()).min() / np.timedelta64(1, "m")) if len(bars) > 1 else 1440
-    return "day" if minutes % 1440 == 0 else f"{minutes}min"
-
-
-def begin_of(ledger: pd.DataFrame) -> float:
-    """Return what the account was worth before the first bar of a ledger."""
-    first = ledger.iloc[0]
-    return float(first["equity"] - first["price"] - first["funding"] + first["fee"] + first["slippage"])
-
-
 def turnover_by_day(ledger: pd.DataFrame) -> pd.Series:
     """Return the value traded in each UTC day, as a multiple of the equity that each bar began with."""
     before = ledger["equity"].shift(1, fill_value=begin_of(ledger))
@@ -126,7 +122,10 @@ class Earned:
         self.funding = ledger["funding"].cumsum() / begin
         self.costs = -costs.cumsum() / begin
         self.turnover = turnover_by_day(ledger)
-        self.forced = ledger[["liquidations", "delistings"]].sum()
+        self.turnover_a_day = float((ledger["turnover"] / before).sum() / (len(ledger) * self.step / _DAY))
+        forced = ledger.reindex(columns=list(FORCED), fill_value=0).sum()
+        self.forced = {words: int(forced[name]) for name, words in FORCED.items()}
+        self.note = too_short(self.returns, self.freq)
         self.benchmark = None
         if benchmark is not None and benchmark.any():  # nothing but zeros is what stands for no benchmark
             self.benchmark = (1 + benchmark.reindex(ledger.index).fillna(0.0)).cumprod() - 1
@@ -174,7 +173,8 @@ def _draw(earned: Earned, title: str) -> Figure:
         panels["ic"] = _ic
     heights = [_HEIGHTS["tiles"], *(_HEIGHTS[name] for name in panels)]
     figure = plt.figure(figsize=(11, 1.35 * sum(heights) + 1.2))
-    figure.subplots_adjust(left=0.075, right=0.93, top=1 - 0.95 / figure.get_figheight(), bottom=0.045, hspace=0.42)
+    top = 1 - (0.95 if earned.note is None else 1.2) / figure.get_figheight()
+    figure.subplots_adjust(left=0.075, right=0.93, top=top, bottom=0.045, hspace=0.42)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     _headline(figure, figure.add_subplot(grid[0]), earned, title)
     shared: Axes | None = None
@@ -196,14 +196,16 @@ def _headline(figure: Figure, axes: Axes, earned: Earned, title: str) -> None:
     figure.text(0.075, 1 - 0.38 / height, title, fontsize=16, fontweight="bold", va="center")
     bars = "days" if earned.freq == "day" else f"bars of {earned.freq}"
     facts = [f"{first:{form}} to {last:{form}} UTC", f"{len(earned.equity):,} {bars}", f"start {earned.begin:,.0f}"]
-    facts += [f"{name}: {int(count)}" for name, count in earned.forced.items() if count]
+    facts += [f"{words}: {count}" for words, count in earned.forced.items() if count]
     figure.text(0.075, 1 - 0.68 / height, "   ·   ".join(facts), color=MUTED, va="center")
+    if earned.note is not None:
+        figure.text(0.075, 1 - 0.93 / height, earned.note, color=FALL, va="center")
     axes.axis("off")
     tiles = _tiles(earned)
     for number, (label, value, colour) in enumerate(tiles):
         left = number / len(tiles)
         axes.text(left, 0.62, value, fontsize=14, fontweight="bold", color=colour, transform=axes.transAxes)
-        axes.text(left, 0.12, label, fontsize=8.5, color=MUTED, transform=axes.transAxes)
+        axes.text(left, 0.12, label, fontsize=8, color=MUTED, transform=axes.transAxes)
 
 
 def _tiles(earned: Earned) -> list[tuple[str, str, str]]:
@@ -211,23 +213,23 @@ def _tiles(earned: Earned) -> list[tuple[str, str, str]]:
     measures = risk(earned.returns, earned.freq)["risk"]
     tiles = [
         ("total return", _percent(measures["total_return"]), INK),
+        (*_with_error("bp a bar", 1e4 * measures["mean"], 1e4 * measures["mean_error"]), INK),
         ("volatility p.a.", f"{measures['annualized_volatility']:.1%}", INK),
-        ("Sharpe, 365 d, ± s.e.", _sharpe(measures), INK),
+        (*_with_error("Sharpe", measures["information_ratio"], measures["information_ratio_error"]), INK),
         ("max drawdown", _percent(measures["max_drawdown"]), FALL),
         ("from prices", _percent(earned.price.iloc[-1]), PRICE),
         ("from funding", _percent(earned.funding.iloc[-1]), FUNDING),
         ("fees, slippage", _percent(earned.costs.iloc[-1]), COSTS),
-        ("turnover a day", f"{earned.turnover.mean():.2f}{TIMES}", INK),
+        ("turnover a day", f"{earned.turnover_a_day:.2f}{TIMES}", INK),
     ]
     if earned.mean_ic is not None:
         tiles.append(("mean IC", _number(earned.mean_ic, 3), INK))
     return tiles
 
 
-def _sharpe(measures: pd.Series) -> str:
-    """Return the ratio with its standard error, as far as both are known."""
-    ratio, error = measures["information_ratio"], measures["information_ratio_error"]
-    return _number(ratio, 2) if np.isnan(error) else f"{_number(ratio, 2)} ± {error:.2f}"
+def _with_error(name: str, value: float, error: float) -> tuple[str, str]:
+    """Return a label with the standard error, and the value; a dash where the sample is too short for it."""
+    return (name, NONE) if np.isnan(value) or np.isnan(error) else (f"{name} ± {error:.2f}", _number(value, 2))
 
 
 def _line(series: pd.Series, earned: Earned) -> pd.Series:
@@ -286,7 +288,7 @@ def days_drawn(
 ) -> tuple[list[pd.Timestamp], list[pd.Timedelta]]:
     """Return where the bar of each day begins and how wide it is: no wider than the part of the day that there is."""
     begins = [max(day, first) for day in days]
-    ends = [min(day + pd.Timedelta(days=1), end) for day in days]
+    ends = [min(day + _DAY, end) for day in days]
     return begins, [0.85 * (end - begin) for begin, end in zip(begins, ends, strict=True)]
 
 
@@ -294,7 +296,8 @@ def _ic(axes: Axes, earned: Earned) -> None:
     ic = earned.ic
     days = min(_SMOOTH_DAYS, max(2, len(ic) // 3))
     _heading(axes, "IC", f"correlation of prediction and what came, mean of a day; line: mean of {days} days")
-    axes.bar(ic.index, ic, width=0.85, color=np.where(ic >= 0, PRICE, FALL), alpha=0.45, linewidth=0, align="edge")
+    begins, widths = days_drawn(ic.index, earned.returns.index[0], earned.returns.index[-1] + earned.step)
+    axes.bar(begins, ic, width=widths, color=np.where(ic >= 0, PRICE, FALL), alpha=0.45, linewidth=0, align="edge")
     axes.plot(ic.rolling(days, min_periods=1).mean(), color=INK, linewidth=1.4)
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(4))

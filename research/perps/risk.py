@@ -10,6 +10,12 @@ DAYS_A_YEAR = 365
 _MINUTES_A_DAY = 1440
 _FREQ = re.compile(r"^([1-9]\d*)?(min|minute|day|d)$")
 
+ENOUGH_DAYS = 90
+"""Days below which a figure of a year says more about chance than about a strategy."""
+
+OF_A_YEAR = ("annualized_return", "information_ratio", "information_ratio_error")
+"""Measures that a sample has to be long enough for."""
+
 
 def bars_per_year(freq: str) -> float:
     """Return how many bars of a frequency ("day", "60min", "5min") a year of 365 days has.
@@ -24,12 +30,19 @@ def bars_per_year(freq: str) -> float:
     return DAYS_A_YEAR * bars_a_day
 
 
-def risk(returns: pd.Series, freq: str) -> pd.DataFrame:
+def frequency_of(bars: pd.DatetimeIndex) -> str:
+    """Return the frequency of a backtest's bars as Qlib spells it: the shortest distance between two."""
+    minutes = int(np.diff(bars.to_numpy()).min() / np.timedelta64(1, "m")) if len(bars) > 1 else _MINUTES_A_DAY
+    return "day" if minutes % _MINUTES_A_DAY == 0 else f"{minutes}min"
+
+
+def risk(returns: pd.Series, freq: str, *, enough_days: float = ENOUGH_DAYS) -> pd.DataFrame:
     """Measure a series of returns, one a bar: compounded, annualised at 365 days.
 
     The frame has the shape of Qlib's `risk_analysis`, a column "risk" with the rows
 
     - mean, std: of the returns of a bar (std with ddof 1)
+    - mean_error: the standard error of the mean, std / sqrt(bars), where returns are independent
     - total_return: product of (1 + return), less 1
     - annualized_return: (1 + total_return) ^ (bars a year / bars) - 1
     - annualized_volatility: std x sqrt(bars a year)
@@ -38,6 +51,9 @@ def risk(returns: pd.Series, freq: str) -> pd.DataFrame:
       are independent (Lo, The Statistics of Sharpe Ratios, 2002)
     - max_drawdown: the lowest of equity / highest equity so far - 1; the capital at the start counts as equity
     - bars: how many returns there are
+
+    Of a sample of fewer than `enough_days` days, annualized_return, information_ratio and its error are NaN: the ratio
+    of 13 hours can be -47 and mean nothing (`too_short` says so in a sentence). 0 gives them for any sample.
 
     An account that lost everything stays at 0: what follows a return of -100 % or less is not compounded any more.
     Bars without a return (NaN) are left out. Raises ValueError where none is left.
@@ -51,6 +67,7 @@ def risk(returns: pd.Series, freq: str) -> pd.DataFrame:
     peak = np.maximum.accumulate(np.maximum(growth, 1.0))
     measures = {
         "mean": values.mean(),
+        "mean_error": std / math.sqrt(len(values)),
         "std": std,
         "total_return": growth[-1] - 1,
         "annualized_return": growth[-1] ** (a_year / len(values)) - 1,
@@ -60,15 +77,13 @@ def risk(returns: pd.Series, freq: str) -> pd.DataFrame:
         "max_drawdown": (growth / peak - 1).min(),
         "bars": len(values),
     }
+    if len(values) / a_year * DAYS_A_YEAR < enough_days:
+        measures |= dict.fromkeys(OF_A_YEAR, math.nan)
     return pd.Series(measures, dtype="float64").to_frame("risk")
 
 
 def _ratio_error(ratio: float, bars: int, a_year: float) -> float:
     return math.sqrt((1 + ratio**2 / 2) / bars * a_year)
-
-
-ENOUGH_DAYS = 90
-"""Days below which a figure of a year says more about chance than about a strategy."""
 
 
 def too_short(returns: pd.Series, freq: str) -> str | None:

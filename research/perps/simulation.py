@@ -1,5 +1,6 @@
 """A backtest with perpetual futures in one call."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -7,14 +8,20 @@ from qlib.backtest import backtest as qlib_backtest
 from qlib.data import D
 
 from perps.executor import PerpExecutor
+from perps.ledger import begin_of
+from perps.operators import bar_return
 from perps.position import PerpPosition
+from perps.risk import frequency_of, too_short
+
+_SHOWN = 5
+"""Symbols that a note names."""
 
 
 class Backtest(NamedTuple):
     """What a backtest returns."""
 
     report: pd.DataFrame
-    """Qlib's report, one row a bar: return (without fees), cost, bench, account, turnover, …"""
+    """Qlib's report, one row a bar: return (without fees, but with slippage), cost (fees), bench, account, …"""
     positions: dict[pd.Timestamp, PerpPosition]
     """Bar → what was held at its end."""
     ledger: pd.DataFrame
@@ -27,6 +34,19 @@ class Backtest(NamedTuple):
         """Return of each bar with everything in it: what `perps.risk` measures."""
         returns: pd.Series = self.report["return"] - self.report["cost"]
         return returns
+
+    @property
+    def gross(self) -> pd.Series:
+        """Return of each bar before costs, which are fees and slippage: prices and funding alone."""
+        before = self.ledger["equity"].shift(1, fill_value=begin_of(self.ledger))
+        gross: pd.Series = (self.ledger["price"] + self.ledger["funding"]) / before
+        return gross
+
+    @property
+    def notes(self) -> list[str]:
+        """Return in sentences what has to be known about the figures; none where there is nothing."""
+        short = too_short(self.returns, frequency_of(pd.DatetimeIndex(self.ledger.index)))
+        return [note for note in (short, *closed_for_no_known_reason(self.positions)) if note is not None]
 
 
 def backtest(
@@ -71,6 +91,19 @@ def backtest(
     return Backtest(report, positions, runner.ledger, runner.ledger_by_symbol)
 
 
+def closed_for_no_known_reason(positions: Mapping[pd.Timestamp, PerpPosition]) -> list[str]:
+    """Return a sentence on the positions that were closed since the dataset no longer followed their symbols."""
+    closed = [f"{symbol} ({bar})" for bar, held in positions.items() for symbol in held.flows.unfollowed]
+    if not closed:
+        return []
+    shown = ", ".join(closed[:_SHOWN]) + (f" and {len(closed) - _SHOWN} more" if len(closed) > _SHOWN else "")
+    note = (
+        f"{len(closed)} positions were closed at the last known price, with costs, since the dataset no longer follows "
+        f"their symbols and does not know why: {shown}"
+    )
+    return [note]
+
+
 def _benchmark(benchmark: Any, begin: pd.Timestamp, end: pd.Timestamp, freq: str) -> pd.Series:
     """Return the returns to compare with.
 
@@ -81,7 +114,7 @@ def _benchmark(benchmark: Any, begin: pd.Timestamp, end: pd.Timestamp, freq: str
     if isinstance(benchmark, pd.Series):
         return benchmark
     symbols = [benchmark] if isinstance(benchmark, str) else list(benchmark)
-    returns = D.features(symbols, ["$close / Ref($close, 1) - 1"], begin, end, freq=freq).iloc[:, 0]
+    returns = D.features(symbols, [bar_return()], begin, end, freq=freq).iloc[:, 0]
     if returns.empty:
         raise ValueError(f"benchmark {benchmark}: no bars of it between {begin} and {end}")
     return returns.astype("float64").groupby(level="datetime").mean().fillna(0.0)

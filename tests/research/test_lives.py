@@ -194,6 +194,17 @@ def test_what_is_no_longer_followed_is_sold_with_costs_once_it_was_silent_for_to
     assert ledger["equity"].iloc[-1] == exactly(1000 - 55 - 0.055 + 36 * 0.999)
 
 
+def test_a_backtest_says_which_positions_were_closed_as_no_longer_followed(dataset):
+    dataset(A=Symbol([10, 12, 8]), B=Symbol([1] * 9))
+
+    run_short = run({0: [("A", 5.0)]}, (0, 4), patience="3h")
+    run_long = run({0: [("A", 5.0)]}, (0, 8), patience="3h")
+
+    assert [note.split(":")[0] for note in run_short.notes] == ["5 bars are 0.2 days"]
+    assert "1 positions were closed at the last known price" in run_long.notes[1]
+    assert run_long.notes[1].endswith("A (2026-01-01 06:00:00)")
+
+
 def test_a_short_is_bought_back_at_a_worse_price(dataset):
     dataset(A=Symbol([10, 10, 8]), B=Symbol([1] * 5))
 

@@ -82,13 +82,15 @@ def test_funding_is_apart_from_prices_and_fees(recorder):
     np.testing.assert_allclose(50_000 + flows.cumsum(), ledger["equity"], rtol=1e-12)
 
 
-def test_risk_is_annualised_at_365_days_of_24_hours(recorder, direct):
+def test_risk_is_annualised_at_365_days_of_24_hours_where_there_are_enough(recorder, direct):
     table = recorder.load_object("portfolio_analysis/risk.pkl")
 
     net = direct.report["return"] - direct.report["cost"]
     assert table.loc[("net", "annualized_volatility"), "risk"] == pytest.approx(net.std() * (365 * 24) ** 0.5)
-    expected = (1 + net).prod() ** (365 * 24 / len(net)) - 1
-    assert table.loc[("net", "annualized_return"), "risk"] == pytest.approx(expected)
+    assert table.loc[("net", "total_return"), "risk"] == pytest.approx((1 + net).prod() - 1)
+    assert table.loc[("net", "mean_error"), "risk"] == pytest.approx(net.std() / len(net) ** 0.5)
+    assert np.isnan(table.loc[("net", "annualized_return"), "risk"])  # of two days
+    assert np.isnan(table.loc[("net", "information_ratio"), "risk"])
     excess = net - direct.report["bench"]
     assert table.loc[("net_less_benchmark", "mean"), "risk"] == pytest.approx(excess.mean())
 
@@ -176,5 +178,19 @@ def test_gross_is_without_fees_and_without_slippage(tmp_path):
     run = trading_run({0: [("A", 2.0)]}, (0, 3), taker_fee=0.001, slippage=0.01)
     table = risk_table(run, "60min")["risk"]
 
-    assert table["gross", "total_return"] == pytest.approx(2 * 21 / 1000, abs=1e-4)
-    assert table["net", "total_return"] < table["gross", "total_return"] - 0.002
+    paid = 2 * 100 * 0.01 + 2 * 101 * 0.001  # slippage and fee of the first bar, in which the close is the open
+    assert run.gross.tolist() == pytest.approx([0, 20 / (1000 - paid), 22 / (1020 - paid), 0])
+    assert run.returns.tolist() == pytest.approx([-paid / 1000, 20 / (1000 - paid), 22 / (1020 - paid), 0])
+    assert table["gross", "total_return"] == pytest.approx((1 + run.gross).prod() - 1)
+
+
+def test_a_benchmark_and_a_universe_have_no_return_from_one_life_to_the_next(tmp_path):
+    closes = {"A": Symbol([100.0, 110, 5000, 5500], 0, {"life": [1, 1, 2, 2]}), "B": Symbol([10.0, 10, 10, 10])}
+    perps.init(write_provider(tmp_path / "qlib_data", "60min", closes, 4), experiments=tmp_path / "experiments")
+    times = pd.MultiIndex.from_product([D.calendar(freq=FREQ), ["A", "B"]], names=["datetime", "instrument"])
+
+    universe = universe_returns(pd.DataFrame({"score": 1.0}, index=times), FREQ)
+    bench = trading_run({}, (0, 3), benchmark="A").report["bench"]
+
+    assert universe.tolist() == pytest.approx([0, 0.05, 0, 0.05], abs=1e-6)
+    assert bench.tolist() == pytest.approx([0, 0.1, 0, 0.1], abs=1e-6)

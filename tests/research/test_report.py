@@ -6,7 +6,9 @@ import pytest
 
 pytest.importorskip("qlib", reason="pyqlib lives in the research environment")
 
-from perps.report import Earned, begin_of, days_drawn, frequency_of, report, turnover_by_day
+from perps.ledger import begin_of
+from perps.report import Earned, days_drawn, report, turnover_by_day
+from perps.risk import frequency_of
 
 START = 100_000.0
 
@@ -24,6 +26,7 @@ def a_ledger(bars=120, freq="D", seed=1):
             "turnover": turnover,
             "liquidations": 0,
             "delistings": 0,
+            "unfollowed": 0,
         },
         index=index,
     )
@@ -143,3 +146,51 @@ def test_a_day_of_which_there_is_a_part_is_drawn_as_wide_as_that_part():
 
     assert begins == [first]
     assert widths == [0.85 * pd.Timedelta(hours=13)]
+
+
+def test_a_short_sample_is_said_in_the_picture_and_shows_no_sharpe_ratio():
+    written = texts(report(a_ledger(bars=13, freq="h")))
+
+    assert any(text.startswith("13 bars are 0.5 days: too short a sample") for text in written)
+    (value,) = [written[place - 1] for place, text in enumerate(written) if text.startswith("Sharpe")]
+    assert value == "\N{EN DASH}"
+
+
+def test_a_long_sample_has_a_sharpe_ratio_and_a_mean_with_their_errors():
+    ledger = a_ledger(bars=120)
+
+    written = texts(report(ledger))
+
+    returns = Earned(ledger, None, None).returns
+    mean, error = 1e4 * returns.mean(), 1e4 * returns.std() / 120**0.5
+    assert f"{mean:.2f}".replace("-", "\N{MINUS SIGN}") in written
+    assert f"bp a bar ± {error:.2f}" in written
+    sharpe, deviation = mean / error * (365 / 120) ** 0.5, ((1 + (mean / error) ** 2 / 240) * 365 / 120) ** 0.5
+    assert f"{sharpe:.2f}".replace("-", "\N{MINUS SIGN}") in written
+    assert f"Sharpe ± {deviation:.2f}" in written
+    assert not any("too short" in text for text in written)
+
+
+def test_positions_that_were_closed_as_no_longer_followed_are_counted_in_the_picture():
+    ledger = a_ledger()
+    ledger.iloc[7, ledger.columns.get_loc("unfollowed")] = 3
+
+    assert any("closed as no longer followed: 3" in text for text in texts(report(ledger)))
+    assert report(ledger.drop(columns="unfollowed"))  # a ledger that was kept before there was such a column
+
+
+def test_turnover_a_day_is_that_of_a_day_also_where_there_is_a_part_of_one():
+    ledger = a_ledger(bars=12, freq="h")
+    ledger["turnover"], ledger["equity"] = 1000.0, START
+
+    assert Earned(ledger, None, None).turnover_a_day == pytest.approx(24 * 1000 / START, rel=1e-3)
+
+
+def test_ic_of_a_part_of_a_day_is_drawn_as_wide_as_that_part():
+    ledger = a_ledger(bars=13, freq="h")
+
+    figure = report(ledger, ic=pd.Series(0.1, index=ledger.index))
+
+    bars = [axes for axes in figure.axes if axes.get_title(loc="left") in {"IC", "Turnover"}]
+    widths = [patch.get_width() for axes in bars for patch in axes.patches]
+    assert widths == pytest.approx([0.85 * 13 / 24] * 2)

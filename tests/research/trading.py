@@ -28,8 +28,11 @@ class Scripted(BaseStrategy):
         return TradeDecisionWO(orders, self)
 
 
-def run(trades: Trades, bars: tuple[int, int], *, freq: str = "60min", account=1000.0, **exchange) -> perps.Backtest:
+def run(
+    trades: Trades, bars: tuple[int, int], *, freq: str = "60min", account=1000.0, benchmark=None, **exchange
+) -> perps.Backtest:
     """Run a script over bars [first, last] with an exchange of the given settings; no fee unless one is given."""
     first, last = (bar(number, freq) for number in bars)
     settings = {"taker_fee": 0.0, "leverage": 100.0, "maintenance_margin": 0.0} | exchange
-    return perps.backtest(Scripted(trades, freq), first, last, freq=freq, account=account, exchange=settings)
+    strategy = Scripted(trades, freq)
+    return perps.backtest(strategy, first, last, freq=freq, account=account, benchmark=benchmark, exchange=settings)
