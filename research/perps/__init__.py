@@ -22,13 +22,14 @@ from perps.rankings import rankings  # noqa: E402
 from perps.risk import bars_per_year, risk  # noqa: E402
 from perps.setup import DatasetError, init, refresh  # noqa: E402
 from perps.simulation import Backtest, backtest  # noqa: E402
-from perps.strategies import FundingCarry, LongShortTopK  # noqa: E402
+from perps.strategies import FundingCarry, FundingPairs, LongShortTopK  # noqa: E402
 
 __all__ = [
     "Backtest",
     "CSZScore",
     "DatasetError",
     "FundingCarry",
+    "FundingPairs",
     "LongShortTopK",
     "PerpExchange",
     "PerpExecutor",

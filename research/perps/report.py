@@ -213,9 +213,9 @@ def _tiles(earned: Earned) -> list[tuple[str, str, str]]:
     measures = risk(earned.returns, earned.freq)["risk"]
     tiles = [
         ("total return", _percent(measures["total_return"]), INK),
-        (*_with_error("bp a bar", 1e4 * measures["mean"], 1e4 * measures["mean_error"]), INK),
+        (*_with_error("bp a bar", 1e4 * measures["mean"], 1e4 * measures["mean_error"], 1), INK),
         ("volatility p.a.", f"{measures['annualized_volatility']:.1%}", INK),
-        (*_with_error("Sharpe", measures["information_ratio"], measures["information_ratio_error"]), INK),
+        (*_with_error("Sharpe", measures["information_ratio"], measures["information_ratio_error"], 2), INK),
         ("max drawdown", _percent(measures["max_drawdown"]), FALL),
         ("from prices", _percent(earned.price.iloc[-1]), PRICE),
         ("from funding", _percent(earned.funding.iloc[-1]), FUNDING),
@@ -227,9 +227,11 @@ def _tiles(earned: Earned) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _with_error(name: str, value: float, error: float) -> tuple[str, str]:
+def _with_error(name: str, value: float, error: float, digits: int) -> tuple[str, str]:
     """Return a label with the standard error, and the value; a dash where the sample is too short for it."""
-    return (name, NONE) if np.isnan(value) or np.isnan(error) else (f"{name} ± {error:.2f}", _number(value, 2))
+    return (
+        (name, NONE) if np.isnan(value) or np.isnan(error) else (f"{name} ± {error:.{digits}f}", _number(value, digits))
+    )
 
 
 def _line(series: pd.Series, earned: Earned) -> pd.Series:

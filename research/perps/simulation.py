@@ -98,8 +98,8 @@ def closed_for_no_known_reason(positions: Mapping[pd.Timestamp, PerpPosition]) -
         return []
     shown = ", ".join(closed[:_SHOWN]) + (f" and {len(closed) - _SHOWN} more" if len(closed) > _SHOWN else "")
     note = (
-        f"{len(closed)} positions were closed at the last known price, with costs, since the dataset no longer follows "
-        f"their symbols and does not know why: {shown}"
+        f"{len(closed)} positions were closed at the last known price, with costs, as no longer followed: nothing was "
+        f"seen of their symbols for too long, and the dataset knows of no delisting: {shown}"
     )
     return [note]
 

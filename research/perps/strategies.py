@@ -1,14 +1,25 @@
 """Strategies that go long and short."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from qlib.backtest.decision import Order, TradeDecisionWO
 from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 from qlib.data import D
+from qlib.utils.time import Freq
 
 #: Hours between two settlements where the dataset does not know; what most instruments have.
 _USUAL_INTERVAL = 8.0
+
+_KNOWN = {
+    "predicted": "$funding_predicted",
+    "settled": "$funding_rate",
+    "interval": "$funding_interval",
+    "wait": "$minutes_to_funding",
+    "close": "$close",
+}
+"""What a decision about funding needs to know of a symbol at the close of a bar."""
 
 
 class LongShortTopK(BaseSignalStrategy):
@@ -160,20 +171,89 @@ class FundingCarry(LongShortTopK):
 
     def _load(self) -> pd.DataFrame:
         """Return the expected funding: bars x symbols, NaN where a symbol may not be held."""
+        return self._expected_of(self._read())
+
+    def _read(self) -> pd.DataFrame:
+        """Return what is known of each symbol at the close of each bar, from the bar before the first one on."""
         calendar = self.trade_calendar
         begin, _ = calendar.get_step_time(0, shift=1 if calendar.start_index > 0 else 0)
         end, _ = calendar.get_step_time(calendar.get_trade_len() - 1)
-        fields = [
-            "$funding_predicted",
-            "$funding_rate",
-            "$funding_interval",
-            "$close",
-            *([self.where] if self.where else []),
-        ]
-        frame = D.features(self.trade_exchange.codes, fields, begin, end, freq=calendar.get_freq()).astype("float64")
-        frame.columns = ["predicted", "settled", "interval", "close", *(["where"] if self.where else [])]
+        names = dict(_KNOWN) | ({"where": self.where} if self.where else {})
+        codes, freq = self.trade_exchange.codes, calendar.get_freq()
+        frame = D.features(codes, list(names.values()), begin, end, freq=freq).astype("float64")
+        return frame.set_axis(list(names), axis="columns")
+
+    def _expected_of(self, frame: pd.DataFrame) -> pd.DataFrame:
         expected = frame["predicted"].fillna(frame["settled"])
         if self.per_hour:
             expected /= frame["interval"].fillna(_USUAL_INTERVAL)
         tradable = frame["close"].notna() & (frame["where"] > 0 if self.where else True)
         return expected.where(tradable).unstack(level="instrument")  # noqa: PD010 - index to columns, nothing to pivot
+
+
+def funding_pairs(income: pd.Series, held: Mapping[str, float], cost: float, topk: int) -> tuple[list[str], list[str]]:
+    """Return the symbols to be long and to be short: pairs that are expected to earn more funding than they cost. Pure.
+
+    A pair is short one symbol and long another, so that what both do together costs nothing. The first pair is that of
+    the highest and the lowest income, and so on, at most `topk` of them. A pair is taken where it earns more than its
+    legs have still to pay: a leg that is held on that side already has paid.
+
+    income: symbol → funding that a short position is expected to receive, as a share of it; NaN: not to be held
+    held: symbol → signed amount
+    cost: of opening and closing a leg, as a share of it
+    """
+    known = income.dropna().sort_index()
+    short = known + [cost * (held.get(symbol, 0.0) < 0) for symbol in known.index]
+    long = -known + [cost * (held.get(symbol, 0.0) > 0) for symbol in known.index]
+    longs: list[str] = []
+    shorts: list[str] = []
+    for _ in range(min(topk, len(known) // 2)):
+        over, under = short.idxmax(), long.drop(short.idxmax()).idxmax()
+        if short[over] + long[under] <= 2 * cost:
+            break
+        shorts.append(over)
+        longs.append(under)
+        short, long = short.drop([over, under]), long.drop([over, under])
+    return longs, shorts
+
+
+class FundingPairs(FundingCarry):
+    """Collect funding where it is worth its costs: decide before settlements, and hold pairs of short and long.
+
+    A decision is taken in the last bar before a settlement, as its rate is known best then; in all other bars nothing
+    is done. A rate is expected to be settled `settlements` times. How long rates last is a property of the market that
+    has to be measured; where they do not last that long, the strategy pays for what it does not get. Costs are
+    those of the backtest's exchange: fee and slippage of opening and closing. See `funding_pairs` for the rest.
+    Both sides have the same number of positions, each of equity x leverage / (2 topk) when it is opened: with fewer
+    pairs that are worth it, less is held. What is held is left alone until it is not worth it any more, or
+    until it is far from its size (`tolerance`).
+
+    Parameters
+    ----------
+    topk: pairs at most
+    settlements: how often the expected rate is expected to be paid
+    leverage, tolerance, where: see FundingCarry
+    """
+
+    def __init__(self, *, topk: int, settlements: float = 3.0, tolerance: float = 1.0, **kwargs: Any) -> None:
+        if settlements <= 0:
+            raise ValueError(f"settlements {settlements} > 0")
+        super().__init__(topk=topk, per_hour=False, tolerance=tolerance, **kwargs)
+        self.settlements = settlements
+
+    def choose(self, scores: pd.Series, held: dict[str, float]) -> tuple[list[str], list[str]]:
+        """Return the symbols to be long and to be short; see `funding_pairs`. scores: what longs receive at one."""
+        exchange = self.trade_exchange
+        cost = 2 * (exchange.fee_rate + exchange.slippage)
+        return funding_pairs(-self.settlements * scores, held, cost, self.topk)
+
+    def _load(self) -> pd.DataFrame:
+        """Return the expected funding of the bars before those in which something is decided."""
+        frame = self._read()
+        minutes = Freq.get_timedelta(*Freq.parse(self.trade_calendar.get_freq())) / pd.Timedelta("1min")
+        due = frame["wait"].isna() | (frame["wait"] <= minutes)
+        return self._expected_of(frame).loc[due.groupby(level="datetime").any()]
+
+    def _targets(self, longs: list[str], shorts: list[str]) -> dict[str, float]:
+        notional = max(self.trade_position.calculate_value(), 0.0) * self.leverage / (2 * self.topk)
+        return dict.fromkeys(longs, notional) | dict.fromkeys(shorts, -notional)

@@ -163,8 +163,8 @@ def test_a_long_sample_has_a_sharpe_ratio_and_a_mean_with_their_errors():
 
     returns = Earned(ledger, None, None).returns
     mean, error = 1e4 * returns.mean(), 1e4 * returns.std() / 120**0.5
-    assert f"{mean:.2f}".replace("-", "\N{MINUS SIGN}") in written
-    assert f"bp a bar ± {error:.2f}" in written
+    assert f"{mean:.1f}".replace("-", "\N{MINUS SIGN}") in written
+    assert f"bp a bar ± {error:.1f}" in written
     sharpe, deviation = mean / error * (365 / 120) ** 0.5, ((1 + (mean / error) ** 2 / 240) * 365 / 120) ** 0.5
     assert f"{sharpe:.2f}".replace("-", "\N{MINUS SIGN}") in written
     assert f"Sharpe ± {deviation:.2f}" in written

@@ -13,6 +13,7 @@ import pandas as pd
 import perps
 from hypothesis import given
 from hypothesis import strategies as st
+from perps.strategies import funding_pairs
 
 from tests.research.provider import Symbol, bar, f32, write_delisted, write_provider
 
@@ -91,6 +92,91 @@ def test_sides_share_no_symbol_have_signals_and_drop_only_the_worst(scores, held
         assert len(dropped) <= max(n_drop, len(kept) - min(topk, len(known) // 2))
         worst_kept = min((sign * scores[s] for s in side if s in kept), default=np.inf)
         assert all(sign * scores[s] <= worst_kept for s in dropped)
+
+
+# --- pairs that are worth their costs
+
+COST = 0.0014  # of opening and closing a leg
+
+
+def test_a_pair_is_taken_where_it_earns_more_than_its_two_legs_cost():
+    income = pd.Series({"A": 0.0020, "B": -0.0009, "C": 0.0012, "D": -0.0015, "E": float("nan"), "F": 0.0001})
+
+    # A over D earns 0.0035, C over B 0.0021: less than 2 x 0.0014.
+    assert funding_pairs(income, {}, COST, topk=3) == (["D"], ["A"])
+    assert funding_pairs(income, {}, COST / 2, topk=3) == (["D", "B"], ["A", "C"])
+    assert funding_pairs(income, {}, COST / 2, topk=1) == (["D"], ["A"])
+    assert funding_pairs(income, {}, 0.00175, topk=3) == ([], [])
+
+
+def test_a_leg_that_is_held_has_paid_already():
+    income = pd.Series({"A": 0.0010, "B": -0.0002, "C": 0.0011})
+
+    assert funding_pairs(income, {}, COST, topk=1) == ([], [])
+    # Both held: it is enough that they earn anything. One held: the other one's costs are to be earned, too.
+    assert funding_pairs(income, {"A": -1.0, "B": 2.0}, COST, topk=1) == (["B"], ["A"])
+    assert funding_pairs(income, {"A": -1.0}, COST, topk=1) == ([], [])
+    assert funding_pairs(income - 0.0003, {"B": 1.0}, COST / 2, topk=1) == (["B"], ["C"])
+    # What pays against its side is left.
+    assert funding_pairs(income, {"A": 1.0, "B": -2.0}, COST, topk=1) == ([], [])
+
+
+@given(
+    income=st.dictionaries(st.sampled_from("ABCDEFGH"), st.floats(-0.01, 0.01) | st.just(float("nan")), max_size=8),
+    held=HELD,
+    topk=st.integers(1, 4),
+)
+def test_pairs_are_apart_and_each_earns_what_its_legs_have_still_to_pay(income, held, topk):
+    longs, shorts = funding_pairs(pd.Series(income, dtype="float64"), held, COST, topk)
+
+    assert len(longs) == len(shorts) <= topk
+    assert len({*longs, *shorts}) == 2 * len(longs)
+    for long, short in zip(longs, shorts, strict=True):
+        still_to_pay = COST * ((held.get(long, 0) <= 0) + (held.get(short, 0) >= 0))
+        assert income[short] - income[long] > still_to_pay - 1e-12
+
+
+@pytest.fixture
+def two_payers(tmp_path):
+    """Write a market in which A pays 0.3 % every 8 hours and B receives it, until both turn; C pays what is usual."""
+    hours = np.arange(40)
+    rate = np.where(hours < 20, 0.003, -0.0001)
+    wait = 60.0 * (7 - hours % 8)
+
+    def symbol(sign, scale=1.0):
+        paid = np.where((hours % 8 == 0) & (hours > 0), sign * scale * rate, 0.0)
+        return Symbol(
+            [100.0] * 40,
+            0,
+            {"funding_predicted": sign * scale * rate, "funding_paid": paid, "minutes_to_funding": wait},
+        )
+
+    rows = {"A": symbol(1), "B": symbol(-1), "C": symbol(1, 0.01)}
+    perps.init(write_provider(tmp_path / "qlib_data", "60min", rows, 40), experiments=tmp_path / "experiments")
+
+
+def test_pairs_are_opened_in_the_last_bar_before_a_settlement_and_left_when_they_pay_no_more(two_payers):
+    settings = {"taker_fee": 0.0005, "slippage": 0.0002}
+
+    run = perps.backtest(perps.FundingPairs(topk=1), bar(1), bar(39), freq="60min", account=1000.0, exchange=settings)
+
+    ledger = run.ledger
+    # Known at 07:00: 0.3 % of 500 each way at 08:00, three times, for 2 x 0.14 %. At 23:00 both are expected to turn.
+    assert np.flatnonzero(ledger["turnover"]).tolist() == [7 - 1, 23 - 1]
+    assert ledger["funding"].iloc[[7, 15]].tolist() == pytest.approx([2 * 500 * 0.003] * 2, rel=1e-6)
+    assert ledger["funding"].sum() == pytest.approx(4 * 500 * 0.003, rel=1e-6)
+    assert (ledger["fee"] + ledger["slippage"]).sum() == pytest.approx(4 * 500 * 0.0007, rel=1e-3)
+    assert ledger["equity"].iloc[-1] == pytest.approx(1000 + 6 - 1.4, abs=1e-3)
+
+
+def test_nothing_is_traded_where_funding_is_not_worth_its_costs(two_payers):
+    run = perps.backtest(
+        perps.FundingPairs(topk=1, settlements=0.4), bar(1), bar(39), freq="60min", exchange={"slippage": 0.0002}
+    )
+
+    assert run.ledger["equity"].eq(100_000).all()
+    with pytest.raises(ValueError, match="settlements 0"):
+        perps.FundingPairs(topk=1, settlements=0)
 
 
 # --- a synthetic market of 20 symbols and 60 days
