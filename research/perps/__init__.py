@@ -20,6 +20,7 @@ from perps.position import PerpPosition  # noqa: E402
 from perps.processors import CSZScore  # noqa: E402
 from perps.rankings import rankings  # noqa: E402
 from perps.risk import bars_per_year, risk  # noqa: E402
+from perps.settlements import settlements  # noqa: E402
 from perps.setup import DatasetError, init, refresh  # noqa: E402
 from perps.simulation import Backtest, backtest  # noqa: E402
 from perps.strategies import FundingCarry, FundingPairs, LongShortTopK  # noqa: E402
@@ -42,4 +43,5 @@ __all__ = [
     "rankings",
     "refresh",
     "risk",
+    "settlements",
 ]

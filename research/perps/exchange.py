@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from perps.lives import LIFE, Bools, changes, delistings, last_true, silences
 from perps.margin import Ask, opening_share
 from perps.panel import Floats, PanelQuote
 from perps.position import PerpPosition
+from perps.settlements import settlements
 
 FUNDING = "$funding_paid"
 COVERAGE = "$coverage"
@@ -80,8 +82,8 @@ class PerpExchange(Exchange):
     two prices around the instant, the close before is known (also where the bar itself has no price: then the last one
     there was), while the open may come from a trade seconds later. On OKX funding settles on whole hours, that is at
     the open of a bar at 60min and below. Bars of several hours contain several settlements: `funding_freq` is the
-    frequency whose bars tell their instants and prices apart. A rate that the dataset does not know counts as 0, and
-    the ledger counts such bars.
+    frequency whose bars tell their instants and prices apart. A dataset knows few rates of days without candles;
+    `settled` has all that were collected. A rate that neither knows counts as 0, and the ledger counts such bars.
 
     Margin. Equity = cash + sum of amount x price; an account is liquidated where equity < maintenance_margin x gross
     notional on the way from the open to the worst of the bar: its low for longs, its high for shorts, all in step. That
@@ -106,6 +108,8 @@ class PerpExchange(Exchange):
     liquidation_fee: share of the notional; the taker fee where left out
     funding: False leaves funding out, for a dataset without the field `$funding_paid`
     funding_freq: finer frequency to take settlements from; where left out, 60min for longer bars if the dataset has it
+    settled: rates for the bars whose rates the dataset does not know: the collector's DATA_DIR, or what
+        `perps.settlements` returns
     patience: the longest time for which a symbol may be silent without being closed; see "Ends"
     subscribe_fields, volume_threshold: see Qlib's Exchange
 
@@ -137,6 +141,7 @@ class PerpExchange(Exchange):
         liquidation_at: Literal["range", "close"] = "range",
         funding: bool = True,
         funding_freq: str | None = None,
+        settled: str | Path | pd.DataFrame | None = None,
         patience: str | pd.Timedelta = "1D",
         volume_threshold: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -149,6 +154,7 @@ class PerpExchange(Exchange):
         self.liquidation_at = {"range": ("$low", "$high"), "close": ("$close", "$close")}[liquidation_at]
         self.funding = funding
         self.funding_freq = funding_freq
+        self.settled = settled
         self.patience = pd.Timedelta(patience)
         self._subscribed = tuple(subscribe_fields)
         self._share: float | None = None
@@ -229,6 +235,8 @@ class PerpExchange(Exchange):
 
     def _prepare(self) -> None:
         quote = self.quote
+        if self.funding:
+            self._fill_in_rates(quote, self.freq)
         self._ended, self._silent = self._ends(), self._silences()
         self._known_before = self._prices_known_before()
         self._ending_prices: dict[tuple[int, str], float] = {}
@@ -300,7 +308,25 @@ class PerpExchange(Exchange):
         quote = self.quote
         end = quote.times[-1] + _length(self.freq) - pd.Timedelta(seconds=1)
         frame = D.features(list(quote.columns), [FUNDING, "$close"], quote.times[0], end, freq=freq)
-        return PanelQuote(frame, freq, D.calendar(quote.times[0], end, freq=freq))
+        fine = PanelQuote(frame, freq, D.calendar(quote.times[0], end, freq=freq))
+        self._fill_in_rates(fine, freq)
+        return fine
+
+    def _fill_in_rates(self, panel: PanelQuote, freq: str) -> None:
+        """Put collected rates where the dataset knows none; several of a bar are summed, as in the dataset."""
+        if self.settled is None:
+            return
+        end = panel.times[-1] + _length(freq)
+        known = (
+            self.settled if isinstance(self.settled, pd.DataFrame) else settlements(self.settled, panel.times[0], end)
+        )
+        inside = known["symbol"].isin(panel.columns) & known["funding_time"].between(panel.times[0], end, "left")
+        known = known[inside]
+        rows = panel.times.searchsorted(known["funding_time"], side="right") - 1
+        sums = known.groupby([rows, known["symbol"].map(panel.columns)])["funding_rate"].sum()
+        places = tuple(sums.index.get_level_values(level).to_numpy() for level in (0, 1))
+        rates = panel.fields[FUNDING]
+        rates[places] = np.where(np.isnan(rates[places]), sums.to_numpy(), rates[places])
 
     def _settlements_of(self, fine: PanelQuote) -> dict[int, list[Settlement]]:
         quote = self.quote

@@ -1,11 +1,11 @@
 """Rankings, whole: who was in the universe when, and where everybody else stood."""
 
-import os
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
+
+from perps.raw import day_folders, read_days, utc
 
 COLUMNS = (
     "ranked_time",
@@ -18,7 +18,6 @@ COLUMNS = (
     "rank_by",
     "funding_time",
 )
-_DAY = "date="
 
 
 def rankings(
@@ -40,13 +39,10 @@ def rankings(
         LookupError: no ranking had been made at the instant.
 
     """
-    folder = Path(data or os.environ.get("DATA_DIR", "okx_data")).expanduser() / "universe"
-    days = {date.fromisoformat(path.name.removeprefix(_DAY)): path for path in folder.glob(f"{_DAY}*")}
-    if not days:
-        raise FileNotFoundError(f"{folder}: no rankings there; `data` is the collector's DATA_DIR, such as okx_data")
+    days = day_folders(data, "universe", "rankings")
     if at is not None:
-        return _in_force(days, _utc(at))
-    first, last = _utc(begin or min(days)), _utc(end or pd.Timestamp.max)
+        return _in_force(days, utc(at))
+    first, last = utc(begin or min(days)), utc(end or pd.Timestamp.max)
     chosen = [days[day] for day in sorted(days) if first.date() <= day <= last.date()]
     found = _read(chosen)
     return found[(found["ranked_time"] >= first) & (found["ranked_time"] < last)].set_index(["ranked_time", "rank"])
@@ -62,14 +58,5 @@ def _in_force(days: dict[date, Path], at: pd.Timestamp) -> pd.DataFrame:
 
 
 def _read(folders: list[Path]) -> pd.DataFrame:
-    files = [path for folder in folders for path in sorted(folder.glob("universe_*.parquet"))]
-    parts = [pq.read_table(path, columns=list(COLUMNS), partitioning=None).to_pandas() for path in files]
-    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
-    for name in ("ranked_time", "funding_time"):
-        found[name] = pd.to_datetime(found[name], utc=True).dt.tz_localize(None)
+    found = read_days(folders, "universe", COLUMNS, ["ranked_time", "funding_time"])
     return found.sort_values(["ranked_time", "rank"], ignore_index=True)
-
-
-def _utc(instant: str | date | pd.Timestamp) -> pd.Timestamp:
-    given = pd.Timestamp(instant)
-    return given if given.tz is None else given.tz_convert("UTC").tz_localize(None)

@@ -142,6 +142,58 @@ def test_funding_that_the_dataset_does_not_know_is_counted(dataset):
     assert ledger["funding"].tolist() == exactly([0, 0, -100 * f32(0.001)])
 
 
+def collected(*rates):
+    """Return settled rates as they were collected: (number of the hour, symbol, rate)."""
+    rows = [(pd.Timestamp(bar(hour)), symbol, rate, 8) for hour, symbol, rate in rates]
+    return pd.DataFrame(rows, columns=["funding_time", "symbol", "funding_rate", "interval_hours"])
+
+
+def test_settlements_that_were_collected_are_paid_where_the_dataset_knows_none(dataset):
+    close = [100, 105, NAN, NAN, 90]
+    dataset(A=Symbol(close, 0, {"funding_paid": [0, 0.001, NAN, NAN, 0.003]}), B=Symbol([50] * 5))
+    # The one of hour 1 the dataset has itself; the last two are of symbols and times that it does not have.
+    rates = collected((1, "A", 0.5), (2, "A", 0.002), (3, "A", -0.004), (3, "X", 0.1), (90, "A", 0.1))
+    rates.loc[1, "funding_time"] += pd.Timedelta("3ms")
+
+    unknown, known = (run({0: [("A", 2.0)]}, (0, 4), settled=settled).ledger for settled in (None, rates))
+
+    paid = f32([0.001, 0.003])
+    assert unknown["funding"].tolist() == exactly([0, -2 * 100 * paid[0], 0, 0, -2 * 105 * paid[1]])
+    assert known["funding"].tolist() == exactly(
+        [0, -2 * 100 * paid[0], -2 * 105 * 0.002, 2 * 105 * 0.004, -2 * 105 * paid[1]]
+    )
+    assert unknown["funding_unknown"].sum() == 2
+    assert known["funding_unknown"].sum() == 0
+
+
+def test_a_symbol_whose_settlements_go_on_is_followed_through_days_without_a_candle(dataset):
+    close = [100.0, *[NAN] * 99, 110.0]
+    dataset(A=Symbol(close, 0, {"funding_paid": [0.0, *[NAN] * 99, 0.0]}), B=Symbol([50] * 101))
+    rates = collected(*[(hour, "A", 0.001) for hour in range(8, 101, 8)])
+
+    forgotten, followed = (run({0: [("A", 1.0)]}, (0, 100), settled=settled).ledger for settled in (None, rates))
+
+    assert forgotten[["unfollowed", "funding"]].sum().tolist() == exactly([1, 0])
+    assert followed[["unfollowed", "funding"]].sum().tolist() == exactly([0, -12 * 100 * 0.001])
+
+
+def test_a_day_without_candles_pays_what_its_hours_or_its_collected_settlements_say(dataset):
+    hours = np.arange(72)
+    close = np.where(hours // 24 == 1, NAN, 100.0 + hours)
+    paid = np.where(hours % 8 == 0, 0.001, 0.0)
+    day = {"open": [100, NAN, 148], "funding_paid": [0.003, NAN, 0.003]}
+    dataset("60min", A=Symbol(close, 0, {"funding_paid": np.where(hours == 40, NAN, paid)}))
+    dataset("day", A=Symbol([123, NAN, 171], 0, day))
+
+    hourly, both = (
+        run({0: [("A", 1.0)]}, (0, 1), freq="day", settled=settled).ledger["funding"].iloc[1]
+        for settled in (None, collected((40, "A", 0.004)))
+    )
+
+    assert hourly == exactly(-123 * 2 * f32(0.001))
+    assert both == exactly(-123 * (2 * f32(0.001) + 0.004))
+
+
 def test_a_dataset_without_funding_is_refused_unless_funding_is_left_out(dataset):
     folder = dataset(A=Symbol([100, 100], 0, {"funding_paid": [0, 0]}))
     (folder / "features" / "a" / "funding_paid.60min.bin").unlink()

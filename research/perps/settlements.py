@@ -1,0 +1,30 @@
+"""Settled funding rates as they were collected, also of times without a candle."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from perps.raw import day_folders, read_days, utc
+
+COLUMNS = ("funding_time", "symbol", "funding_rate", "interval_hours")
+
+
+def settlements(
+    data: str | Path | None = None,
+    begin: str | pd.Timestamp | None = None,
+    end: str | pd.Timestamp | None = None,
+) -> pd.DataFrame:
+    """Return the rates that were settled in [begin, end): columns `COLUMNS`, in the order of time.
+
+    `$funding_paid` of a dataset has them where a symbol has candles; these are all that were collected. `data` is the
+    collector's DATA_DIR; by default the environment's DATA_DIR, or `okx_data`. A positive rate, a share of the
+    position, is paid by longs. Instants are UTC without a zone; `interval_hours` is NaN where it is not known.
+
+    Raises `FileNotFoundError` where there are no funding rates.
+    """
+    days = day_folders(data, "funding", "funding rates")
+    first, last = utc(begin or min(days)), utc(end or pd.Timestamp.max)
+    chosen = [days[day] for day in sorted(days) if first.date() <= day <= last.date()]
+    found = read_days(chosen, "funding_rates", COLUMNS, ["funding_time"])
+    inside = found[(found["funding_time"] >= first) & (found["funding_time"] < last)]
+    return inside.sort_values(["funding_time", "symbol"], ignore_index=True)
