@@ -13,8 +13,11 @@ import pandas as pd
 import perps
 from hypothesis import given
 from hypothesis import strategies as st
+from perps.example import compare
 from perps.strategies import funding_pairs
 
+from tests.research.market_folder import Market as MarketFolder
+from tests.research.market_folder import write_folder
 from tests.research.provider import Symbol, bar, f32, write_delisted, write_provider
 
 BARS = 60 * 24
@@ -177,6 +180,19 @@ def test_nothing_is_traded_where_funding_is_not_worth_its_costs(two_payers):
     assert run.ledger["equity"].eq(100_000).all()
     with pytest.raises(ValueError, match="settlements 0"):
         perps.FundingPairs(topk=1, settlements=0)
+
+
+def test_the_example_says_where_the_money_came_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "qlib_data", MarketFolder(symbols=6, days=6))
+
+    table, runs = compare("qlib_data")
+
+    assert list(table.columns) == list(runs) == ["FundingCarry", "FundingPairs"]
+    parts = table.loc[["prices, %", "funding, %", "fees and slippage, %"]].sum()
+    ends = [run.ledger["equity"].iloc[-1] / 1000 - 100 for run in runs.values()]
+    assert table.loc["total, %"].tolist() == parts.tolist() == pytest.approx(ends)
+    assert table.loc[["Sharpe ratio", "its error"]].isna().all().all()  # of six days
 
 
 # --- a synthetic market of 20 symbols and 60 days
@@ -378,7 +394,7 @@ def test_carry_earns_the_funding_that_it_expects(drawn):
     assert perps.backtest(perps.FundingCarry(topk=4), bar(1), freq="60min").ledger["funding"].sum() > 0
 
 
-@pytest.mark.parametrize("kind", ["signal", "carry"])
+@pytest.mark.parametrize("kind", ["signal", "carry", "pairs"])
 def test_nothing_that_happens_later_changes_what_was_done_before(drawn, tmp_path, kind):
     """Another market from bar T on: all that was done up to then is the same to the bit."""
     other = draw(seed=6)
@@ -389,11 +405,11 @@ def test_nothing_that_happens_later_changes_what_was_done_before(drawn, tmp_path
     changed = replace(drawn, **mixed)
 
     def amounts(market):
-        strategy = (
-            perps.LongShortTopK(topk=4, n_drop=1, signal=market.predictions())
-            if kind == "signal"
-            else perps.FundingCarry(topk=4)
-        )
+        strategy = {
+            "signal": lambda: perps.LongShortTopK(topk=4, n_drop=1, signal=market.predictions()),
+            "carry": lambda: perps.FundingCarry(topk=4),
+            "pairs": lambda: perps.FundingPairs(topk=4),
+        }[kind]()
         result = perps.backtest(strategy, bar(1), bar(cut + 20), freq="60min")
         traded = result.by_symbol["turnover"].loc[: pd.Timestamp(bar(cut - 1))]
         # What is ordered at the open of bar T is decided before it, at prices of before: so is what is held then.
