@@ -28,7 +28,7 @@ def compare(folder: str, market: str = "all") -> tuple[pd.DataFrame, Mapping[str
     """
     init(folder)
     first = D.calendar(freq=FREQ)[1]
-    strategies = {"FundingCarry": FundingCarry, "FundingPairs": FundingPairs}
+    strategies: dict[str, type[FundingCarry]] = {"FundingCarry": FundingCarry, "FundingPairs": FundingPairs}
     where = None if market == "all" else "$in_universe"
     runs = {
         name: backtest(strategy(topk=5, where=where), first, freq=FREQ, exchange={"codes": market, **COSTS})

@@ -67,9 +67,9 @@ class PerpExchange(Exchange):
 
     Ends. A position ends with the life of its symbol: in the first bar that opens after the last minute of a life in
     `instruments/delisted.txt`, and in a bar at which `$life` is another number than before. OKX settles a delisted
-    contract at the mean of its index over the last hour, without a fee and without the funding of that instant. The
-    dataset has no index, so the last close stands in for it: no slippage, no fee. Nothing of a life reaches the next
-    one of the same name, neither a price nor a payment.
+    contract at the mean of its index over the last hour, and the funding of that instant is void; no fee is documented.
+    The dataset has no index, so the last close stands in for it: no slippage, no fee. Nothing of a life reaches the
+    next one of the same name, neither a price nor a payment.
     A symbol of which nothing is seen any more (no price, no `$coverage`, no `$funding_paid`) and that is not
     known to be delisted is no longer followed. Whether it will come back is not known at its last bar, so a position
     in it is held, at the last price, through a silence as long as `patience`, and closed in the first bar that makes

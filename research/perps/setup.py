@@ -14,6 +14,8 @@ from qlib.data.data import register_all_wrappers
 from qlib.log import get_module_logger
 from qlib.workflow.expm import ExpAlreadyExistError, MLflowExperiment, MLflowExpManager
 
+from perps.operators import register
+
 DEFAULT_EXPERIMENTS = "experiments"
 
 #: What `init` was asked to read → the folder that it stood for, symlinks resolved.
@@ -60,7 +62,8 @@ def init(
 
     No lots of 100, no price limits, no chatter (`logging_level=logging.INFO` brings it back); experiments are kept in a
     folder, by default `experiments` beside the notebook (the current folder). `kernels`: processes that compute
-    features; more than 1 pays on Linux only, for many symbols. Everything else goes to `qlib.init`.
+    features; more than 1 pays on Linux only, for many symbols. Everything else goes to `qlib.init`. The kit's operators
+    for expressions, such as `WithinLife`, are known from then on.
 
     Raises DatasetError where there is no dataset, and says what to do.
     """
@@ -77,6 +80,7 @@ def init(
     settings |= qlib_init
     logging.getLogger("mlflow").setLevel(settings["logging_level"])
     qlib.init(provider_uri=str(asked), kernels=kernels, **settings)
+    register()
     # Modules that were imported just now have set their own level.
     get_module_logger.setLevel(settings["logging_level"])
     _reading.clear()

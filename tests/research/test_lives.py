@@ -314,9 +314,6 @@ def test_without_rows_nothing_is_known_to_be_delisted_and_nothing_is_written(dat
 
 
 def features(*expressions, symbols=("A",)):
-    from perps.operators import register
-
-    register()
     return D.features(list(symbols), list(expressions), freq="60min").astype("float64")
 
 
