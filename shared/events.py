@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 import msgspec
 
-from shared.symbol import Symbol, SymbolError, parse_symbol
+from shared.symbol import Symbol, parse_symbol
 
 FLOAT32_SAFE = (1e-30, 1e30)
 """Between these, prices and sizes, their products, and the sums of a day survive as float32, which Qlib stores. The
@@ -346,7 +346,7 @@ def decode(fields: dict[str, str]) -> AnyEvent:
         if isinstance(event, Ranking):
             event = msgspec.structs.replace(event, ranks=tuple(_in_utc(rank) for rank in event.ranks))
         return _in_utc(event)
-    except (msgspec.MsgspecError, RecursionError, SymbolError, _ZoneError) as error:
+    except (ValueError, RecursionError) as error:
         raise UndecodableError(f"{kind.name}: {error}") from error
 
 

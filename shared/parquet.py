@@ -248,7 +248,7 @@ def _digests_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, int]:
         return {}
     try:
         return msgspec.json.decode(text, type=dict[str, int])
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise ContentError("the digests of its columns cannot be read") from error
 
 

@@ -158,7 +158,7 @@ class Watch:
         self._knows_kept = True
         try:
             kept = msgspec.json.decode(text or "{}", type=Kept)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             log.warning("alerts of an earlier process make no sense, telling anew", error=str(error))
             return
         self.alerts = {alert.key: alert for alert in kept.alerts} | self.alerts

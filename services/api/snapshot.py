@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
 from pydantic import RedisDsn
 
 from services.api.completeness import Books, arrived_until
@@ -104,7 +103,7 @@ async def read_snapshot(sources: Sources) -> Snapshot:
         return await sources.ask(_read(sources))
     except BusSilentError as error:
         problem = str(error)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except ValueError as error:
         problem = f"Redis at {sources.redis_name} holds what makes no sense here: {error}"
     return Snapshot(clock=read_clock(sources.clock), problems=dict(sources.health.problems), redis_problem=problem)
 
@@ -146,7 +145,7 @@ async def _heartbeats(bus: Bus) -> tuple[dict[str, Heartbeat], frozenset[str]]:
     for service in (*SERVICES, API):
         try:
             beat = await bus.heartbeat(service)
-        except msgspec.MsgspecError:
+        except ValueError:
             unreadable.add(service)
             continue
         if beat is not None:

@@ -291,7 +291,7 @@ class _Frame(msgspec.Struct):
 def _read(frame: str) -> _Frame:
     try:
         return msgspec.json.decode(frame, type=_Frame)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FrameError(f"no frame of the exchange: {type(error).__name__}: {error}") from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
+import structlog
 
 from services.converter.known import PREDICTION_VALID, SETTLEMENT_VALID, Contract
 from shared.coverage import mask_to_text
@@ -16,6 +17,8 @@ from shared.dataset import Partition, days_with_change, digest_of, partitions, s
 from shared.durable import replace_file
 from shared.events import Candle, FundingRate, InstrumentDefinition, LedgerRow, PredictedFundingRate, Rank, Row
 from shared.grid import DAY, day_start, from_ms
+
+log = structlog.get_logger()
 
 Holes = Mapping[date, Mapping[str, int]]
 """Day → symbol → the minutes of which the exchange has no candle, as a mask: of every candle file of the day."""
@@ -105,10 +108,13 @@ def manifest_path(root: Path) -> Path:
 
 
 def read_manifest(root: Path) -> Manifest:
-    """Read the manifest; an absent one knows of nothing."""
+    """Read the manifest; one that is absent or damaged knows of nothing, so everything is converted again."""
     try:
         return msgspec.json.decode(manifest_path(root).read_bytes(), type=Manifest)
     except FileNotFoundError:
+        return Manifest()
+    except (ValueError, RecursionError) as error:
+        log.warning("what has been converted cannot be read, converting all of it again", error=str(error))
         return Manifest()
 
 

@@ -49,5 +49,5 @@ def _read(path: Path) -> dict[str, _Day]:
     """Return what is remembered: nothing, where there is no such file or it makes no sense."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, _Day])
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, ValueError, RecursionError):  # no JSON, or no UTF-8
         return {}

@@ -89,7 +89,7 @@ def read_snapshot(folder: Path) -> SnapshotManifest | None:
         return msgspec.json.decode(path.read_bytes(), type=SnapshotManifest)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

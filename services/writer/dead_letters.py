@@ -58,7 +58,7 @@ def events_of(letter: DeadLetter, now: Now) -> list[AnyEvent]:
     origin = letter.origin.split(":")
     try:
         payload = msgspec.json.decode(letter.payload)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise StillBadError(f"the payload is no JSON, or was cut ({error})") from error
     try:
         events = [_entry(payload)] if len(origin) == _PARTS else _rows(origin, payload, letter, now)

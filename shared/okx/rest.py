@@ -337,7 +337,7 @@ def read_envelope(body: bytes, status: int) -> tuple[str, str, list[Any]]:
     """Read {"code", "msg", "data"}; a body that is not of this shape (a proxy's error page) is unavailability. Pure."""
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON, another shape, no UTF-8
         return "50001" if status != 429 else "50011", f"HTTP {status} without an answer in JSON", []  # noqa: PLR2004 - rate limit
     return str(envelope.code)[:_SHOWN], str(envelope.msg)[:_SHOWN], envelope.data or []
 

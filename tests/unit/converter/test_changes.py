@@ -4,7 +4,9 @@ import os
 import time
 from datetime import timedelta
 
-from services.converter.changes import Manifest, after, scan
+import pytest
+
+from services.converter.changes import Manifest, after, manifest_path, read_manifest, scan
 from shared.dataset import Partition, day_folder
 from shared.events import Candle
 from shared.grid import DAY, day_start
@@ -94,3 +96,11 @@ def test_a_day_that_is_not_whole_in_qlib_is_looked_into_again(raw):
     assert not in_the_middle.days
     assert but_for_one.days["kline_1m/2025-04-05"].changed_ns == 0
     assert set(but_for_one.days["kline_1m/2025-04-05"].versions) == {"ETH_USDT"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"recipe":"\xff"}', b'{"days":7}', b"\0" * 100])
+def test_a_manifest_that_is_damaged_knows_of_nothing(tmp_path, content):
+    manifest_path(tmp_path).parent.mkdir()
+    manifest_path(tmp_path).write_bytes(content)
+
+    assert read_manifest(tmp_path) == Manifest()
