@@ -82,7 +82,7 @@ class PerpExchange(Exchange):
     two prices around the instant, the close before is known (also where the bar itself has no price: then the last one
     there was), while the open may come from a trade seconds later. On OKX funding settles on whole hours, that is at
     the open of a bar at 60min and below. Bars of several hours contain several settlements: `funding_freq` is the
-    frequency whose bars tell their instants and prices apart. A dataset knows few rates of days without candles;
+    frequency whose bars have their instants and prices apart. A dataset knows few rates of days without candles;
     `settled` has all that were collected. A rate that neither knows counts as 0, and the ledger counts such bars.
 
     Margin. Equity = cash + sum of amount x price; an account is liquidated where equity < maintenance_margin x gross

@@ -32,7 +32,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 NONE = "\N{EN DASH}"
 
 FORCED = {"liquidations": "liquidations", "delistings": "delistings", "unfollowed": "closed as no longer followed"}
-"""Columns of a ledger that count positions which nobody decided to close, and what the report calls them."""
+"""Columns of a ledger that count positions closed without a decision, and what the report calls them."""
 _STYLE: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,

@@ -1,4 +1,4 @@
-"""Positions, prices, payments, features and labels end with the life of a symbol, and nobody knows an end before it."""
+"""Positions, prices, payments, features and labels end with the life of a symbol, and no end is known before it."""
 
 import pytest
 
@@ -10,6 +10,8 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import perps
+from hypothesis import given
+from hypothesis import strategies as st
 from perps.handlers import FundingAlpha158
 from perps.lives import delistings, silences
 from qlib.data import D
@@ -61,7 +63,7 @@ def test_what_is_delisted_is_settled_at_its_last_price_at_no_cost(dataset):
     assert gone["fee"].tolist() == exactly([5 * 9 * 0.001, 0, 0, 0])
     assert gone["slippage"].tolist() == exactly([5 * 1, 0, 0, 0])
     assert gone["turnover"].tolist() == exactly([5 * 9, 0, 0, 5 * 8])
-    # The rate of the bar after the end, whatever it is, is nobody's.
+    # The rate of the bar after the end, whatever it is, is not paid.
     assert gone["funding"].tolist() == exactly([0, 0, 5 * 12 * f32(0.01), 0])
     assert result.positions[pd.Timestamp(bar(3))].held() == ["STAYS"]
     expected = 1000 + 5 * 9 * 0.999 - 5 * 8 + 5 * 12 * f32(0.01) - 110 * 1.001 + 100
@@ -231,6 +233,17 @@ def test_who_is_paid_or_traded_in_part_is_followed_though_without_a_price(datase
     assert run({0: [("A", 5.0)]}, (0, 6), patience="2h").ledger["unfollowed"].sum() == 0
 
 
+@given(seen=st.lists(st.booleans(), min_size=1, max_size=12), hours=st.integers(1, 4))
+def test_a_silence_is_counted_from_the_end_of_the_last_bar_that_was_seen(seen, hours):
+    bars = pd.date_range("2026-01-01", periods=len(seen), freq="h")
+
+    silent = silences(np.array(seen)[:, None], bars, pd.Timedelta("1h"), pd.Timedelta(f"{hours}h"))[:, 0]
+
+    for row in range(len(seen)):
+        expected = row >= hours and not any(seen[row - hours : row + 1])
+        assert silent[row] == expected
+
+
 def test_what_was_never_seen_is_silent_since_the_first_bar():
     bars = pd.date_range("2026-01-01", periods=5, freq="h")
     seen = np.array([[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
@@ -242,7 +255,7 @@ def test_what_was_never_seen_is_silent_since_the_first_bar():
     assert silent[:, 2].tolist() == [False, False, False, True, True]
 
 
-# --- nobody knows the future
+# --- the future is not known
 
 
 @pytest.mark.parametrize("freq", ["60min", "day"])
