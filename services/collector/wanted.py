@@ -238,6 +238,8 @@ class Universe:
         self._members: frozenset[Symbol] = frozenset()
         self.symbols: dict[Symbol, Wanted] = {}
         self._ever: set[str] = set()
+        self._ended_early: dict[Symbol, datetime] = {}
+        """Symbols that left, and were let go since they had ended: until when they would have been followed."""
 
     @property
     def ranked_time(self) -> datetime | None:
@@ -296,9 +298,16 @@ class Universe:
         self, left: Mapping[Symbol, datetime], exchange_now: datetime, listed: Mapping[str, datetime | None]
     ) -> list[Symbol]:
         """Follow those on that left not too long ago, after a restart; return them. left: symbol → when it left."""
+        return self._follow_until(
+            {symbol: at + self._reach.leaver_grace for symbol, at in left.items()}, exchange_now, listed
+        )
+
+    def _follow_until(
+        self, untils: Mapping[Symbol, datetime], exchange_now: datetime, listed: Mapping[str, datetime | None]
+    ) -> list[Symbol]:
         taken = []
-        for symbol, at in sorted(left.items()):
-            until = at + self._reach.leaver_grace
+        for symbol, until in sorted(untils.items()):
+            self._ended_early.pop(symbol, None)
             known = self.symbols.get(symbol)
             missing = known is None or known.only_healed
             if self._ranking is not None and missing and symbol not in self._members and until > exchange_now:
@@ -424,7 +433,7 @@ class Universe:
     def revive(
         self, exchange_now: datetime, listed: Mapping[str, datetime | None], gone: Collection[str]
     ) -> list[Symbol]:
-        """Follow members again that had ended and are listed now; return them. The time between is wanted, too."""
+        """Follow those again that had ended and are listed now; return them. The time between is wanted, too."""
         back = [
             symbol
             for symbol, wanted in self.symbols.items()
@@ -436,7 +445,8 @@ class Universe:
             if self._ranking is not None and symbol in listed and symbol not in gone:
                 self.symbols[symbol] = self._new(symbol, self._ranking, exchange_now, listed)
                 back.append(symbol)
-        return back
+        left = {symbol: until for symbol, until in self._ended_early.items() if symbol in listed and symbol not in gone}
+        return back + self._follow_until(left, exchange_now, listed)
 
     @staticmethod
     def _take_back_end(wanted: Wanted) -> None:
@@ -555,5 +565,7 @@ class Universe:
         ]
         self._ever.update(done)
         for symbol in done:
-            del self.symbols[symbol]
+            wanted = self.symbols.pop(symbol)
+            if wanted.ended is not None and wanted.until is not None and not wanted.only_healed:
+                self._ended_early[symbol] = wanted.until
         return done

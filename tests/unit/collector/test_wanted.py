@@ -740,6 +740,37 @@ def test_a_member_that_was_let_go_at_its_end_is_taken_up_again_when_it_is_back()
     assert universe.symbols["BACK_USDT"].last is None
 
 
+@pytest.mark.invariant(7)
+def test_one_that_left_and_was_let_go_at_its_end_is_followed_for_the_rest_of_its_time_when_it_is_back():
+    """Invariant 7: one odd row said that it had ended."""
+    universe = a_universe("OLD_USDT", "BTC_USDT", leaver_grace=90 * DAY)
+    universe.apply(a_ranking("BTC_USDT", ranked_time=minute(730), removed=["OLD_USDT"]), minute(730), {})
+    stored = span_mask(720, 739)
+    see(universe.symbols["OLD_USDT"], *range(720, 740))
+    universe._ledger.days[DAY_0] = {"OLD_USDT": DayLedger(wanted=stored, received=stored)}
+    universe.end("OLD_USDT", minute(740), minute(740))
+    assert universe.drop_done(minute(741)) == ["OLD_USDT"]
+
+    assert universe.revive(minute(745), {}, {"OLD_USDT": minute(740)}) == []
+    assert universe.revive(minute(745), {"OLD_USDT": None}, {}) == ["OLD_USDT"]
+    assert universe.revive(minute(746), {"OLD_USDT": None}, {}) == []
+
+    back = universe.symbols["OLD_USDT"]
+    assert back.until == minute(730) + 90 * DAY
+    assert back.gaps(minute(745) + GRACE) == [Gap(minute(740), minute(745))]
+
+
+def test_one_that_is_back_after_the_time_for_which_it_would_have_been_followed_is_not():
+    universe = a_universe("OLD_USDT", "BTC_USDT", leaver_grace=timedelta(hours=1))
+    universe.apply(a_ranking("BTC_USDT", ranked_time=minute(730), removed=["OLD_USDT"]), minute(730), {})
+    universe.symbols["OLD_USDT"].begin = minute(740)
+    universe.end("OLD_USDT", minute(740), minute(740))
+    assert universe.drop_done(minute(741)) == ["OLD_USDT"]
+
+    assert universe.revive(minute(791), {"OLD_USDT": None}, {}) == []
+    assert universe.symbols.keys() == {"BTC_USDT"}
+
+
 # --- what was a member is followed on
 
 
