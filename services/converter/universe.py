@@ -69,7 +69,7 @@ def all_lines(bars: Mapping[str, Span], lives: Mapping[str, Sequence[Life]] = Ma
 
 
 def delisted_lines(bars: Mapping[str, Span], lives: Mapping[str, Sequence[Life]], until: datetime) -> str:
-    """Return `delisted.txt`: a row for each life that is over, from its first to its last minute in the dataset.
+    """Return `delisted.txt`: a row for each life that is over, from its first minute in the dataset to its last.
 
     A symbol whose bars end otherwise is merely not collected any more; so is one that was delisted long after its last
     bar. An end that the calendar, which ends at `until`, does not reach is not known to it yet.
@@ -80,15 +80,14 @@ def delisted_lines(bars: Mapping[str, Span], lives: Mapping[str, Sequence[Life]]
 
 
 def _part_of(bars: Span, life: Life, until: datetime) -> Span | None:
-    """Return the first and the last minute of a life that is over, None where the bars do not reach its end."""
+    """Return the first minute in the bars and the last of all of a life that is over, if the bars reach its end."""
     if life.end is None or from_ms(life.end) > until:
         return None
     begin = bars[0] if life.begin == LONG_AGO else max(bars[0], from_ms(life.begin))
     end = _last_minute(from_ms(life.end))
     if end - bars[1] > _HALTED_BEFORE_END:
         return None
-    last = min(bars[1], end)
-    return (begin, last) if begin <= last else None
+    return (begin, end) if begin <= min(bars[1], end) else None
 
 
 def _last_minute(end: datetime) -> datetime:

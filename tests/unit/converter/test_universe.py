@@ -111,8 +111,8 @@ def test_an_instrument_that_was_followed_to_its_end_is_delisted():
     assert delisted((-5000, 3001)) == "A\t2025-04-05 01:40:00\t2025-04-07 02:00:00\n"
 
 
-def test_one_that_stood_still_before_its_end_is_delisted_at_its_last_minute():
-    assert delisted((-5000, 3500)) == delisted((-5000, 3001))
+def test_one_that_stood_still_before_its_end_is_delisted_at_its_end():
+    assert delisted((-5000, 3500)) == "A\t2025-04-05 01:40:00\t2025-04-07 10:19:00\n"
 
 
 def test_one_that_was_let_go_long_before_its_end_is_not_delisted_for_the_dataset():
