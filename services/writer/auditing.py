@@ -50,7 +50,6 @@ from shared.exchange import (
     SHARE_OF_AUDIT,
     ExchangeClient,
     ExchangeError,
-    SpellingError,
     UnknownInstrument,
     settlements_of,
 )
@@ -61,7 +60,7 @@ from shared.service import Service
 
 log = structlog.get_logger()
 
-AuditTrouble = (ExchangeError, SpellingError, ContentError, OSError, pa.ArrowException)
+AuditTrouble = (ExchangeError, ContentError, OSError, pa.ArrowException)
 """What keeps an audit from a result, and may be over the next time."""
 
 DENIALS = 5
@@ -127,7 +126,7 @@ class Auditor:
         self._exchange = exchange
 
     async def ask(self, page: Page, now: datetime) -> Answer:
-        """Return what the exchange has of a page; now: its clock. Raises `ExchangeError`, `SpellingError`."""
+        """Return what the exchange has of a page; now: its clock. Raises `ExchangeError`."""
         rows = await self._exchange.candles(page.symbol, page.begin, page.end, recent=False)
         return answer_of(page, rows, receive_time=datetime.now(UTC), exchange_now=now)
 

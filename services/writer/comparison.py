@@ -112,10 +112,17 @@ class Answer:
 
 
 def answer_of(page: Page, rows: Iterable[Sequence[str]], *, receive_time: datetime, exchange_now: datetime) -> Answer:
-    """Read the rows of a page as the collector does. Raises `SpellingError` where a row does not even tell its time."""
-    candles, unsure = {}, set()
+    """Read the rows of a page as the collector does.
+
+    A row that does not even say when it opened may be of any minute of which there is no other.
+    """
+    candles, unsure, lost = {}, set(), False
     for row in rows:
-        read = candle_row_of(row)
+        try:
+            read = candle_row_of(row)
+        except SpellingError:
+            lost = True
+            continue
         opened = read.open_time
         if not page.begin <= opened < page.end:
             continue
@@ -128,6 +135,9 @@ def answer_of(page: Page, rows: Iterable[Sequence[str]], *, receive_time: dateti
             )
         except SpellingError:
             unsure.add(opened)
+    if lost:
+        minutes = range((page.end - page.begin) // MINUTE)
+        unsure |= {page.begin + number * MINUTE for number in minutes} - candles.keys()
     return Answer(candles, frozenset(unsure))
 
 

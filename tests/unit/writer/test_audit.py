@@ -113,6 +113,17 @@ def test_a_forming_row_and_one_that_cannot_be_true_say_nothing_of_their_minute()
     assert compare_candles(PAGE, stored, answer, DayLedger(wanted=FULL_DAY)) == []
 
 
+@pytest.mark.parametrize("odd", [None, 5, "row", [], [None], ["n/a", "1"], {"ts": "1"}])
+def test_a_row_without_a_time_costs_the_page_nothing_but_what_it_may_stand_for(odd):
+    rows = [a_candle_row(minute(0)), odd]
+
+    answer = answer_of(PAGE, rows, receive_time=minute(5), exchange_now=minute(5))
+    stored = {minute(number): a_candle(open_time=minute(number), price=7.0) for number in range(2)}
+
+    (found,) = compare_candles(PAGE, stored, answer, DayLedger(wanted=FULL_DAY))
+    assert (found.kind, found.at) == (Kind.CHANGED, minute(0))
+
+
 def test_rows_outside_a_page_are_left_out():
     rows = [a_candle_row(minute(PAGE_MINUTES)), a_candle_row(minute(-1))]
 
