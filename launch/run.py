@@ -1,6 +1,5 @@
 """`python -m launch.run`: collect from OKX on this machine, without Docker, and show how it goes."""
 
-import re
 import sys
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from launch.stack import ROOT, Program, Stack, StackError, end_on_signals, listens, tail
 from shared.command import run
-from shared.settings import CommonSettings, read_settings
+from shared.settings import CommonSettings, local_folder, read_settings
 
 _LOOK_SECONDS = 2.0
 _PLAIN_SECONDS = 30.0
@@ -128,16 +127,7 @@ def _stack(settings: _LaunchSettings) -> Stack:
         given["REDIS_URL"] = str(settings.redis_url)
     if listens(settings.api_port):
         raise StackError(f"API_PORT={settings.api_port} is taken on this machine; set another one")
-    return Stack(ROOT / ".run" / _folder_of(settings), given)
-
-
-def _folder_of(settings: _LaunchSettings) -> str:
-    """Return a folder of its own for each exchange: what is known of a simulated one must not show in the real one."""
-    host = settings.okx_rest_url.split("://", 1)[1]
-    return "local" if settings.okx_rest_url == OKX else f"local-{re.sub('[^A-Za-z0-9]+', '-', host)}"
-
-
-OKX = CommonSettings.model_fields["okx_rest_url"].default
+    return Stack(ROOT / ".run" / local_folder(settings), given)
 
 
 def farewell(view: View | None) -> str:

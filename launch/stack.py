@@ -316,7 +316,7 @@ class Stack:
     @property
     def _address(self) -> Path:
         """Where commands beside a running stack find its Redis; see `shared.settings.running_redis`."""
-        return self.folder / REDIS_URL_FILE.name
+        return self.folder / REDIS_URL_FILE
 
     def log_of(self, program: str) -> Path:
         """Where a program's log is."""

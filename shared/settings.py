@@ -4,6 +4,7 @@ They come from the environment, then from a file `.env`. Below `__main__` functi
 """
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterable
@@ -92,7 +93,7 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
     for name, nearest in unknown_names(os.environ, file).items():
         meant = f"; did you mean {nearest}?" if nearest else ""
         print(f"unknown setting: {name} is ignored{meant}", file=sys.stderr)  # noqa: T201 - before logging is up
-    if "redis_url" not in settings.model_fields_set and (here := running_redis()) is not None:
+    if "redis_url" not in settings.model_fields_set and (here := running_redis(settings)) is not None:
         settings.redis_url = here
     _check_ca_file(settings)
     take_over(file, os.environ)
@@ -100,14 +101,22 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
     return settings
 
 
-REDIS_URL_FILE = Path(".run", "local", "redis-url")
-"""Where `make run` says which Redis it has brought along, for commands beside it; relative to the project."""
+REDIS_URL_FILE = "redis-url"
+"""In which `make run` says which Redis it has brought along, for commands beside it."""
 
 
-def running_redis() -> RedisDsn | None:
-    """Return the Redis that `make run` has started in this folder, where it still answers."""
+def local_folder(settings: CommonSettings) -> str:
+    """Return the folder of `make run` in `.run`: one for each exchange, so that a simulated one never shows as OKX."""
+    host = settings.okx_rest_url.split("://", 1)[1]
+    okx = CommonSettings.model_fields["okx_rest_url"].default
+    return "local" if settings.okx_rest_url == okx else f"local-{re.sub('[^A-Za-z0-9]+', '-', host)}"
+
+
+def running_redis(settings: CommonSettings) -> RedisDsn | None:
+    """Return the Redis that `make run` has started in this project, where it still answers."""
     try:
-        address = RedisDsn(REDIS_URL_FILE.read_text(encoding="utf-8").strip())
+        file = Path(".run", local_folder(settings), REDIS_URL_FILE)
+        address = RedisDsn(file.read_text(encoding="utf-8").strip())
         with socket.create_connection((address.host or "", address.port or 0), timeout=1):
             return address
     except (OSError, ValueError):

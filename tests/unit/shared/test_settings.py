@@ -218,11 +218,18 @@ def test_a_proxy_that_no_library_follows_is_said(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_commands_beside_a_running_system_find_the_redis_that_it_brought_along(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("exchange", "folder"),
+    [(None, "local"), ("https://127.0.0.1:8911", "local-127-0-0-1-8911")],
+    ids=["OKX", "simulated"],
+)
+def test_commands_beside_a_running_system_find_the_redis_that_it_brought_along(monkeypatch, tmp_path, exchange, folder):
+    if exchange:
+        monkeypatch.setenv("OKX_REST_URL", exchange)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
-        (tmp_path / REDIS_URL_FILE).parent.mkdir(parents=True)
-        (tmp_path / REDIS_URL_FILE).write_text(address + "\n")
+        (tmp_path / ".run" / folder).mkdir(parents=True)
+        (tmp_path / ".run" / folder / REDIS_URL_FILE).write_text(address + "\n")
         assert str(read_settings(CommonSettings).redis_url) == address
         monkeypatch.setenv("REDIS_URL", "redis://elsewhere:6379/0")
         assert str(read_settings(CommonSettings).redis_url) == "redis://elsewhere:6379/0"
