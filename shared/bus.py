@@ -421,7 +421,7 @@ class Bus:
 
     async def set_definitions(self, definitions: Iterable[InstrumentDefinition], *, all_of_them: bool = False) -> None:
         """Record what is stored of some instruments, or of all: of each the newest definition."""
-        # Never empty: whoever finds nothing knows that Redis has forgotten it, or was never told.
+        # Never empty: whoever finds nothing knows that Redis has forgotten it, or never had it.
         mapping = {"": ""} | {one.symbol: msgspec.json.encode(one).decode() for one in definitions}
         async with self._redis.pipeline(transaction=True) as pipe:
             if all_of_them:

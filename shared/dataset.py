@@ -40,7 +40,7 @@ class Partition:
     def path(self, root: Path) -> Path:
         """Return where the file lies under DATA_DIR. Raises `OutsideError` where it would lie elsewhere, or be hidden.
 
-        A file whose symbol cannot be one would be written, and listed by nobody.
+        A file whose symbol cannot be one would be written, and never listed.
         """
         stem = BY_DATASET[self.dataset].file_stem
         if stem is None and not _is_symbol(self.symbol or ""):

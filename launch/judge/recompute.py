@@ -204,7 +204,7 @@ def facts_of(raw: Raw, symbol: str, until: int, options: Options) -> SymbolFacts
 def births_of(definitions: Frame | None) -> Times:
     """Return when each instrument of a name began, on the minute.
 
-    One begins where a listing is told that lies after an instant at which one was there, and where a redenomination is
+    One begins where a listing is given that lies after an instant at which one was there, and where a redenomination is
     seen first. Before trading a listing may be moved.
     """
     births: list[int] = []
@@ -342,12 +342,12 @@ def _of_life(
 
 
 def _contract_value(facts: SymbolFacts, closes: Times, life: Times) -> NDArray[np.float64]:
-    """Return the last contract value told before each close, of the same instrument."""
+    """Return the last contract value known before each close, of the same instrument."""
     values = np.full(len(closes), np.nan)
     if facts.definitions is None:
         return values
-    told = facts.definitions.dropna(subset=["contract_value"])
-    for known, value in zip(told["known_time"].tolist(), told["contract_value"].tolist(), strict=True):
+    given = facts.definitions.dropna(subset=["contract_value"])
+    for known, value in zip(given["known_time"].tolist(), given["contract_value"].tolist(), strict=True):
         values[closes > known] = value
         born = _instrument_at(np.array([known + 1]), facts.births)[0]
         values[(closes > known) & (life != born)] = np.nan

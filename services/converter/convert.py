@@ -364,11 +364,11 @@ def _collect(outcomes: Iterable[Outcome], symbols: int, progress: Progress) -> t
 
 def _why(left: Left) -> dict[str, str]:
     """Return for each symbol why days of it were left out: of several the first reason, and how many more."""
-    told = {}
+    reasons = {}
     for symbol, days in sorted(left.items()):
         first = days[min(days)]
-        told[symbol] = first if len(days) == 1 else f"{first}; {len(days)} days in all"
-    return told
+        reasons[symbol] = first if len(days) == 1 else f"{first}; {len(days)} days in all"
+    return reasons
 
 
 @contextmanager

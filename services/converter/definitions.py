@@ -1,7 +1,7 @@
 """What the exchange said of its instruments: read once from each file, then remembered. I/O.
 
 Definitions are kept for ever and every conversion needs them all, so their files must not all be read again each time.
-What is remembered can be made anew from the files.
+What is remembered can be made again from the files.
 """
 
 from collections import defaultdict

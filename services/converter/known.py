@@ -64,7 +64,7 @@ class Rankings:
 class Contract:
     """What is known of the instruments under a name.
 
-    begins: when each of its lives began, ascending; empty: nobody knows. known, values: what one contract was worth,
+    begins: when each of its lives began, ascending; empty: not known. known, values: what one contract was worth,
     ascending by when it became known.
     """
 

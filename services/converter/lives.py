@@ -18,7 +18,7 @@ REBASE = "rebase"
 """State in which OKX redenominates: nothing is traded, and afterwards a price is that of another amount."""
 _NOT_YET_TRADED = {"", "preopen", "test"}
 LONG_AGO = -(1 << 62)
-"""Begin of a life of which nobody said when it was listed."""
+"""Begin of a life of which it is not known when it was listed."""
 
 
 class Said(NamedTuple):
@@ -95,5 +95,5 @@ def _floor(instant: int) -> int:
 
 def contract_values(definitions: Iterable[Said]) -> Sequence[tuple[int, float]]:
     """Return what one contract was worth from when on, as it became known; said again in each life."""
-    told = sorted(definitions, key=_known)
-    return [(said.known, said.contract_value) for said in told if said.contract_value is not None]
+    ordered = sorted(definitions, key=_known)
+    return [(said.known, said.contract_value) for said in ordered if said.contract_value is not None]

@@ -303,7 +303,7 @@ class Writer:
         await self.service.bus.set_ledger_ready(ready=True)
 
     async def _look_at_definitions(self, *, everything: bool) -> None:
-        """Tell what is stored of the instruments, where that is another thing than was told."""
+        """Publish what is stored of the instruments, where that has changed."""
         async with self.telling:
             digests = await asyncio.to_thread(digests_of_definitions, self.root)
             if everything or self.definitions is None or digests != self.definition_digests:
