@@ -25,7 +25,9 @@ SURE_MS = 12 * MINUTE_MS
 """Age at which a minute is audited: the audit's own ten minutes, and what its clock may be off ..."""
 _ON_ITS_WAY_SECONDS = 62.0
 """... and our time that a row may be under way."""
-_TRIES = 3
+_TRIES = 5
+_BETWEEN_SECONDS = 10.0
+"""Between two tries: on a busy machine the command knows the pace of time but roughly, and the minutes get older."""
 _ANSWER_SECONDS = 180.0
 
 
@@ -79,6 +81,7 @@ def audit(
     command: Callable[[Window], "Told"],
     now_ms: Callable[[], int],
     speed: float,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Audited:
     """Audit and mend each window as soon as it is old enough; `known` may differ, anything else is unexpected."""
     found = Audited()
@@ -89,6 +92,7 @@ def audit(
         told = command(window)
         for _ in range(_TRIES - 1):
             if told.troubles:
+                pause(_BETWEEN_SECONDS)
                 told = command(window)
         found.counts.update(windows=1, **told.counts)
         found.unexpected += [

@@ -183,12 +183,21 @@ class Audit:
             self.report.repaired += len(events)
 
 
+_BETWEEN_SECONDS = 0.5
+
+
 async def measured_clock(settings: WriterSettings) -> ExchangeClock:
-    """Ask the exchange for its time twice: what is over, and how fast time runs there. Raises `ExchangeError`."""
+    """Ask the exchange for its time: what is over, and how fast time runs there. Raises `ExchangeError`.
+
+    The pace needs some distance: two answers in a row are as far apart as one of them may be late.
+    """
     clock = ExchangeClock()
     async with ExchangeClient(settings.okx_rest_url, ca_file=settings.okx_ca_file) as exchange:
-        while not clock.measured:
+        while True:
             clock.add(await exchange.measure_time())
+            if clock.measured and clock.settled:
+                break
+            await asyncio.sleep(_BETWEEN_SECONDS)
     return clock
 
 
