@@ -23,7 +23,7 @@ class NothingToRankError(ExchangeError):
 
 
 class ThinListError(ExchangeError):
-    """The exchange's lists lack most of the names that were there at the last ranking."""
+    """The exchange's lists lack most of the names that should be there."""
 
 
 async def fetch(service: Service, before: Collection[str]) -> Market:
@@ -44,10 +44,9 @@ async def fetch(service: Service, before: Collection[str]) -> Market:
             "the host lists no perpetual swap at all. OKX's European host has X-Perps instead, which are futures: "
             "see OKX_REST_URL"
         )
-    if market.is_thin(before):
+    if (why := market.thin(before)) is not None:
         raise ThinListError(
-            f"the lists hold {len(market.names):,} swaps and {len(market.rates):,} rates, "
-            f"less than half of the {len(before):,} that were ranked last"
+            f"the lists hold {len(market.names):,} swaps and {len(market.rates):,} rates, which are not all: {why}"
         )
     return market
 

@@ -33,12 +33,24 @@ class Market:
 
     def lacking(self, before: Iterable[str]) -> list[str]:
         """Return the names that should be there and are not, in order. before: who was ranked last."""
-        return sorted({*self.unrated, *(set(before) - self.instruments.keys())})
+        unlisted = self.rates.keys() - self.names
+        return sorted({*self.unrated, *unlisted, *(set(before) - self.instruments.keys())})
 
-    def is_thin(self, before: Collection[str]) -> bool:
-        """Return whether most of those that were ranked last are not there: then the lists are not whole."""
-        there = sum(symbol in self.names and symbol in self.rates for symbol in before)
-        return 2 * there < len(before)
+    def thin(self, before: Collection[str]) -> str | None:
+        """Return why the lists cannot be whole, None where they may be. before: who was ranked last.
+
+        The two lists are held against each other, too: at the first ranking there is nothing else.
+        """
+        both = self.rates.keys() & self.names
+        eligible = [symbol for symbol, one in self.instruments.items() if is_eligible(one)]
+        for group, what in (
+            (before, "swaps that were ranked last are in both"),
+            (eligible, "eligible swaps have a rate"),
+            (self.rates, "swaps with a rate are in the list of swaps"),
+        ):
+            if 2 * len(both.intersection(group)) < len(group):
+                return f"less than half of the {len(group):,} {what}"
+        return None
 
 
 TopN = int | Literal["all"]

@@ -163,6 +163,18 @@ async def test_lists_that_stay_thin_make_no_ranking(service, settings, bus, thin
     assert (await bus.universe()).members == before.members
 
 
+@pytest.mark.parametrize("lists", ["keep", "rated"])
+async def test_the_first_ranking_does_not_believe_a_list_that_is_cut_off(service, settings, bus, thin, lists):
+    """There is no ranking before it, so the two lists are held against each other."""
+    setattr(thin, lists, lambda look, name: name.startswith("BTC"))
+
+    with pytest.raises(ThinListError, match="less than half"):
+        await rank_once(service, settings)
+
+    assert await bus.universe() is None
+    assert thin.looks == 3
+
+
 async def test_a_swap_without_a_rate_is_left_out_and_said(service, settings, thin):
     await rank_once(service, settings)
     thin.rated = lambda look, name: name != "ETH-USD-SWAP"

@@ -117,8 +117,18 @@ def test_what_should_be_there_is_what_was_ranked_and_what_is_traded():
 
 @pytest.mark.parametrize(("names", "thin"), [("ABCD", False), ("AB", False), ("A", True), ("", True), ("XYZ", True)])
 def test_lists_without_most_of_those_ranked_last_are_thin(names, thin):
-    assert a_market(*names).is_thin("ABCD") == thin
+    assert (a_market(*names).thin("ABCD") is not None) == thin
 
 
-def test_at_the_first_ranking_no_list_is_thin():
-    assert not a_market("A").is_thin([])
+def test_at_the_first_ranking_lists_that_agree_are_not_thin():
+    assert a_market("A").thin([]) is None
+    assert a_market("A", "B", unrated=["B"]).thin([]) is None
+
+
+def test_at_the_first_ranking_either_list_shows_that_the_other_one_is_thin():
+    cut_rates = a_market("A", "B", "C", unrated=["B", "C"])
+    cut_list = Market(a_market("A").instruments, a_market("A", "B", "C").rates, frozenset({"A"}))
+
+    assert cut_rates.thin([]) == "less than half of the 3 eligible swaps have a rate"
+    assert cut_list.thin([]) == "less than half of the 3 swaps with a rate are in the list of swaps"
+    assert cut_list.lacking([]) == ["B", "C"]
