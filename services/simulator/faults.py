@@ -70,19 +70,27 @@ def _vary(draw: Callable[[Random], dict[str, Any]], **choices: Collection[Any]) 
 
 
 def _odd(dice: Random) -> dict[str, Any]:
-    """Draw one odd row; what is asked for, or pushed, the next time is right."""
+    """Draw one odd row, near the beginning of a list; what is asked for, or pushed, the next time is right."""
     chosen: dict[str, Any] = dict(dice.choice(_ODD_ROWS))
+    if chosen.get("endpoint", "").endswith(_LISTS):
+        chosen["row"] = dice.randrange(_FIRST_ROWS)
     if "value" in chosen:
         chosen["value"] = msgspec.Raw(json.dumps(chosen["value"]).encode())
     return {"count": 1, "variant": dice.choice(["replaced", "inserted"]), **chosen}
 
 
+_LISTS = ("public/instruments", "public/funding-rate")
+_FIRST_ROWS = 4
+"""Every market's lists have as many."""
 _ODD_ROWS: Sequence[Mapping[str, Any]] = (
     {"where": "rest", "endpoint": "public/instruments", "field": "listTime", "value": "99999999999999999"},
     {"where": "rest", "endpoint": "public/instruments", "field": "listTime", "value": "TBD"},
     {"where": "rest", "endpoint": "public/instruments", "field": "instId", "value": None},
     {"where": "rest", "endpoint": "public/instruments", "field": "instId"},
     {"where": "rest", "endpoint": "public/instruments", "value": ["BTC-USDT-SWAP"]},
+    {"where": "rest", "endpoint": "public/instruments", "field": "state", "value": "expired"},
+    {"where": "rest", "endpoint": "public/instruments", "field": "state", "value": "suspend"},
+    {"where": "rest", "endpoint": "public/instruments", "field": "state", "value": ""},
     {"where": "rest", "endpoint": "public/funding-rate", "field": "fundingTime", "value": "17898336000000000"},
     {"where": "rest", "endpoint": "public/funding-rate", "field": "prevFundingTime", "value": "0"},
     {"where": "rest", "endpoint": "public/funding-rate", "value": None},
