@@ -40,6 +40,8 @@ _INSTRUMENTS_SECONDS = 60.0
 """How often to look what became of the instruments; OKX recommends to read the list again beside its pushes."""
 _DOUBTFUL_SECONDS = 15.0
 """The same while names are missing from the list."""
+_CONFIRM_SECONDS = 5.0
+"""The same where something was said of an instrument for the first time."""
 _NO_LEAVERS: Mapping[str, datetime] = {}
 
 
@@ -176,12 +178,13 @@ class Collector:
     async def _watch_instruments(self) -> None:
         """Look again and again what became of the instruments, and whether the exchange stands still."""
         while True:
-            await self._list_instruments()
+            await self._list_instruments(note=True)
             self._end_what_is_gone()
             await self._publish_definitions()
             await self._look_for_maintenance()
             doubtful = self.instruments.missing or "instruments" in self.service.health.problems
-            await asyncio.sleep(_DOUBTFUL_SECONDS if doubtful else _INSTRUMENTS_SECONDS)
+            usual = _DOUBTFUL_SECONDS if doubtful else _INSTRUMENTS_SECONDS
+            await asyncio.sleep(_CONFIRM_SECONDS if self.definitions.doubtful else usual)
 
     async def _look_for_maintenance(self) -> None:
         try:
@@ -194,8 +197,11 @@ class Collector:
         under_way = self.instruments.stood_still(windows, self.service.clock.now())
         self.service.health.details["maintenance"] = [window.title for window in under_way]
 
-    async def _list_instruments(self) -> None:
-        """Take the list of instruments over; one that lacks what must be there is not believed, and said."""
+    async def _list_instruments(self, *, note: bool = False) -> None:
+        """Take the list of instruments over; one that lacks what must be there is not believed, and said.
+
+        `note` what it says for the store: looks in a row confirm each other, so they must be some seconds apart.
+        """
         service = self.service
         try:
             listing = await service.exchange.instruments()
@@ -216,7 +222,8 @@ class Collector:
             )
             return
         service.health.solved("instruments")
-        self._note_definitions(listing, now)
+        if note:
+            self._note_definitions(listing, now)
         for change in changes:
             LIFE_CYCLE.labels(change.what).inc()
             log.info("instrument", symbol=change.symbol, change=change.what, before=change.before, now=change.now)

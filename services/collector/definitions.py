@@ -1,6 +1,7 @@
 """What the exchange says of its instruments, on its way to the store: a row each time that it changes. Pure.
 
-The writer says what is stored. Whatever differs from that waits here, and is published again until it is there.
+The writer says what is stored. Whatever differs from that waits here, and is published again until it is there. One odd
+answer is no change: it would end the life of an instrument for good. What two looks in a row say counts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,7 @@ class Definitions:
     _stored: dict[Symbol, InstrumentDefinition] | None = None
     _waiting: dict[Symbol, list[_Waiting]] = field(default_factory=dict)
     """Those that are not stored, oldest first."""
+    _seen_once: dict[Symbol, InstrumentDefinition] = field(default_factory=dict)
 
     def note_stored(self, stored: Stored | None) -> None:
         """Take in what the writer says is stored; None: it has not said yet."""
@@ -48,10 +50,20 @@ class Definitions:
 
     def note(self, listed: Iterable[InstrumentDefinition], gone: Mapping[str, datetime], now: datetime) -> None:
         """Take in what the exchange lists now, and which instruments ended when. now: the exchange's clock."""
+        once, self._seen_once = self._seen_once, {}
+        names = set()
         for fresh in listed:
-            self._note(fresh)
+            names.add(fresh.symbol)
+            before = self.newest(fresh.symbol)
+            if before is not None and _same(before, fresh):
+                continue
+            first = once.get(fresh.symbol)
+            if first is not None and _same(first, fresh):
+                self._note(first)
+            else:
+                self._seen_once[fresh.symbol] = fresh
         for name, at in gone.items():
-            before = self.newest(Symbol(name))
+            before = self.newest(Symbol(name)) if name not in names else None  # what is listed speaks for itself
             if before is not None and before.state != ENDED_STATE:
                 self._note(msgspec.structs.replace(before, state=ENDED_STATE, end_time=at, known_time=now))
 
@@ -59,6 +71,11 @@ class Definitions:
         before = self.newest(fresh.symbol)
         if before is None or (not _same(before, fresh) and fresh.known_time > before.known_time):
             self._waiting.setdefault(fresh.symbol, []).append(_Waiting(fresh))
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether something was seen once that should be looked at again soon."""
+        return bool(self._seen_once)
 
     def newest(self, symbol: Symbol) -> InstrumentDefinition | None:
         """Return what is known of an instrument by now."""
