@@ -339,6 +339,14 @@ def open_minutes(ledger: Mapping[str, NDArray[np.int64]], end_ms: int) -> int:
     return len(np.setdiff1d(told[told < end_ms], known))
 
 
+def unwanted_minutes(ledger: Mapping[str, NDArray[np.int64]], windows: Windows) -> int:
+    """Count the minutes of some windows that the ledger of a symbol does not say to be wanted, so far. Pure."""
+    known = np.unique(ledger.get("wanted", _NONE))
+    return sum(
+        (end - begin) // MINUTE_MS - int(np.count_nonzero(inside(known, [(begin, end)]))) for begin, end in windows
+    )
+
+
 _ACCOUNTED = ("received", "healed", "absent", "halted", "refused")
 
 

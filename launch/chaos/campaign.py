@@ -106,6 +106,9 @@ class Healing:
         if self.at_rest:
             ledger = truth.read_ledger(self._system.data_dir) or {}
             found["verdicts"] = sum(truth.open_minutes(sets, self.until_ms) for sets in ledger.values())
+            found["not wanted"] = sum(
+                truth.unwanted_minutes(ledger.get(symbol, {}), windows) for symbol, windows in self.windows().items()
+            )
         return {name: what for name, what in found.items() if what}
 
     def rest(self) -> None:

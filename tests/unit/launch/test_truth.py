@@ -183,6 +183,15 @@ def test_minutes_that_the_ledger_itself_has_no_verdict_of_are_open():
     assert truth.open_minutes(ledger, BEGIN + 5 * MINUTE) == 2
 
 
+def test_minutes_of_which_the_ledger_does_not_say_yet_that_they_are_wanted_are_counted():
+    ledger = a_ledger(a_truth(10), wanted=[0, 1, 2, 5, 6, 9], received=[0])
+    windows = [(BEGIN, BEGIN + 4 * MINUTE), (BEGIN + 6 * MINUTE, BEGIN + 9 * MINUTE)]
+
+    assert truth.unwanted_minutes(ledger, windows) == 3
+    assert truth.unwanted_minutes({}, windows) == 7
+    assert truth.unwanted_minutes(ledger, []) == 0
+
+
 def test_ledger_is_read_from_its_runs(tmp_path: Path):
     folder = tmp_path / "ledger" / "date=2026-03-01"
     folder.mkdir(parents=True)
