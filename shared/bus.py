@@ -437,10 +437,12 @@ class Bus:
 
     # --- what is stored, and up to when
 
-    async def set_ledger(self, day: date, texts: Mapping[str, str]) -> None:
-        """Replace what the ledger says of some symbols on a day, and let readers see that the day changed."""
+    async def set_ledger(self, day: date, texts: Mapping[str, str], *, all_of_them: bool = False) -> None:
+        """Replace what the ledger says of some or all symbols on a day, and let readers see that the day changed."""
         if texts:
             pipeline = self._redis.pipeline(transaction=True)
+            if all_of_them:
+                pipeline.delete(_ledger_key(day))
             pipeline.hset(_ledger_key(day), mapping=dict(texts))
             # An instant, not a count: a Redis that came back empty must not look as if nothing had changed.
             pipeline.hset(_LEDGER_VERSIONS, day.isoformat(), time.time_ns())

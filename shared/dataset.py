@@ -25,6 +25,10 @@ RANKINGS_FILE = "rankings.json"
 _DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})\Z")
 
 
+FIRST_DAY, LAST_DAY = date(2009, 1, 1), date(2099, 12, 30)
+"""There is no market of coins before; and a dataset ends before the instant that stands for an open end in Qlib."""
+
+
 class OutsideError(ValueError):
     """A name that would lead out of its folder."""
 
@@ -91,9 +95,10 @@ def _day_of(name: str) -> date | None:
     if (match := _DAY_FOLDER.match(name)) is None:
         return None
     try:
-        return date.fromisoformat(match[1])
+        day = date.fromisoformat(match[1])
     except ValueError:
         return None
+    return day if FIRST_DAY <= day <= LAST_DAY else None
 
 
 def _stat_of(entry: os.DirEntry[str]) -> os.stat_result | None:

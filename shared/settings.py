@@ -69,6 +69,12 @@ class CommonSettings(BaseSettings):
     def _without_trailing_slash(cls, value: object) -> object:
         return value.rstrip("/") if isinstance(value, str) else value
 
+    @field_validator("*")
+    @classmethod
+    def _at_home(cls, value: object) -> object:
+        """Read ~ as a shell does; in a file no shell does it."""
+        return value.expanduser() if isinstance(value, Path) else value
+
     @field_validator("okx_rest_url", "okx_ws_url")
     @classmethod
     def _with_a_port_that_is_one(cls, value: str) -> str:
@@ -89,6 +95,9 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
         settings = kind(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         _stop(error)
+    except UnicodeDecodeError as error:
+        print(f"wrong setting: .env is no text in UTF-8 ({error}): save it as UTF-8", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
     file = _values_in_file(Path(".env"))
     for name, nearest in unknown_names(os.environ, file).items():
         meant = f"; did you mean {nearest}?" if nearest else ""

@@ -30,13 +30,14 @@ from services.converter.changes import (
 )
 from services.converter.definitions import Definitions, contract_of, definitions
 from services.converter.fields import Recipe
-from services.converter.known import Known, Predictions, Settlements
+from services.converter.known import Ints, Known, Predictions, Settlements
 from services.converter.lives import lives_of
 from services.converter.members import members_after_rankings
 from services.converter.origin import with_origin
 from services.converter.processes import Outcome, processes_for, symbol_conversion
 from services.converter.qlib_store import CommitError, QlibStore
 from services.converter.raw import (
+    EVERY,
     Faults,
     LedgerDay,
     UnreadableError,
@@ -170,7 +171,7 @@ def _convert(
     manifest = _manifest(store.root, recipe, rebuild=rebuild)
     listing = scan(data_dir, manifest, every_file=every_file)
     end = _end(data_dir, store, listing, until)
-    origin = _origin(store, listing, end, history=history)
+    origin = _origin(data_dir, store, listing, end, history=history)
     why_left_out = ""
     try:
         store = with_origin(store, origin, versions.begin)
@@ -179,7 +180,7 @@ def _convert(
             raise
         versions.abandon()  # new days need no other version
         store, why_left_out = QlibStore(versions.head), str(error)
-        origin = _origin(store, listing, end, history=False)
+        origin = _origin(data_dir, store, listing, end, history=False)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
     holes = _holes(listing, changed)
     defined = definitions(store.root, data_dir, listing.of(InstrumentDefinition))
@@ -244,26 +245,38 @@ def _end(data_dir: Path, store: QlibStore, listing: Listing, until: datetime | N
 
 
 def _newest_minute(data_dir: Path, listing: Listing) -> datetime | None:
-    """Return the end of the newest minute on disk."""
-    candles = listing.of(Candle)
-    if not candles:
-        return None
-    newest_day = max(candles)
-    newest = day_start(newest_day)
-    for file in listing.partitions(Candle, [newest_day]):
+    """Return the end of the newest minute on disk; a day of which no file can be read holds none."""
+    for day in sorted(listing.of(Candle), reverse=True):
+        ends = [from_ms(int(opens.max())) + MINUTE for opens in _opens(data_dir, listing, day)]
+        if ends:
+            return max(ends)
+    return None
+
+
+def _opens(data_dir: Path, listing: Listing, day: date) -> Iterator[Ints]:
+    """Yield the opens of the candles of a day, for each file that can be read and has any."""
+    for file in listing.partitions(Candle, [day]):
         with suppress(UnreadableError):  # it is named when its symbol is converted
-            opens = read_candles(data_dir, [file], day_start(newest_day) + DAY).opens
-            newest = max(newest, from_ms(int(opens.max())) + MINUTE) if len(opens) else newest
-    return newest
+            opens = read_candles(data_dir, [file], day_start(day) + DAY).opens
+            if len(opens):
+                yield opens
 
 
-def _origin(store: QlibStore, listing: Listing, end: datetime, *, history: bool) -> datetime:
-    """Return the origin of the grid: as it is, or the first raw day; with `history` it may move back."""
-    raw_days = [day_start(day) for day in listing.of(Candle) if day_start(day) < end]
+def _origin(data_dir: Path, store: QlibStore, listing: Listing, end: datetime, *, history: bool) -> datetime:
+    """Return the origin of the grid: as it is, or the first day with a candle; with `history` it may move back.
+
+    Raises `NothingToConvertError` where there is no grid, and no file can be read.
+    """
     calendar = store.calendar(FREQUENCIES[0])
+    if calendar is not None and not history:
+        return calendar[0]
+    before = calendar[0] if calendar is not None else end
+    for day in sorted(listing.of(Candle)):
+        if day_start(day) < before and any(True for _ in _opens(data_dir, listing, day)):
+            return day_start(day)
     if calendar is None:
-        return min(raw_days)
-    return min([calendar[0], *raw_days]) if history else calendar[0]
+        raise NothingToConvertError(f"no raw candle in {data_dir} before {end} can be read")
+    return calendar[0]
 
 
 # --- What is known beside the candles
@@ -320,7 +333,9 @@ def _gather(
             ),
             ledger={day: ledger[day][symbol] for day in ledger if symbol in ledger[day]},
             versions={day: files[symbol] for day in days if symbol in (files := candles.get(day, NO_FILES).versions)},
-            unknown={day: why for faults in unknown for day, why in faults.get(symbol, {}).items()},
+            unknown={
+                day: why for faults in unknown for name in (EVERY, symbol) for day, why in faults.get(name, {}).items()
+            },
         )
         for symbol, found in dirty.items()
     ]

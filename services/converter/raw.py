@@ -1,6 +1,7 @@
 """Reading the raw days: candles of one symbol, settlements, predictions, rankings, ledger. polars lives here. I/O."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,9 +15,9 @@ from services.converter.fields import COLUMNS
 from services.converter.known import Floats, Ints, Predictions, Rankings, Settlements
 from services.converter.lives import Said
 from shared.coverage import mask_from_text
-from shared.dataset import Partition
-from shared.events import BY_DATASET
-from shared.grid import to_ms
+from shared.dataset import FIRST_DAY, LAST_DAY, Partition
+from shared.events import BY_DATASET, FLOAT32_SAFE
+from shared.grid import day_start, to_ms
 from shared.parquet import read_partition, read_rows, wrong_content
 
 
@@ -74,6 +75,8 @@ def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles
 
 Faults = dict[str, dict[date, str]]
 """Symbol → the days of which a file of many symbols cannot be true of it, each with the reason."""
+EVERY = "*"
+"""Stands in `Faults` for all symbols: the file cannot be read at all. No symbol is called so."""
 
 
 def read_settlements(root: Path, files: Iterable[Partition]) -> tuple[dict[str, Settlements], Faults]:
@@ -133,17 +136,37 @@ def read_definitions(root: Path, files: Iterable[Partition]) -> list[tuple[str, 
     rows = _read(root, chosen, ["symbol", *names]).with_columns(
         *(pl.col(name).dt.epoch("ms") for name in names if name.endswith("_time"))
     )
-    return [(symbol, Said(*said)) for symbol, *said in rows.sort("known_time", "symbol").iter_rows()]
+    return [
+        (symbol, Said(known, state, _market_time(listed), _market_time(ended), _size(value)))
+        for symbol, known, state, listed, ended, value in rows.sort("known_time", "symbol").iter_rows()
+    ]
+
+
+_MARKET_TIMES = range(to_ms(day_start(FIRST_DAY)), to_ms(day_start(LAST_DAY)))
+
+
+def _market_time(instant: int | None) -> int | None:
+    """Return an instant, Unix ms, at which there can be a market; None for any other."""
+    return instant if instant is not None and instant in _MARKET_TIMES else None
+
+
+def _size(value: float | None) -> float | None:
+    """Return a size that float32 can hold; None for any other."""
+    least, most = FLOAT32_SAFE
+    return value if value is not None and least <= value <= most else None
 
 
 def read_ledgers(root: Path, files: Iterable[Partition]) -> dict[date, dict[str, LedgerDay]]:
     """Read what the ledger says of some days: day → symbol → what it says."""
-    chosen = list(files)
-    if not chosen:
-        return {}
     names = ("absent", "halted", "refused", "received", "healed", "version")
+    chosen, tables = list(files), []
     found: dict[date, dict[str, LedgerDay]] = {file.day: {} for file in chosen}
-    rows = _read(root, chosen, ["day", "symbol", *names]).with_columns(pl.col("day").dt.date())
+    for file in chosen:
+        with suppress(UnreadableError):  # the writer makes it again from the data; until then it says nothing
+            tables.append(_read_one(root, file, ["day", "symbol", *names]))
+    if not tables:
+        return found
+    rows = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).with_columns(pl.col("day").dt.date())
     for day, symbol, *texts, version in rows.iter_rows():
         absent, halted, refused, received, healed = (mask_from_text(text or "") for text in texts)
         stored = received | healed
@@ -160,12 +183,16 @@ def _by_symbol(
     """
     tables, faults = [], Faults()
     for file in files:
-        table, found = _read_shared(root, file, ["symbol", *times, *values])
+        try:
+            table, found = _read_shared(root, file, ["symbol", *times, *values])
+        except UnreadableError as error:
+            faults.setdefault(EVERY, {})[file.day] = str(error)
+            continue
         tables.append(table)
         for symbol, reason in found.items():
             faults.setdefault(symbol, {})[file.day] = f"{file.path(root)}: {reason}"
     if not tables:
-        return {}, {}
+        return {}, faults
     rows = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables)))
     frame = rows.with_columns(*map(_epoch, times)).sort("symbol", times[0])
     return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}, faults

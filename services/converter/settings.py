@@ -2,9 +2,9 @@
 
 from datetime import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from services.converter.bars import PartialBars
 from services.converter.fields import Recipe
@@ -48,6 +48,18 @@ class ConverterSettings(CommonSettings):
     def recipe(self) -> Recipe:
         """What decides how bars are computed."""
         return Recipe(self.partial_bars, self.stock_fields)
+
+    @model_validator(mode="after")
+    def _folders_apart(self) -> Self:
+        """Refuse one folder inside the other: a version of the dataset is moved, and deleted, as a whole."""
+        data, qlib = self.data_dir.resolve(), self.qlib_dir.resolve()
+        versions = qlib.with_name(f"{qlib.name}.versions")
+        if data in {qlib, *qlib.parents} or {qlib, versions} & set(data.parents):
+            raise ValueError(
+                f"QLIB_DIR={self.qlib_dir} and DATA_DIR={self.data_dir} lie one inside the other: "
+                "name two folders side by side"
+            )
+        return self
 
     @field_validator("convert_at", mode="before")
     @classmethod

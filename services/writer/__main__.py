@@ -236,8 +236,8 @@ class Writer:
             log.warning("not told what was stored, telling it later", error=str(error))
             self.untold = True
 
-    async def _tell(self, written: Written) -> None:
-        """Publish what is durable now: the ledger, the newest candle per symbol, the watermark."""
+    async def _tell(self, written: Written, *, all_of_them: bool = False) -> None:
+        """Publish what is durable now, of some or all symbols: the ledger, the newest candle of each, the watermark."""
         marks: dict[str, datetime] = {}
         for day, symbols in written.items():
             self.audit.note(day, symbols)
@@ -246,7 +246,8 @@ class Writer:
                 if newest is not None and newest >= self.newest.get(symbol, newest):
                     self.newest[symbol] = marks[f"newest:{symbol}"] = newest
             if not self._is_past(day):
-                await self.service.bus.set_ledger(day, {symbol: to_text(one.ledger) for symbol, one in symbols.items()})
+                texts = {symbol: to_text(one.ledger) for symbol, one in symbols.items()}
+                await self.service.bus.set_ledger(day, texts, all_of_them=all_of_them)
         universe = await self.service.bus.universe()
         mark = written_until(self.newest, frozenset(universe.members if universe else ()))
         if mark is not None and self.knows_disk:
@@ -288,14 +289,16 @@ class Writer:
         raw_days = set(await asyncio.to_thread(days, self.root, Candle.dataset))
         told_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
         raw_days |= {day for day in told_days if not self._is_past(day)}
-        changed = 0
+        whole, changed = everything or not self.knows_disk, 0
+        if whole:  # what Redis says may be of another folder
+            await self.service.bus.forget_ledger(sorted((await self.service.bus.ledger_versions()).keys() - raw_days))
         for day in sorted(raw_days, reverse=True):
             async with self.telling:
                 before, known = await asyncio.to_thread(scan_day, self.root, day)
-                told = known if everything or not self.knows_disk else changed_since(before, known)
+                told = known if whole else changed_since(before, known)
                 changed += len(told)
-                await self._tell({day: told})
-        if everything or not self.knows_disk:
+                await self._tell({day: told}, all_of_them=whole)
+        if whole:
             log.info("ledger told", days=len(raw_days), symbols=len(self.newest))
         elif changed:
             log.warning("files changed under the writer's feet", symbol_days=changed)

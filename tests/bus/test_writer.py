@@ -366,3 +366,17 @@ async def test_a_definition_whose_file_is_damaged_is_not_said_to_be_stored_any_m
 
     assert set(await bus.definitions()) == {"ETH_USDT"}
     assert list((tmp_path / "instruments").rglob("*.damaged"))
+
+
+@pytest.mark.invariant(7)
+async def test_a_writer_on_another_folder_does_not_leave_the_ledger_of_the_first_one(bus, tmp_path):
+    """Invariant 7: what lay in the other folder is missing here, and is fetched."""
+    store(tmp_path / "old", [a_candle(), a_candle("ETH_USDT"), a_candle(open_time=minute(1441))])
+    store(tmp_path / "new", [a_candle()])
+    for name in ("old", "new"):
+        service = Service("writer", bus, None, ExchangeClock(), Health(), asyncio.Event())
+        writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path / name))
+        await writer._look_at_disk(everything=False)
+
+    assert set(await bus.ledger_versions()) == {DAY_0}
+    assert set((await bus.ledger([DAY_0]))[DAY_0]) == {"BTC_USDT"}

@@ -156,7 +156,11 @@ class LockedVersions(Versions):
     # --- the lock
 
     def lock(self) -> None:
-        """Take the locks, and bring the links into order. Raises `BusyError` where another process has them."""
+        """Take the locks, and bring the links into order. Raises `BusyError` where another process has them.
+
+        Raises `VersionError` where QLIB_DIR is a file, or a folder with other things than a dataset.
+        """
+        check_folder(self.name)
         in_place = self.in_place
         if self.folder.is_dir() or not in_place:
             self._lock_folder()
@@ -383,6 +387,33 @@ def changing(
 def head_folder(qlib_dir: Path) -> Path:
     """Return the folder that the converter writes, whatever readers see; it need not exist yet."""
     return Versions.of(qlib_dir).head
+
+
+_PARTS = {"calendars", "features", "instruments", "lost+found"}
+
+
+def check_folder(name: Path) -> None:
+    """Check that a folder is a dataset, or may become one: as a version it is moved, and deleted in the end.
+
+    Hidden names and Qlib's own caches may be in it. Raises `VersionError`.
+    """
+    if name.is_symlink() or not name.exists():
+        return
+    if not name.is_dir():
+        raise VersionError(f"QLIB_DIR={name} is a file: name a folder, which need not exist")
+    foreign = sorted(
+        path.name
+        for path in name.iterdir()
+        if path.name not in _PARTS and not path.name.startswith(".") and not path.name.endswith("_cache")
+    )
+    if foreign:
+        raise VersionError(
+            f"QLIB_DIR={name} holds what is no part of a dataset ({', '.join(foreign[:_SHOWN])}): "
+            "name a folder of its own, or move that elsewhere"
+        )
+
+
+_SHOWN = 5
 
 
 def check_name(name: str) -> None:

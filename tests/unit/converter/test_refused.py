@@ -235,10 +235,10 @@ def test_once_with_a_damaged_file_names_it_and_ends_with_1(raw, qlib):
     assert len(values(qlib, "BTC_USDT", "close")) == 10
 
 
-def test_a_damaged_funding_file_is_named_and_qlib_stays_as_it_was(raw, qlib):
+def test_a_damaged_funding_file_is_named_and_the_days_that_it_concerns_stay_as_they_were(raw, qlib):
     store(raw, [*some_minutes("BTC_USDT", range(10)), a_funding_rate()])
     convert(raw, qlib, until=None)
-    before = tree(qlib)
+    before = values(qlib, "BTC_USDT", "open"), values(qlib, "BTC_USDT", "funding_rate")
     path = Partition("funding", DAY_0).path(raw)
     path.write_bytes(b"torn")
     store(raw, some_minutes("BTC_USDT", range(10, 20)))
@@ -249,4 +249,4 @@ def test_a_damaged_funding_file_is_named_and_qlib_stays_as_it_was(raw, qlib):
     assert process.returncode == 1
     assert "funding_rates_20250405" in log
     assert "Traceback" not in log
-    assert tree(qlib) == before
+    assert (values(qlib, "BTC_USDT", "open"), values(qlib, "BTC_USDT", "funding_rate")) == before

@@ -1,6 +1,7 @@
 import socket
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -235,3 +236,18 @@ def test_commands_beside_a_running_system_find_the_redis_that_it_brought_along(m
         assert str(read_settings(CommonSettings).redis_url) == "redis://elsewhere:6379/0"
         monkeypatch.delenv("REDIS_URL")
     assert str(read_settings(CommonSettings).redis_url) == "redis://127.0.0.1:6379/0", "it has ended since"
+
+
+def test_a_file_of_settings_that_is_not_in_utf_8_stops_the_start_in_a_sentence(tmp_path, capsys):
+    (tmp_path / ".env").write_text("TOP_N=3\n", encoding="utf-16")
+
+    with pytest.raises(SystemExit):
+        read_settings(CommonSettings)
+
+    assert "save it as UTF-8" in capsys.readouterr().err
+
+
+def test_a_folder_in_a_file_of_settings_may_begin_with_the_home_folder(tmp_path):
+    (tmp_path / ".env").write_text("DATA_DIR=~/okx_data\n", encoding="utf-8")
+
+    assert read_settings(CommonSettings).data_dir == Path.home() / "okx_data"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.coverage import is_mask_text, mask_from_text, mask_to_text
-from shared.dataset import OutsideError, Partition, day_folder, days, partition_of, partitions
+from shared.dataset import FIRST_DAY, LAST_DAY, OutsideError, Partition, day_folder, days, partition_of, partitions
 from shared.events import Candle, LedgerRow
 from shared.parquet import ContentError, read_partition, read_rows, table_of, write_table
 from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_prediction, a_ranking, minute
@@ -141,7 +141,7 @@ def test_a_symbol_whose_file_nobody_would_list_has_no_file(tmp_path, symbol):
         Partition("kline_1m", DAY_0, symbol).path(tmp_path)
 
 
-@given(st.dates())
+@given(st.dates(FIRST_DAY, LAST_DAY))
 def test_every_day_is_found_again(tmp_path_factory, day):
     root = tmp_path_factory.mktemp("raw")
     partition = Partition("kline_1m", day, "BTC_USDT")
@@ -156,3 +156,10 @@ def test_every_day_is_found_again(tmp_path_factory, day):
 
 def test_the_first_days_of_time_are_spelled_with_four_digits(tmp_path):
     assert Partition("funding", date(999, 1, 2)).path(tmp_path).name == "funding_rates_09990102.parquet"
+
+
+@pytest.mark.parametrize("day", [date.min, date(2008, 12, 31), date(2099, 12, 31), date.max])
+def test_a_day_on_which_there_is_no_market_is_no_day(tmp_path, day):
+    day_folder(tmp_path, "kline_1m", day).mkdir(parents=True)
+
+    assert days(tmp_path, "kline_1m") == []

@@ -1,0 +1,142 @@
+"""Folders and files that are not what they are taken for cost nobody anything, and are not believed."""
+
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from services.converter.convert import NothingToConvertError, convert
+from services.converter.settings import ConverterSettings
+from services.converter.versions import VersionError
+from shared.dataset import Partition, day_folder
+from shared.grid import DAY
+from shared.settings import read_settings
+from tests.support.builders import DAY_0, a_definition, minute, store
+from tests.support.conversions import rebuilt, some_minutes
+from tests.support.provider import labels, tree, values
+
+pytestmark = pytest.mark.invariant(12)
+
+
+@pytest.mark.parametrize("day", [date(2009, 1, 1), date(2023, 1, 1), date(2026, 1, 1), date(2099, 12, 30)])
+def test_a_day_file_without_a_candle_moves_neither_end_of_the_dataset(raw, qlib, tmp_path, day):
+    store(raw, some_minutes("BTC_USDT", range(2880)))
+    expected = rebuilt(raw, tmp_path / "expected")
+    Partition("kline_1m", day, "BTC_USDT").path(raw).parent.mkdir(parents=True)
+    Partition("kline_1m", day, "BTC_USDT").path(raw).touch()
+
+    convert(raw, qlib, until=None)
+    assert labels(qlib, "1min") == labels(tmp_path / "expected", "1min")
+
+    convert(raw, qlib, until=None, history=True)
+    assert tree(qlib).keys() == expected.keys()
+    assert labels(qlib, "1min") == labels(tmp_path / "expected", "1min")
+
+
+def test_where_no_candle_can_be_read_nothing_is_converted(raw, qlib):
+    Partition("kline_1m", DAY_0, "BTC_USDT").path(raw).parent.mkdir(parents=True)
+    Partition("kline_1m", DAY_0, "BTC_USDT").path(raw).touch()
+
+    with pytest.raises(NothingToConvertError, match="no raw candle"):
+        convert(raw, qlib, until=None)
+    with pytest.raises(NothingToConvertError, match="can be read"):
+        convert(raw, qlib, until=minute(1440))
+
+
+def test_a_folder_with_other_things_is_not_made_a_dataset(raw, qlib):
+    """As a version it would be moved away, and deleted in the end."""
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    qlib.mkdir(parents=True)
+    (qlib / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(VersionError, match=r"thesis\.txt"):
+        convert(raw, qlib, until=None)
+
+    assert (qlib / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_file_is_not_replaced_by_a_dataset(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    qlib.write_text("notes")
+
+    with pytest.raises(VersionError, match="is a file"):
+        convert(raw, qlib, until=None)
+
+    assert qlib.read_text() == "notes"
+
+
+def test_what_qlib_and_file_systems_put_into_a_dataset_is_no_obstacle(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    for name in ("features_cache", "lost+found", ".DS_Store"):
+        (qlib / name).mkdir(parents=True)
+
+    convert(raw, qlib, until=None)
+
+    assert values(qlib, "BTC_USDT", "open")
+
+
+@pytest.mark.parametrize(
+    ("data", "qlib"),
+    [
+        ("data/raw", "data"),
+        ("data", "data"),
+        ("raw", "raw/kline_1m"),
+        ("data.versions/raw", "data"),
+        ("data/../data/raw", "./data"),
+    ],
+)
+def test_one_folder_inside_the_other_stops_the_start(monkeypatch, capsys, data, qlib):
+    monkeypatch.setenv("DATA_DIR", data)
+    monkeypatch.setenv("QLIB_DIR", qlib)
+
+    with pytest.raises(SystemExit):
+        read_settings(ConverterSettings)
+
+    assert "lie one inside the other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("contract_value", pa.scalar(float("nan"))),
+        ("contract_value", pa.scalar(float("inf"))),
+        ("contract_value", pa.scalar(-1.0)),
+        ("list_time", pa.scalar(-99_999_999_999_999, pa.timestamp("ms", tz="UTC"))),
+        ("list_time", pa.scalar(99_999_999_999_999, pa.timestamp("ms", tz="UTC"))),
+        ("end_time", pa.scalar(-884_541_340_800_000, pa.timestamp("ms", tz="UTC"))),
+    ],
+)
+def test_what_cannot_be_true_of_an_instrument_is_not_known_of_it(raw, qlib, column, value):
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    store(raw, [a_definition(state="expired")])
+    path = Partition("instruments", DAY_0).path(raw)
+    table = pq.read_table(path, partitioning=None)
+    place = table.schema.get_field_index(column)
+    odd = pa.array([value.as_py()] if column == "contract_value" else [value.value], table.schema.field(column).type)
+    pq.write_table(table.set_column(place, column, odd).replace_schema_metadata(None), path)
+
+    for day in (1, 2):
+        convert(raw, qlib, until=minute(1440 * day))
+        store(raw, some_minutes("BTC_USDT", range(1440 * day, 1440 * (day + 1))))
+
+    assert values(qlib, "BTC_USDT", "open")[minute(2000)]
+
+
+@pytest.mark.parametrize("dataset", ["funding", "funding_predicted", "ledger"])
+def test_a_file_of_many_symbols_that_cannot_be_read_costs_the_days_that_it_concerns(raw, qlib, dataset):
+    store(raw, some_minutes("BTC_USDT", range(3 * 1440)) + some_minutes("ETH_USDT", range(3 * 1440)))
+    broken = Partition(dataset, DAY_0 + DAY * 2).path(raw)
+    broken.parent.mkdir(parents=True)
+    broken.touch()
+
+    report = convert(raw, qlib, until=None)
+
+    assert values(qlib, "BTC_USDT", "open")[minute(2000)]
+    if dataset != "ledger":
+        assert str(broken) in report.left_sentence
+        assert minute(3000) not in values(qlib, "BTC_USDT", "open")
+    broken.unlink()
+    day_folder(raw, dataset, DAY_0 + DAY * 2).rmdir()
+    assert not convert(raw, qlib, until=None).left
+    assert values(qlib, "BTC_USDT", "open")[minute(3000)]
