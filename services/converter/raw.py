@@ -1,7 +1,6 @@
 """Reading the raw days: candles of one symbol, settlements, predictions, rankings, ledger. polars lives here. I/O."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -158,15 +157,12 @@ def _size(value: float | None) -> float | None:
 
 def read_ledgers(root: Path, files: Iterable[Partition]) -> dict[date, dict[str, LedgerDay]]:
     """Read what the ledger says of some days: day → symbol → what it says."""
+    chosen = list(files)
+    if not chosen:
+        return {}
     names = ("absent", "halted", "refused", "received", "healed", "version")
-    chosen, tables = list(files), []
     found: dict[date, dict[str, LedgerDay]] = {file.day: {} for file in chosen}
-    for file in chosen:
-        with suppress(UnreadableError):  # the writer makes it again from the data; until then it says nothing
-            tables.append(_read_one(root, file, ["day", "symbol", *names]))
-    if not tables:
-        return found
-    rows = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).with_columns(pl.col("day").dt.date())
+    rows = _read(root, chosen, ["day", "symbol", *names]).with_columns(pl.col("day").dt.date())
     for day, symbol, *texts, version in rows.iter_rows():
         absent, halted, refused, received, healed = (mask_from_text(text or "") for text in texts)
         stored = received | healed

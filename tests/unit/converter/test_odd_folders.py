@@ -123,7 +123,7 @@ def test_what_cannot_be_true_of_an_instrument_is_not_known_of_it(raw, qlib, colu
     assert values(qlib, "BTC_USDT", "open")[minute(2000)]
 
 
-@pytest.mark.parametrize("dataset", ["funding", "funding_predicted", "ledger"])
+@pytest.mark.parametrize("dataset", ["funding", "funding_predicted"])
 def test_a_file_of_many_symbols_that_cannot_be_read_costs_the_days_that_it_concerns(raw, qlib, dataset):
     store(raw, some_minutes("BTC_USDT", range(3 * 1440)) + some_minutes("ETH_USDT", range(3 * 1440)))
     broken = Partition(dataset, DAY_0 + DAY * 2).path(raw)
@@ -133,9 +133,8 @@ def test_a_file_of_many_symbols_that_cannot_be_read_costs_the_days_that_it_conce
     report = convert(raw, qlib, until=None)
 
     assert values(qlib, "BTC_USDT", "open")[minute(2000)]
-    if dataset != "ledger":
-        assert str(broken) in report.left_sentence
-        assert minute(3000) not in values(qlib, "BTC_USDT", "open")
+    assert str(broken) in report.left_sentence
+    assert minute(3000) not in values(qlib, "BTC_USDT", "open")
     broken.unlink()
     day_folder(raw, dataset, DAY_0 + DAY * 2).rmdir()
     assert not convert(raw, qlib, until=None).left
