@@ -1,11 +1,12 @@
 """Rankings, whole: who was in the universe when, and where everybody else stood."""
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
 
-from perps.raw import day_folders, read_days, utc
+from perps.raw import day_files, read_days, utc
 
 COLUMNS = (
     "ranked_time",
@@ -36,27 +37,27 @@ def rankings(
 
     Raises:
         FileNotFoundError: `data` is no DATA_DIR with rankings in it.
+        BadFileError: a file cannot be read, or has rows of another day, or rows twice; a ValueError.
         LookupError: no ranking had been made at the instant.
 
     """
-    days = day_folders(data, "universe", "rankings")
+    days = day_files(data, "universe", "universe", "rankings")
     if at is not None:
         return _in_force(days, utc(at))
     first, last = utc(begin or min(days)), utc(end or pd.Timestamp.max)
-    chosen = [days[day] for day in sorted(days) if first.date() <= day <= last.date()]
-    found = _read(chosen)
+    found = _read({day: path for day, path in days.items() if first.date() <= day <= last.date()})
     return found[(found["ranked_time"] >= first) & (found["ranked_time"] < last)].set_index(["ranked_time", "rank"])
 
 
 def _in_force(days: dict[date, Path], at: pd.Timestamp) -> pd.DataFrame:
     for day in sorted((day for day in days if day <= at.date()), reverse=True):
-        found = _read([days[day]])
+        found = _read({day: days[day]})
         made = found.loc[found["ranked_time"] <= at, "ranked_time"]
         if len(made):
             return found[found["ranked_time"] == made.max()].set_index("rank")
     raise LookupError(f"no ranking had been made at {at}; the first day with one is {min(days)}")
 
 
-def _read(folders: list[Path]) -> pd.DataFrame:
-    found = read_days(folders, "universe", COLUMNS, ["ranked_time", "funding_time"])
+def _read(files: Mapping[date, Path]) -> pd.DataFrame:
+    found = read_days(files, COLUMNS, ["ranked_time", "funding_time"], ["exchange", "ranked_time", "symbol"])
     return found.sort_values(["ranked_time", "rank"], ignore_index=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from perps.raw import day_folders, read_days, utc
+from perps.raw import day_files, read_days, utc
 
 COLUMNS = ("funding_time", "symbol", "funding_rate", "interval_hours")
 
@@ -20,11 +20,12 @@ def settlements(
     collector's DATA_DIR; by default the environment's DATA_DIR, or `okx_data`. A positive rate, a share of the
     position, is paid by longs. Instants are UTC without a zone; `interval_hours` is NaN where it is not known.
 
-    Raises `FileNotFoundError` where there are no funding rates.
+    Raises `FileNotFoundError` where there are no funding rates, and `BadFileError` (a ValueError) where a file cannot
+    be read, or has rows of another day than its own, or rows twice.
     """
-    days = day_folders(data, "funding", "funding rates")
+    days = day_files(data, "funding", "funding_rates", "funding rates")
     first, last = utc(begin or min(days)), utc(end or pd.Timestamp.max)
-    chosen = [days[day] for day in sorted(days) if first.date() <= day <= last.date()]
-    found = read_days(chosen, "funding_rates", COLUMNS, ["funding_time"])
+    chosen = {day: path for day, path in days.items() if first.date() <= day <= last.date()}
+    found = read_days(chosen, COLUMNS, ["funding_time"], ["exchange", "symbol", "funding_time"])
     inside = found[(found["funding_time"] >= first) & (found["funding_time"] < last)]
     return inside.sort_values(["funding_time", "symbol"], ignore_index=True)

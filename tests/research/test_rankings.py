@@ -1,5 +1,7 @@
 """Rankings as a DataFrame, read from files as the writer stores them."""
 
+import shutil
+
 import pytest
 
 pytest.importorskip("qlib", reason="pyqlib lives in the research environment: make test-qlib")
@@ -86,3 +88,22 @@ def test_a_span_of_time_holds_the_rankings_that_were_made_in_it(data):
 def test_a_folder_without_rankings_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="okx_data"):
         perps.rankings(tmp_path)
+
+
+def test_a_copy_of_a_file_counts_no_symbol_twice(data):
+    before = perps.rankings(data)
+    file = data / "universe" / "date=2025-04-05" / "universe_20250405.parquet"
+    shutil.copy(file, file.with_name("universe_20250405_copy.parquet"))
+    shutil.copy(file, data / "universe" / "date=2025-04-07")
+    (data / "universe" / "date=2025-02-30").mkdir()
+
+    pd.testing.assert_frame_equal(perps.rankings(data), before)
+    assert list(perps.rankings(data, at="2025-04-05 08:00")["symbol"]) == ["C", "A", "B"]
+
+
+def test_a_ranking_of_another_day_is_an_error_that_names_the_file(data):
+    file = data / "universe" / "date=2025-04-07" / "universe_20250407.parquet"
+    shutil.copy(data / "universe" / "date=2025-04-05" / "universe_20250405.parquet", file)
+
+    with pytest.raises(ValueError, match=r"universe_20250407\.parquet: 6 of its rows are not of 2025-04-07"):
+        perps.rankings(data)
