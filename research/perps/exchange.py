@@ -16,6 +16,7 @@ from qlib.data import D
 from qlib.data.storage.file_storage import FileCalendarStorage
 from qlib.utils.time import Freq
 
+from perps.arguments import instant, length, number, one_of, settled_of
 from perps.lives import LIFE, Bools, changes, delistings, last_true, silences
 from perps.margin import Ask, opening_share
 from perps.panel import Floats, PanelQuote
@@ -113,7 +114,9 @@ class PerpExchange(Exchange):
     patience: the longest time for which a symbol may be silent without being closed; see "Ends"
     subscribe_fields, volume_threshold: see Qlib's Exchange
 
-    No lots, no price limits and no minimal cost, whatever Qlib's configuration says.
+    No lots, no price limits and no minimal cost, whatever Qlib's configuration says. Instants with a zone become UTC.
+
+    Raises ValueError for a setting that makes no sense, with its name, its value and what is allowed.
     """
 
     freq: str
@@ -145,23 +148,29 @@ class PerpExchange(Exchange):
         patience: str | pd.Timedelta = "1D",
         volume_threshold: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.fee_rate = {"taker": taker_fee, "maker": maker_fee}[fee]
+        fees = {
+            name: number(f"{name}_fee", given, over=-1, below=1)
+            for name, given in (("taker", taker_fee), ("maker", maker_fee))
+        }
+        ways = {"range": ("$low", "$high"), "close": ("$close", "$close")}
+        self.fee_rate = fees[one_of("fee", fee, fees)]
         self.taker_fee = taker_fee
-        self.slippage = slippage
-        self.leverage = leverage
-        self.maintenance_margin = maintenance_margin
-        self.liquidation_fee = taker_fee if liquidation_fee is None else liquidation_fee
-        self.liquidation_at = {"range": ("$low", "$high"), "close": ("$close", "$close")}[liquidation_at]
+        self.slippage = number("slippage", slippage, least=0, below=1)
+        self.leverage = number("leverage", leverage, over=0)
+        self.maintenance_margin = number("maintenance_margin", maintenance_margin, least=0, below=1)
+        forced = taker_fee if liquidation_fee is None else liquidation_fee
+        self.liquidation_fee = number("liquidation_fee", forced, over=-1, below=1)
+        self.liquidation_at = ways[one_of("liquidation_at", liquidation_at, ways)]
         self.funding = funding
         self.funding_freq = funding_freq
-        self.settled = settled
-        self.patience = pd.Timedelta(patience)
+        self.settled = settled_of(settled, ("funding_time", "symbol", "funding_rate"))
+        self.patience = length("patience", patience)
         self._subscribed = tuple(subscribe_fields)
         self._share: float | None = None
         super().__init__(
             freq=freq,
-            start_time=start_time,
-            end_time=end_time,
+            start_time=None if start_time is None else instant("start_time", start_time),
+            end_time=None if end_time is None else instant("end_time", end_time),
             codes=codes,
             deal_price=deal_price,
             subscribe_fields=list(subscribe_fields),

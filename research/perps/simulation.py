@@ -7,6 +7,7 @@ import pandas as pd
 from qlib.backtest import backtest as qlib_backtest
 from qlib.data import D
 
+from perps.arguments import account_of, instant
 from perps.executor import PerpExecutor
 from perps.ledger import begin_of
 from perps.operators import bar_return
@@ -62,17 +63,18 @@ def backtest(
 ) -> Backtest:
     """Run a strategy (an instance, or Qlib's config of one) from a first to a last bar.
 
-    start_time, end_time: when the bars open; a date alone is the first bar of that day. The end is the last bar of data
-        where it is left out or later
+    start_time, end_time: when the bars open, in UTC; a date alone is the first bar of that day. The end is the
+        last bar of data where it is left out or later
     account: quote currency at the start, or {"cash": …, symbol: signed amount, …}
     benchmark: a symbol, a list of symbols (their mean), a Series of returns; None compares with nothing (0)
     exchange: settings of `PerpExchange`, such as {"slippage": 0.0002, "leverage": 5}
     executor: settings of `PerpExecutor`
 
-    Raises ValueError where the dataset does not have the bars.
+    Raises ValueError where the dataset does not have the bars, and for an argument that makes no sense, by its name.
     """
-    begin, last = pd.Timestamp(start_time), D.calendar(freq=freq)[-1]
-    end = last if end_time is None else min(pd.Timestamp(end_time), last)
+    money = account_of(account)
+    begin, last = instant("start_time", start_time), D.calendar(freq=freq)[-1]
+    end = last if end_time is None else min(instant("end_time", end_time), last)
     if begin > end:
         raise ValueError(f"from {begin} to {end} there is no bar: the last {freq} bar of the dataset is {last}")
     runner = PerpExecutor(time_per_step=freq, **executor)
@@ -83,7 +85,7 @@ def backtest(
         strategy=strategy,
         executor=runner,
         benchmark=_benchmark(benchmark, begin, end, freq),
-        account=dict(account) if isinstance(account, dict) else account,
+        account=money,
         exchange_kwargs={"exchange": settings},
         pos_type="perps.position.PerpPosition",
     )

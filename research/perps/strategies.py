@@ -9,6 +9,8 @@ from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 from qlib.data import D
 from qlib.utils.time import Freq
 
+from perps.arguments import number, whole
+
 #: Hours between two settlements where the dataset does not know; what most instruments have.
 _USUAL_INTERVAL = 8.0
 
@@ -36,6 +38,8 @@ class LongShortTopK(BaseSignalStrategy):
     leverage: gross notional / equity. The exchange's cap comes on top of it
     n_drop: symbols a side that may be replaced a bar, the worst by the best; None: as many as the signal says
     tolerance: a position that stays is left alone while its notional is within this share of its target
+
+    Raises ValueError for a parameter that makes no sense, with its name, its value and what is allowed.
     """
 
     def __init__(
@@ -48,18 +52,14 @@ class LongShortTopK(BaseSignalStrategy):
         tolerance: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        if topk < 1 or leverage <= 0 or tolerance < 0 or (n_drop is not None and n_drop < 1):
-            raise ValueError(
-                f"topk {topk} >= 1, leverage {leverage} > 0, tolerance {tolerance} >= 0, n_drop {n_drop} >= 1"
-            )
+        self.topk = whole("topk", topk, least=1)
+        self.leverage = number("leverage", leverage, over=0)
+        self.n_drop = None if n_drop is None else whole("n_drop", n_drop, least=1)
+        self.tolerance = number("tolerance", tolerance, least=0)
         no_signal = pd.Series(
             dtype="float64", index=pd.MultiIndex.from_arrays([[], []], names=["datetime", "instrument"])
         )
         super().__init__(signal=no_signal if signal is None else signal, risk_degree=leverage, **kwargs)
-        self.topk = topk
-        self.leverage = leverage
-        self.n_drop = n_drop
-        self.tolerance = tolerance
 
     def generate_trade_decision(self, execute_result: list[Any] | None = None) -> TradeDecisionWO:  # noqa: ARG002 - Qlib's
         """Decide on the orders of a bar."""
@@ -236,8 +236,7 @@ class FundingPairs(FundingCarry):
     """
 
     def __init__(self, *, topk: int, settlements: float = 3.0, tolerance: float = 1.0, **kwargs: Any) -> None:
-        if settlements <= 0:
-            raise ValueError(f"settlements {settlements} > 0")
+        number("settlements", settlements, over=0)
         super().__init__(topk=topk, per_hour=False, tolerance=tolerance, **kwargs)
         self.settlements = settlements
 

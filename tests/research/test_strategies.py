@@ -69,9 +69,9 @@ def test_n_drop_fills_empty_places_and_drops_what_has_no_signal_any_more():
 
 
 def test_settings_that_mean_nothing_are_refused():
-    with pytest.raises(ValueError, match="topk 0"):
+    with pytest.raises(ValueError, match="topk is 0"):
         perps.LongShortTopK(topk=0)
-    with pytest.raises(ValueError, match="n_drop 0"):
+    with pytest.raises(ValueError, match="n_drop is 0"):
         perps.LongShortTopK(topk=1, n_drop=0)
 
 
@@ -178,7 +178,7 @@ def test_nothing_is_traded_where_funding_is_not_worth_its_costs(two_payers):
     )
 
     assert run.ledger["equity"].eq(100_000).all()
-    with pytest.raises(ValueError, match="settlements 0"):
+    with pytest.raises(ValueError, match="settlements is 0"):
         perps.FundingPairs(topk=1, settlements=0)
 
 
