@@ -8,11 +8,14 @@ SHELL := /bin/bash
 UV := $(or $(shell command -v uv 2>/dev/null),.run/uv/bin/uv)
 COMPOSE = $(or $(shell docker compose version >/dev/null 2>&1 && echo "docker compose"),$(shell command -v docker-compose 2>/dev/null),$(error neither `docker compose` nor `docker-compose` is installed: `make run` needs no Docker))
 
+# A text as one word of the shell, whatever is in it: blanks, quotes, dollars.
+quoted = '$(subst ','\'',$(1))'
+
 PYTHON := .venv/bin/python
 RESEARCH := .venv-research/bin/python
 QLIB = $(or $(QLIB_DIR),qlib_data)
 # A notebook runs in its own folder, so both are absolute; runs of both kinds are kept in one place.
-RESEARCH_PATHS = QLIB_DIR="$(if $(filter /%,$(QLIB)),$(QLIB),$(CURDIR)/$(QLIB))" EXPERIMENTS_DIR="$(CURDIR)/experiments"
+RESEARCH_PATHS = QLIB_DIR=$(call quoted,$(if $(filter /%,$(QLIB)),$(QLIB),$(CURDIR)/$(QLIB))) EXPERIMENTS_DIR=$(call quoted,$(CURDIR)/experiments)
 # Tests that run at once: most of them wait for processes, so a little more than the cores.
 WORKERS ?= 3
 GROUPS_LOCAL := ranker collector writer converter api simulator local dev
@@ -36,11 +39,11 @@ demo: env env-research  ## The same on a simulated exchange, no internet needed:
 	@$(PYTHON) -m launch.demo
 
 # Said at once, not after Qlib and mlflow have been loaded.
-HAS_DATASET = test -d "$(QLIB)/calendars" || { echo "QLIB_DIR=$(QLIB): there is no dataset. A running system makes one (make run); so does make demo: QLIB_DIR=.run/demo/qlib_data MARKET=all TOPK=1"; exit 1; }
+HAS_DATASET = test -d $(call quoted,$(QLIB)/calendars) || { echo $(call quoted,QLIB_DIR=$(QLIB))": there is no dataset. A running system makes one (make run); so does make demo: QLIB_DIR=.run/demo/qlib_data MARKET=all TOPK=1"; exit 1; }
 
 research: env-research  ## Jupyter with pyqlib and the research kit, for this machine only: [PORT=8888] [QLIB_DIR=qlib_data]
 	@$(HAS_DATASET)
-	@PYTHONPATH="$(CURDIR)/research" $(RESEARCH_PATHS) $(RESEARCH) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)/research" research/from_data_to_backtest.ipynb
+	@PYTHONPATH=$(call quoted,$(CURDIR)/research) $(RESEARCH_PATHS) $(RESEARCH) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(call quoted,$(CURDIR)/research) research/from_data_to_backtest.ipynb
 
 workflow: env-research  ## Train, backtest and report in one go: [NAME=day] or 60min, [QLIB_DIR=qlib_data] [MARKET=top50] [TOPK=5]
 	@$(HAS_DATASET)
@@ -48,26 +51,26 @@ workflow: env-research  ## Train, backtest and report in one go: [NAME=day] or 6
 
 replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=folder [TOP_N=] [SPEED=] [KILL=1] [DOCKER=1]
 	@$(if $(DATA),,$(error DATA is missing: make replay DATA=folder-with-candles_1m.parquet-and-funding.parquet))
-	@$(PYTHON) -m launch.replay --data $(DATA) $(if $(TOP_N),--top-n $(TOP_N)) $(if $(SPEED),--speed $(SPEED)) $(if $(filter-out 0,$(KILL)),--kill) $(if $(filter-out 0,$(DOCKER)),--compose)
+	@$(PYTHON) -m launch.replay --data $(call quoted,$(DATA)) $(if $(TOP_N),--top-n $(TOP_N)) $(if $(SPEED),--speed $(SPEED)) $(if $(filter-out 0,$(KILL)),--kill) $(if $(filter-out 0,$(DOCKER)),--compose)
 
 load: env  ## What a large universe costs, on a simulated exchange: [SYMBOLS=500] [MINUTES=10]
 	@$(PYTHON) -m launch.load --symbols $(or $(SYMBOLS),500) --minutes $(or $(MINUTES),10)
 
 chaos: env env-research  ## Everything goes wrong at once, then every minute is compared: [SEED=1] [MINUTES=5] [SYMBOLS=60] [MEMBERS=] [SPEED=600] [RATE=0.8] [REPORT=file] [ONLY=words] [WITHOUT=words] [NAMES=file]
-	@$(PYTHON) -m launch.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --symbols $(or $(SYMBOLS),60) --speed $(or $(SPEED),600) --rate $(or $(RATE),0.8) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(REPORT),--report $(REPORT)) $(if $(ONLY),--only "$(ONLY)") $(if $(WITHOUT),--without "$(WITHOUT)") $(if $(NAMES),--names "$(NAMES)")
+	@$(PYTHON) -m launch.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --symbols $(or $(SYMBOLS),60) --speed $(or $(SPEED),600) --rate $(or $(RATE),0.8) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(REPORT),--report $(call quoted,$(REPORT))) $(if $(ONLY),--only "$(ONLY)") $(if $(WITHOUT),--without "$(WITHOUT)") $(if $(NAMES),--names $(call quoted,$(NAMES)))
 
 chaos-report: env  ## Add up what several runs of chaos wrote: FILES="a.json b.json" [FAULTS=0] [CANDLES=0] [EACH=0]
 	@$(if $(FILES),,$(error FILES is missing: what `make chaos REPORT=file` wrote))
 	@$(PYTHON) -m launch.chaos.report $(FILES) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CANDLES),--candles $(CANDLES)) $(if $(EACH),--each $(EACH))
 
 soak: env  ## A simulated week, to see what grows: [DAYS=7] [SYMBOLS=100] [SPEED=300] [CSV=file]
-	@$(PYTHON) -m launch.soak --days $(or $(DAYS),7) --symbols $(or $(SYMBOLS),100) --speed $(or $(SPEED),300) $(if $(CSV),--csv $(CSV))
+	@$(PYTHON) -m launch.soak --days $(or $(DAYS),7) --symbols $(or $(SYMBOLS),100) --speed $(or $(SPEED),300) $(if $(CSV),--csv $(call quoted,$(CSV)))
 
 faults: env  ## Strike every fault that there is, and write into docs/faults.md how long each took to heal
 	@$(PYTHON) -m launch.fault_table
 
 audit: env  ## Ask OKX again for what is stored: [SAMPLE=20] [SEED=] [BEGIN=2025-04-05] [END=] [SYMBOLS=BTC_USDT,...] [REPAIR=1] [REPORT=file.json]
-	@$(PYTHON) -m services.writer.audit $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(BEGIN),--begin $(BEGIN)) $(if $(END),--end $(END)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(filter-out 0,$(REPAIR)),--repair) $(if $(REPORT),--json $(REPORT))
+	@$(PYTHON) -m services.writer.audit $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(BEGIN),--begin $(BEGIN)) $(if $(END),--end $(END)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(filter-out 0,$(REPAIR)),--repair) $(if $(REPORT),--json $(call quoted,$(REPORT)))
 
 heal: env  ## How long a lost hour of a universe takes to heal, within OKX's limits: [SYMBOLS=50]
 	@$(PYTHON) -m launch.heal --symbols $(or $(SYMBOLS),50)
