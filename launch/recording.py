@@ -33,16 +33,8 @@ class Recorded:
     settled_rates: NDArray[np.float64]
 
 
-_OURS = re.compile(r"[^-/:_]+_(USDT|USDC|USD)(_UM)?")
-
-
 def symbol_in_qlib(name: str) -> str:
-    """Return our name of a recorded symbol: ADA, ADAUSDT, ADA/USDT:USDT, ADA-USDT-SWAP and ADA_USDT are ADA_USDT.
-
-    A name that is spelled like ours keeps its case: kPEPE_USDT.
-    """
-    if _OURS.fullmatch(name):
-        return name
+    """Return our name of a recorded symbol: ADA, ADAUSDT, ADA/USDT:USDT, ADA-USDT-SWAP and ADA_USDT are ADA_USDT."""
     bare = re.sub(r"([:].*|-SWAP|[-_]PERP)$", "", name.strip().upper())
     parts = [part for part in re.split(r"[/\-_]", bare) if part]
     if len(parts) > 1:

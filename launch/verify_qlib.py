@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.recording import PRICES_AND_VOLUME, Recorded, read_recording
+from launch.recording import PRICES_AND_VOLUME, Recorded, read_recording, symbol_in_qlib
 from launch.verify import Counts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +57,8 @@ def main(qlib_dir: str, recording_dir: str, wanted_file: str) -> int:
     total = Counts()
     for symbol, until in wanted.items():
         frame = D.features([symbol], [f"${field}" for field in PRICES_AND_VOLUME], freq="1min")
-        total += _verify(frame, recording[symbol], until)
+        recorded = recording[symbol_in_qlib(symbol)]  # a recording knows no lower case
+        total += _verify(frame, recorded, until)
     sys.stdout.write(json.dumps(asdict(total)) + "\n")
     return 0 if total.clean else 1
 
