@@ -80,11 +80,16 @@ _RUN = re.compile(r"(0|[1-9][0-9]{0,3})-(0|[1-9][0-9]{0,3})")
 
 @lru_cache(maxsize=8192)
 def mask_from_text(text: str) -> int:
-    """Read `mask_to_text` back. Equal masks are one object: most days of most symbols are full."""
+    """Read `mask_to_text` back. Equal masks are one object: most days of most symbols are full.
+
+    Raises `ValueError` for what is no run of minutes of a day: a mask of a far number takes all the memory there is.
+    """
     mask = 0
     for run in filter(None, text.split(",")):
-        first, last = run.split("-")
-        mask |= span_mask(int(first), int(last))
+        first, last = map(int, run.split("-"))
+        if not 0 <= first <= last < MINUTES_PER_DAY:
+            raise ValueError(f"{run[:100]!r} is no run of the minutes of a day")
+        mask |= span_mask(first, last)
     return mask
 
 

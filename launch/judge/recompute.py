@@ -338,7 +338,8 @@ def _of_life(
     """Return what was known without that of another instrument."""
     there = ~np.isnan(happened)
     then = _instrument_at(np.where(there, happened, 0).astype(np.int64) + 1, births)
-    return {name: np.where(there & (then == life), values, np.nan) for name, values in found.items()}
+    same = np.maximum(then, 1) == np.maximum(life, 1)  # nothing says that there was another one before the first
+    return {name: np.where(there & same, values, np.nan) for name, values in found.items()}
 
 
 def _contract_value(facts: SymbolFacts, closes: Times, life: Times) -> NDArray[np.float64]:
@@ -350,7 +351,7 @@ def _contract_value(facts: SymbolFacts, closes: Times, life: Times) -> NDArray[n
     for known, value in zip(given["known_time"].tolist(), given["contract_value"].tolist(), strict=True):
         values[closes > known] = value
         born = _instrument_at(np.array([known + 1]), facts.births)[0]
-        values[(closes > known) & (life != born)] = np.nan
+        values[(closes > known) & (np.maximum(life, 1) != max(born, 1))] = np.nan
     return values
 
 

@@ -111,11 +111,15 @@ def lives_at(at_ms: Ints, contract: Contract) -> Ints:
 
 
 def of_this_life(index: Positions, times: Ints, at_ms: Ints, contract: Contract) -> Positions:
-    """Return positions of what was known at some instants, -1 where it was of another life than the instant's."""
+    """Return positions of what was known at some instants, -1 where it was of another life than the instant's.
+
+    What lies before the first listing that is known of counts as of the first life: nothing says that it is of another.
+    """
     if not len(contract.begins) or not len(times):
         return index
     born = lives_at(times[np.maximum(index, 0)] + 1, contract)  # what happens as a life begins is of that life
-    return np.where((index >= 0) & (born == lives_at(at_ms, contract)), index, -1)
+    same = np.maximum(born, 1) == np.maximum(lives_at(at_ms, contract), 1)
+    return np.where((index >= 0) & same, index, -1)
 
 
 def valued_at(close_ms: Ints, contract: Contract) -> Positions:

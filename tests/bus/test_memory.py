@@ -7,7 +7,7 @@ import redis.asyncio as redis
 
 from shared import bus as bus_module
 from shared.bus import CAPS
-from tests.support.builders import a_candle, a_funding_rate, a_ranking, a_verdict, minute
+from tests.support.builders import a_candle, a_definition, a_funding_rate, a_ranking, a_verdict, minute
 from tests.support.simulator import ROOT
 
 SAMPLE = 2_000
@@ -26,6 +26,7 @@ async def test_all_streams_at_their_caps_fit_under_redis_memory_ceiling(bus, red
     await bus.publish([a_candle(SYMBOLS[number % 500], minute(number), 12345.678 + number) for number in range(SAMPLE)])
     await bus.publish([a_funding_rate(SYMBOLS[number % 500], minute(number)) for number in range(SAMPLE)])
     await bus.publish([a_verdict("wanted", number, number + 1, *SYMBOLS[:50]) for number in range(SAMPLE)])
+    await bus.publish([a_definition(SYMBOLS[number % 500], minute(number)) for number in range(SAMPLE)])
     for ranking in rankings:
         await bus.set_universe(ranking)
     for number in range(SAMPLE):
@@ -48,7 +49,12 @@ async def test_a_stream_never_grows_far_beyond_its_cap_though_nobody_reads_it(bu
 
     for number in range(500):
         await bus.publish(
-            [a_candle(open_time=minute(number)), a_funding_rate(), a_verdict("wanted", number, number + 1)]
+            [
+                a_candle(open_time=minute(number)),
+                a_funding_rate(),
+                a_verdict("wanted", number, number + 1),
+                a_definition(known_time=minute(number)),
+            ]
         )
         await bus.set_universe(a_ranking("BTC_USDT", ranked_time=minute(number)))
         await bus.dead_letter("test", "payload", str(number))

@@ -217,7 +217,8 @@ def test_a_step_that_fails_leaves_all_as_it_was_or_says_what_is_new_and_the_next
         elif not isinstance(failed, CommitError):
             assert seen == before, instant
         elif (new := named(failed)) is not None:
-            assert {name for name in after if seen.get(name) != before.get(name)} == new, instant
+            changing = {name for name in after if after[name] != before.get(name)}
+            assert {name for name in after if seen.get(name) != before.get(name)} == new & changing, instant
         else:
             assert seen == after, instant
         assert failed is None or refusal.strerror in str(failed), instant

@@ -116,16 +116,17 @@ def naive_state(facts, begin, length):
     settled, predicted, ranked, begins, valued = facts
     close = begin + length
     life = life_at(begins, close)
+    same = lambda time: max(1, life_at(begins, time + 1)) == max(1, life)  # noqa: E731
     last = max((time for time in settled if time < close <= time + 7 * 1440), default=None)
-    if last is not None and life_at(begins, last + 1) != life:
+    if last is not None and not same(last):
         last = None
     told = max((time for time in predicted if time < close), default=None)
     if told is not None and not (told + predicted[told][2] >= close and close - told <= 480):
         told = None
-    if told is not None and life_at(begins, told + 1) != life:
+    if told is not None and not same(told):
         told = None
     worth = max((time for time in valued if time < close), default=None)
-    if worth is not None and begins and life_at(begins, worth + 1) != life:
+    if worth is not None and begins and not same(worth):
         worth = None
     rank = max((time for time in ranked if time <= begin), default=None)
     rate, hours = settled[last] if last is not None else (math.nan, math.nan)

@@ -13,7 +13,16 @@ from services.ranker.keeping import keep, kept
 from shared.dataset import Partition, partition_of
 from shared.events import BY_DATASET, Candle, LedgerRow
 from shared.parquet import ContentError, arrow_schema, read_partition, read_rows, table_of, write_table
-from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_prediction, a_ranking, minute
+from tests.support.builders import (
+    DAY_0,
+    MIDNIGHT,
+    a_candle,
+    a_definition,
+    a_funding_rate,
+    a_prediction,
+    a_ranking,
+    minute,
+)
 
 pytestmark = pytest.mark.invariant(12)
 
@@ -29,6 +38,7 @@ FILES = {
     "candles": [a_candle(open_time=minute(number), price=100.0 + number / 7) for number in range(20)],
     "ledger": [a_ledger_row("BTC_USDT", wanted="0-1439", received="0-700,702-1439", absent="701-701", version="7-8-9")],
     "rankings": list(a_ranking("BTC_USDT", "ETH_USDT", others=["XRP_USDT"]).ranks),
+    "instruments": [a_definition(), a_definition(known_time=minute(5), state="expired", list_time=None)],
     "predictions": [a_prediction(), a_prediction(rate=2e-4, known_time=minute(1))],
     "funding": [a_funding_rate(interval_hours=None), a_funding_rate("ETH_USDT", flag="beyond 5%")],
 }
