@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from services.converter.bars import PartialBars
 from services.converter.fields import Recipe
+from shared.events import BY_DATASET
 from shared.settings import CommonSettings
 
 
@@ -51,10 +52,11 @@ class ConverterSettings(CommonSettings):
 
     @model_validator(mode="after")
     def _folders_apart(self) -> Self:
-        """Refuse one folder inside the other: a version of the dataset is moved, and deleted, as a whole."""
+        """Refuse raw data inside the dataset, and the reverse: a version is moved, and deleted, as a whole."""
         data, qlib = self.data_dir.resolve(), self.qlib_dir.resolve()
         versions = qlib.with_name(f"{qlib.name}.versions")
-        if data in {qlib, *qlib.parents} or {qlib, versions} & set(data.parents):
+        raw = {data / dataset for dataset in BY_DATASET}
+        if data == qlib or raw & {qlib, *qlib.parents} or {qlib, versions} & set(data.parents):
             raise ValueError(
                 f"QLIB_DIR={self.qlib_dir} and DATA_DIR={self.data_dir} lie one inside the other: "
                 "name two folders side by side"

@@ -86,7 +86,7 @@ def test_what_qlib_and_file_systems_put_into_a_dataset_is_no_obstacle(raw, qlib)
         ("data/../data/raw", "./data"),
     ],
 )
-def test_one_folder_inside_the_other_stops_the_start(monkeypatch, capsys, data, qlib):
+def test_raw_data_inside_the_dataset_or_the_reverse_stops_the_start(monkeypatch, capsys, data, qlib):
     monkeypatch.setenv("DATA_DIR", data)
     monkeypatch.setenv("QLIB_DIR", qlib)
 
@@ -94,6 +94,13 @@ def test_one_folder_inside_the_other_stops_the_start(monkeypatch, capsys, data, 
         read_settings(ConverterSettings)
 
     assert "lie one inside the other" in capsys.readouterr().err
+
+
+def test_a_dataset_beside_the_raw_datasets_is_fine(monkeypatch):
+    monkeypatch.setenv("DATA_DIR", "data")
+    monkeypatch.setenv("QLIB_DIR", "data/qlib_data")
+
+    assert read_settings(ConverterSettings)
 
 
 @pytest.mark.parametrize(
