@@ -17,6 +17,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from shared.events import BY_DATASET, Row
+from shared.grid import FIRST_DAY
 from shared.symbol import SymbolError, parse_symbol
 
 UNIVERSE_FILE = "top50_symbols.json"
@@ -25,8 +26,8 @@ RANKINGS_FILE = "rankings.json"
 _DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})\Z")
 
 
-FIRST_DAY, LAST_DAY = date(2009, 1, 1), date(2099, 12, 30)
-"""There is no market of coins before; and a dataset ends before the instant that stands for an open end in Qlib."""
+LAST_DAY = date(2099, 12, 30)
+"""A dataset ends before the instant that stands for an open end in Qlib."""
 
 
 class OutsideError(ValueError):

@@ -7,6 +7,8 @@ DAY = timedelta(days=1)
 MINUTES_PER_DAY = 1440
 MINUTE_MS = 60_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_DAY = date(2009, 1, 1)
+"""There is no market of coins before."""
 
 
 def from_ms(milliseconds: int) -> datetime:

@@ -145,7 +145,7 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late
     manifest = read_manifest(store.root)
     listing = scan(data_dir, manifest)
     holes = _holes(listing, _changed_ledger(data_dir, listing, manifest, recipe))
-    tracks = _tracks(definitions(store.root, data_dir, listing.of(InstrumentDefinition), remember=False))
+    tracks = _tracks(definitions(store.root, data_dir, listing.of(InstrumentDefinition), keep=False))
     dirty = dirty_days(listing, manifest, end, holes, tracks, looks_back=recipe.stock_fields)
     late = [day for symbol in store.names.possible(dirty) for day in dirty[symbol] if day_start(day) <= end - DAY]
     before = sum(day_start(day) < origin for day in late)

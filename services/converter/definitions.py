@@ -1,8 +1,4 @@
-"""What the exchange said of its instruments: read once from each file, then remembered. I/O.
-
-Definitions are kept for ever and every conversion needs them all, so their files must not all be read again each time.
-What is remembered can be made again from the files.
-"""
+"""What the exchange said of its instruments: read once from each file, then remembered. I/O."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,8 +12,8 @@ from services.converter.changes import DayFiles
 from services.converter.known import Contract
 from services.converter.lives import Said, contract_values, lives_of
 from services.converter.raw import UnreadableError, read_definitions
+from services.converter.remembered import recall, remember
 from shared.dataset import Partition
-from shared.durable import replace_file
 from shared.events import InstrumentDefinition
 
 
@@ -32,13 +28,12 @@ Definitions = Mapping[str, Sequence[Said]]
 """Symbol → what was said of it, in order of time."""
 
 
-def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, remember: bool = True) -> Definitions:
-    """Return what was said of every instrument; a file that cannot be read is left out. `remember` it under `root`.
+def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, keep: bool = True) -> Definitions:
+    """Return what was said of every instrument; a file that cannot be read is left out. keep: remember it.
 
     The writer puts such a file aside, and the collector publishes again what is true now.
     """
-    path = root / ".converter" / "definitions.json"
-    known = _read(path)
+    known = recall(root, "definitions", _Day)
     found: dict[str, _Day] = {}
     for day, files in sorted(days.items()):
         before = known.get(str(day))
@@ -51,21 +46,13 @@ def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, re
                 before = _Day(files.digest, said)
         if before is not None:
             found[str(day)] = before
-    if remember and found != known:
-        replace_file(path, lambda temporary: temporary.write_bytes(msgspec.json.encode(found)))
+    if keep and found != known:
+        remember(root, "definitions", found)
     by_symbol: dict[str, list[Said]] = defaultdict(list)
     for one in found.values():
         for symbol, said_of_it in one.said:
             by_symbol[symbol].append(said_of_it)
     return by_symbol
-
-
-def _read(path: Path) -> dict[str, _Day]:
-    """Return what is remembered: nothing, where there is no such file or it makes no sense."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Day])
-    except (FileNotFoundError, ValueError, RecursionError):  # no JSON, or no UTF-8
-        return {}
 
 
 def contract_of(said: Sequence[Said]) -> Contract:

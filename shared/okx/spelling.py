@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared.events import FLOAT32_SAFE, Candle, FundingRate, InstrumentDefinition, PredictedFundingRate, Source
-from shared.grid import DAY, MINUTE, floor_minute, from_ms, to_ms
+from shared.grid import DAY, FIRST_DAY, MINUTE, day_start, floor_minute, from_ms, to_ms
 from shared.symbol import Symbol, SymbolError, parse_symbol, unique
 
 EXCHANGE = "okx"
@@ -36,7 +36,7 @@ IMPLAUSIBLE_RATE = 0.05
 _SHOWN = 500
 """Characters of a row that an error repeats."""
 
-_FIRST_TIME, _LAST_TIME = datetime(2009, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+_FIRST_TIME, _LAST_TIME = day_start(FIRST_DAY), datetime(2100, 1, 1, tzinfo=UTC)
 """No time of a crypto exchange lies outside; a number that does is no time in milliseconds."""
 _FUNDING_AHEAD = 7 * DAY
 """How far ahead the next settlement may lie: periods are 1 to 8 hours, a contract that is about to be listed waits."""
