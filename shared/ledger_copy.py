@@ -41,11 +41,15 @@ class LedgerCopy:
         else:
             self.lacking.pop(day, None)
 
-    def last_wanted(self, symbol: str) -> datetime | None:
-        """Return the open of the last minute that was to be collected of a symbol; None where none ever was."""
+    def last_collected(self, symbol: str) -> datetime | None:
+        """Return the open of the last minute of a symbol that was to be collected, or is stored; None without any.
+
+        Whoever collected it may have died before it said that it wanted it.
+        """
         for day in sorted(self.days, reverse=True):
-            if wanted := self.of(symbol, day).wanted:
-                return day_start(day) + (wanted.bit_length() - 1) * MINUTE
+            known = self.of(symbol, day)
+            if minutes := known.wanted | known.stored:
+                return day_start(day) + (minutes.bit_length() - 1) * MINUTE
         return None
 
     def first_wanted(self, symbol: str) -> datetime | None:

@@ -110,6 +110,10 @@ class Collector:
         """Publish what is buffered; where Redis does not take it in, it is fetched again after the next start."""
         try:
             await self.publisher.flush()
+            # What is stored and was never wanted would say nothing of the minutes until the next start.
+            for verdict in self.universe.untold(EXCHANGE, self.service.clock.now()):
+                self.publisher.append(verdict)
+            await self.publisher.flush()
         except asyncio.CancelledError:
             log.warning("Redis is not there: left in the buffer, fetched again next time", events=len(self.publisher))
 

@@ -317,10 +317,10 @@ class Universe:
         return taken
 
     def left_by_ledger(self, exchange_now: datetime, listed: Collection[str]) -> dict[Symbol, datetime]:
-        """Return who left, and when it was wanted last, as far as the ledger knows: where that was forgotten."""
+        """Return who left, and when it was collected last, as far as the ledger knows: where that was forgotten."""
         found = {}
         for symbol in {Symbol(symbol) for symbols in self._ledger.days.values() for symbol in symbols}:
-            last = self._ledger.last_wanted(symbol)
+            last = self._ledger.last_collected(symbol)
             if last is not None and symbol in listed and symbol not in self._members:
                 found[symbol] = min(last, exchange_now)
         return found
@@ -330,7 +330,7 @@ class Universe:
     ) -> Wanted:
         begin = history_begin(exchange_now, self._reach.backfill_days)
         kept_from = history_begin(exchange_now, self._reach.retention_days)
-        last = self._ledger.last_wanted(symbol)
+        last = self._ledger.last_collected(symbol)
         away = timedelta(0) if last is None else ranking.ranked_time - last
         returned = symbol in ranking.added and away > self._reach.leaver_grace
         if last is not None and (self._reach.fill_absence or not returned):
@@ -374,7 +374,7 @@ class Universe:
         lacking = {Symbol(symbol) for symbols in self._ledger.lacking.values() for symbol in symbols}
         adopted = []
         for symbol in sorted(lacking - self.symbols.keys()):
-            hole, last = self._ledger.first_missing(symbol, kept_from), self._ledger.last_wanted(symbol)
+            hole, last = self._ledger.first_missing(symbol, kept_from), self._ledger.last_collected(symbol)
             if hole is not None and last is not None:
                 wanted = self.symbols[symbol] = self._known(symbol, hole)
                 wanted.until, wanted.only_healed = last + MINUTE, True

@@ -17,6 +17,7 @@ from shared.coverage import day_mask, gaps_of_mask
 from shared.grid import MINUTE, days_between, floor_minute, from_ms, to_ms
 from shared.ledger import NOTHING, from_text
 from tests.support.builders import wait_for
+from tests.support.patience import Deadline
 
 SPEED = 60
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT", "XRP_USDT")
@@ -66,7 +67,10 @@ class Running:
         """Wait until everything up to `end` is as it was, by default up to now but for what is on its way."""
         began = time.monotonic()
         end = end or floor_minute(self.now()) - 2 * MINUTE
-        wait_for(lambda: not self.problems(begin, end), seconds, every=0.5)
+        deadline = Deadline(seconds)
+        while problems := self.problems(begin, end):
+            assert not deadline.has_passed, f"not whole after {seconds} s: {problems}"
+            time.sleep(0.5)
         note_healed(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0], time.monotonic() - began)
         return end
 

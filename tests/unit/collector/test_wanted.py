@@ -140,10 +140,11 @@ def test_one_that_returns_within_the_grace_time_has_no_hole_and_one_that_leaves_
 
 
 @pytest.mark.invariant(7)
+@pytest.mark.parametrize("wanted", [span_mask(0, 99), 0], ids=["wanted", "died before it said so"])
 @pytest.mark.parametrize("backfill_days", [0, 1])
-def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days):
+def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days, wanted):
     """Invariant 7: the ledger knows up to when the symbol was collected."""
-    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=span_mask(0, 99), received=span_mask(0, 99))}})
+    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=wanted, received=span_mask(0, 99))}})
 
     universe = a_universe("BTC_USDT", ledger=ledger, backfill_days=backfill_days)
 
@@ -237,12 +238,12 @@ def test_what_the_ledger_learns_late_to_be_wanted_of_one_that_is_followed_is_fet
     assert Gap(minute(200 - 1440), minute(301 - 1440)) in old.gaps(NOON + GRACE)
 
 
-def test_the_first_and_the_last_wanted_minute_are_those_of_all_days():
+def test_the_first_wanted_and_the_last_collected_minute_are_those_of_all_days():
     ledger = a_ledger(BTC_USDT=DayLedger(wanted=span_mask(3, 9)))
     ledger.days[DAY_0 - DAY] = {"BTC_USDT": DayLedger(wanted=span_mask(100, 199))}
 
     assert ledger.first_wanted("BTC_USDT") == minute(100 - 1440)
-    assert ledger.last_wanted("BTC_USDT") == minute(9)
+    assert ledger.last_collected("BTC_USDT") == minute(9)
     assert ledger.first_wanted("ETH_USDT") is None
 
 
