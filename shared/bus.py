@@ -384,11 +384,21 @@ class Bus:
 
     async def mark_stored(self, ranked_times: Iterable[datetime]) -> None:
         """Record that some rankings are on disk; a Redis that goes back in time forgets this with the rankings."""
-        if marks := {at.isoformat(): at.timestamp() for at in ranked_times}:
-            pipeline = self._redis.pipeline(transaction=True)
+        await self._mark_stored(ranked_times, all_of_them=False)
+
+    async def set_stored(self, ranked_times: Iterable[datetime]) -> None:
+        """Record which rankings are on disk, and that no others are."""
+        await self._mark_stored(ranked_times, all_of_them=True)
+
+    async def _mark_stored(self, ranked_times: Iterable[datetime], *, all_of_them: bool) -> None:
+        marks = {at.isoformat(): at.timestamp() for at in ranked_times}
+        pipeline = self._redis.pipeline(transaction=True)
+        if all_of_them:
+            pipeline.delete(_STORED_RANKINGS)
+        if marks:
             pipeline.zadd(_STORED_RANKINGS, marks)
             pipeline.zremrangebyrank(_STORED_RANKINGS, 0, -_KEPT_MARKS - 1)
-            await pipeline.execute()
+        await pipeline.execute()
 
     async def stored_rankings(self) -> set[datetime]:
         """Return which of the last rankings are on disk."""

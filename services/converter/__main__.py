@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from services.converter.convert import NothingToConvertError, convert
 from services.converter.convert import Progress as TellProgress
-from services.converter.report import Report, log_report, publish
+from services.converter.report import PUT_ASIDE, Report, log_report, publish
 from services.converter.settings import ConverterSettings
 from shared.bus import Bus, BusError
 from shared.command import run
@@ -48,11 +48,13 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
         return 1
     for symbol, reason in report.left.items():
         log.error("days of a symbol not converted", symbol=symbol, reason=reason)
+    for reason in report.unreadable_files:
+        log.error("file not converted", reason=f"{reason}: {PUT_ASIDE}")
     if report.left_out:
         log.error("history not converted", symbol_days=report.left_out, reason=report.why_left_out)
     log_report(report, time.monotonic() - began)
     asyncio.run(_publish_if_possible(settings, report))
-    return 1 if report.left or report.left_out else 0
+    return 0 if report.is_whole else 1
 
 
 async def _publish_if_possible(settings: ConverterSettings, report: Report) -> None:

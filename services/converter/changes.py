@@ -245,9 +245,11 @@ def after(
     recipe: str,
     tracks: Mapping[str, Track] = MappingProxyType({}),
     left: Mapping[str, Container[date]],
+    unreadable: Container[str] = (),
 ) -> Manifest:
     """Return the manifest of a run that converted everything in `span`, but for the candles of days `left`. Pure.
 
+    unreadable: days such as "ledger/2025-04-05" of which nothing was taken, so that they are looked at again.
     A day that was not over at its end is not whole in Qlib, so it is not remembered; days whose files were retired are
     dropped. Whoever reads it finds them unconverted, never the other way round.
     """
@@ -255,6 +257,8 @@ def after(
     whole: dict[str, DayFiles] = {}
     for dataset, days in listing.datasets.items():
         for day, files in days.items():
+            if f"{dataset}/{day}" in unreadable:
+                continue
             if day_start(day) + DAY <= end and (dataset != Candle.dataset or day_start(day) >= origin):
                 whole[f"{dataset}/{day}"] = _but_for(files, day, left) if dataset == Candle.dataset else files
     without = known.without | {

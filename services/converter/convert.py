@@ -2,7 +2,7 @@
 
 import shutil
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -32,7 +32,7 @@ from services.converter.definitions import Definitions, contract_of, definitions
 from services.converter.fields import Recipe
 from services.converter.known import Ints, Known, Predictions, Settlements
 from services.converter.lives import lives_of
-from services.converter.members import members_after_rankings
+from services.converter.members import Members, members_after_rankings
 from services.converter.origin import with_origin
 from services.converter.processes import Outcome, processes_for, symbol_conversion
 from services.converter.qlib_store import CommitError, QlibStore
@@ -40,6 +40,7 @@ from services.converter.raw import (
     EVERY,
     Faults,
     LedgerDay,
+    Unreadable,
     UnreadableError,
     read_candles,
     read_ledgers,
@@ -59,9 +60,16 @@ from shared.grid import DAY, MINUTE, day_start, from_ms
 
 log = structlog.get_logger()
 
-Ledger = dict[date, dict[str, LedgerDay]]
 Dirty = dict[str, list[date]]
 """Symbol → the days to compute again."""
+
+
+class LedgerDays(NamedTuple):
+    """What the ledger says of some days. unreadable: those whose file cannot be read, and why."""
+
+    of: dict[date, dict[str, LedgerDay]]
+    unreadable: Unreadable
+
 
 Left = dict[str, dict[date, str]]
 """Symbol → the days of it that could not be converted, each with the reason."""
@@ -130,6 +138,8 @@ class Late(NamedTuple):
     """Whole symbol days in Qlib that changed on disk."""
     before: int
     """Symbol days on disk before the calendar's origin: only another version of the dataset takes them in."""
+    unreadable: tuple[str, ...] = ()
+    """Files that keep from seeing more of them, each with the reason."""
 
 
 def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late | None:  # noqa: B008 - frozen
@@ -144,12 +154,13 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late
     origin, end = calendar[0], calendar[0] + calendar[1] * MINUTE
     manifest = read_manifest(store.root)
     listing = scan(data_dir, manifest)
-    holes = _holes(listing, _changed_ledger(data_dir, listing, manifest, recipe))
-    tracks = _tracks(definitions(store.root, data_dir, listing.of(InstrumentDefinition), keep=False))
+    changed = _changed_ledger(data_dir, listing, manifest, recipe)
+    defined = definitions(store.root, data_dir, listing.of(InstrumentDefinition), keep=False)
+    holes, tracks = _holes(listing, changed), _tracks(defined)
     dirty = dirty_days(listing, manifest, end, holes, tracks, looks_back=recipe.stock_fields)
     late = [day for symbol in store.names.possible(dirty) for day in dirty[symbol] if day_start(day) <= end - DAY]
     before = sum(day_start(day) < origin for day in late)
-    return Late(end, len(late) - before, before)
+    return Late(end, len(late) - before, before, (*changed.unreadable.values(), *defined.unreadable.values()))
 
 
 def _convert(
@@ -198,14 +209,25 @@ def _convert(
         lock=versions.lock_descriptor,
         processes=processes_for(dirty, processes),
     ) as convert_symbols:
-        work = _gather(data_dir, listing, recipe, dirty, changed=changed, defined=defined)
+        work, unreadable = _gather(data_dir, listing, recipe, dirty, changed=changed, defined=defined)
         store.begin()
         bars, faulty = _collect(convert_symbols(work), len(work), progress)
     left |= faulty
     written = {symbol: [day for day in days if day not in left.get(symbol, {})] for symbol, days in dirty.items()}
     check_stored(data_dir, store, {symbol: days for symbol, days in written.items() if days}, origin, end)
-    markets = _markets(data_dir, store, listing, defined, (origin, end))
-    converted = after(listing, manifest, holes, span=(origin, end), recipe=recipe.name(), tracks=tracks, left=left)
+    members = members_after_rankings(store.root, data_dir, listing.of(Rank))
+    markets = _markets(store, members, defined, (origin, end))
+    unreadable |= _named(Rank, members.unreadable) | _named(InstrumentDefinition, defined.unreadable)
+    converted = after(
+        listing,
+        manifest,
+        holes,
+        span=(origin, end),
+        recipe=recipe.name(),
+        tracks=tracks,
+        left=left,
+        unreadable=unreadable,
+    )
     with _saying_what_is_visible(versions):
         store.commit(origin, end, markets)
         _remember(store, converted)
@@ -222,6 +244,7 @@ def _convert(
         left_out=left_out,
         why_left_out=why_left_out,
         left=_why(left),
+        unreadable_files=tuple(unreadable[name] for name in sorted(unreadable)),
         digests=digests(converted),
     )
 
@@ -282,46 +305,55 @@ def _origin(data_dir: Path, store: QlibStore, listing: Listing, end: datetime, *
 # --- What is known beside the candles
 
 
-def _ledger(data_dir: Path, listing: Listing, days: set[date]) -> Ledger:
+def _ledger(data_dir: Path, listing: Listing, days: set[date]) -> LedgerDays:
     """Read the ledger of some days, where there is one."""
-    return read_ledgers(data_dir, listing.partitions(LedgerRow, days))
+    return LedgerDays(*read_ledgers(data_dir, listing.partitions(LedgerRow, days)))
 
 
-def _changed_ledger(data_dir: Path, listing: Listing, manifest: Manifest, recipe: Recipe) -> Ledger:
+def _changed_ledger(data_dir: Path, listing: Listing, manifest: Manifest, recipe: Recipe) -> LedgerDays:
     """Read the ledgers that changed, where they decide anything."""
     if recipe.partial_bars == "keep":
-        return {}
+        return LedgerDays({}, {})
     return _ledger(data_dir, listing, changed_days(listing, LedgerRow, manifest))
 
 
-def _holes(listing: Listing, changed: Ledger) -> Holes:
+def _holes(listing: Listing, changed: LedgerDays) -> Holes:
     """Return what the ledgers that changed say of the candle files of their days."""
     candles = listing.of(Candle)
     return {
         day: {symbol: said.get(symbol, LedgerDay()).without for symbol in candles[day].versions}
-        for day, said in changed.items()
+        for day, said in changed.of.items()
         if day in candles
     }
 
 
 def _tracks(defined: Definitions) -> dict[str, Track]:
-    return {symbol: track_of(contract_of(said)) for symbol, said in defined.items()}
+    return {symbol: track_of(contract_of(said)) for symbol, said in defined.of.items()}
 
 
 def _gather(
-    data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, *, changed: Ledger, defined: Definitions
-) -> list[SymbolDays]:
-    """Read everything that the dirty days need beside their candles. changed: the ledgers that have been read."""
+    data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, *, changed: LedgerDays, defined: Definitions
+) -> tuple[list[SymbolDays], dict[str, str]]:
+    """Read everything that the dirty days need beside their candles. changed: the ledgers that have been read.
+
+    Return with it what `_named` returns of the ledgers and rankings that cannot be read.
+    """
     days = {day for found in dirty.values() for day in found}
     if recipe.stock_fields:
         days |= {day - DAY for day in days}
-    ledger = changed | _ledger(data_dir, listing, days - changed.keys())
+    fresh = _ledger(data_dir, listing, days - changed.of.keys() - changed.unreadable.keys())
+    ledger, without_ledger = changed.of | fresh.of, changed.unreadable | fresh.unreadable
     settlements, unsettled = read_settlements(data_dir, _still_known(listing, FundingRate, days))
     predictions, unpredicted = read_predictions(data_dir, _still_known(listing, PredictedFundingRate, days))
-    unknown = _reaching(FundingRate, unsettled), _reaching(PredictedFundingRate, unpredicted)
-    rankings = read_rankings(data_dir, _rankings_for(listing, days))
+    rankings, unranked = read_rankings(data_dir, _rankings_for(listing, days))
+    unknown: tuple[Faults, ...] = (
+        _reaching(FundingRate, unsettled),
+        _reaching(PredictedFundingRate, unpredicted),
+        {EVERY: _until_next_ranking(listing, unranked, days)},
+        {EVERY: _with_next_day(without_ledger) if recipe.stock_fields else without_ledger},
+    )
     candles = listing.of(Candle)
-    return [
+    work = [
         SymbolDays(
             symbol,
             found,
@@ -329,7 +361,7 @@ def _gather(
                 settlements.get(symbol, Settlements()),
                 predictions.get(symbol, Predictions()),
                 rankings.of(symbol),
-                contract_of(defined.get(symbol, ())),
+                contract_of(defined.of.get(symbol, ())),
             ),
             ledger={day: ledger[day][symbol] for day in ledger if symbol in ledger[day]},
             versions={day: files[symbol] for day in days if symbol in (files := candles.get(day, NO_FILES).versions)},
@@ -339,6 +371,26 @@ def _gather(
         )
         for symbol, found in dirty.items()
     ]
+    return work, _named(Rank, unranked) | _named(LedgerRow, without_ledger)
+
+
+def _named(kind: type[Row], unreadable: Unreadable) -> dict[str, str]:
+    """Return the days of a dataset as the manifest names them, each with the reason."""
+    return {f"{kind.dataset}/{day}": why for day, why in unreadable.items()}
+
+
+def _until_next_ranking(listing: Listing, unranked: Unreadable, days: Collection[date]) -> Unreadable:
+    """Return the days on which a ranking that cannot be read may be in force: until the first one of another day."""
+    ranked, found = list(listing.of(Rank)), Unreadable()
+    for first, why in unranked.items():
+        last = min((day for day in ranked if day > first), default=max(days))
+        found |= {day: why for day in days if first <= day <= last}
+    return found
+
+
+def _with_next_day(unreadable: Unreadable) -> Unreadable:
+    """Return days and those after them, whose bars look back on them."""
+    return {day + DAY: why for day, why in unreadable.items()} | unreadable
 
 
 def _reaching(kind: type[Row], faults: Faults) -> Faults:
@@ -430,17 +482,17 @@ def _prune(versions: LockedVersions) -> None:
 
 
 def _markets(
-    data_dir: Path, store: QlibStore, listing: Listing, defined: Definitions, span: tuple[datetime, datetime]
+    store: QlibStore, members: Members, defined: Definitions, span: tuple[datetime, datetime]
 ) -> dict[str, str]:
     """Return the instruments files: all symbols, those margined in USDT, those gone, who was in the universe when."""
     symbols = store.day_spans(FREQUENCIES[0], *span)
-    lives = {symbol: lives_of(defined.get(symbol, ())) for symbol in symbols}
-    members = spans(members_after_rankings(store.root, data_dir, listing.of(Rank)))
+    lives = {symbol: lives_of(defined.of.get(symbol, ())) for symbol in symbols}
+    in_universe = spans(members.after)
     return {
         "all": all_lines(symbols, lives),
         "usdt": all_lines({symbol: days for symbol, days in symbols.items() if symbol.endswith("_USDT")}, lives),
         "delisted": delisted_lines(symbols, lives, span[1]),
         "top50": market_lines(
-            {symbol: found for symbol, found in members.items() if store.names.why_not(symbol) is None}
+            {symbol: found for symbol, found in in_universe.items() if store.names.why_not(symbol) is None}
         ),
     }

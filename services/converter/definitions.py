@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from services.converter.changes import DayFiles
 from services.converter.known import Contract
 from services.converter.lives import Said, contract_values, lives_of
-from services.converter.raw import UnreadableError, read_definitions
+from services.converter.raw import Unreadable, UnreadableError, read_definitions
 from services.converter.remembered import recall, remember
 from shared.dataset import Partition
 from shared.events import InstrumentDefinition
@@ -24,26 +25,28 @@ class _Day(msgspec.Struct):
     said: list[tuple[str, Said]]
 
 
-Definitions = Mapping[str, Sequence[Said]]
-"""Symbol → what was said of it, in order of time."""
+class Definitions(NamedTuple):
+    """Symbol → what was said of it, in order of time. unreadable: days whose file cannot be read, and why."""
+
+    of: Mapping[str, Sequence[Said]]
+    unreadable: Unreadable
 
 
 def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, keep: bool = True) -> Definitions:
-    """Return what was said of every instrument; a file that cannot be read is left out. keep: remember it.
+    """Return what was said of every instrument. keep: remember it.
 
-    The writer puts such a file aside, and the collector publishes again what is true now.
+    The writer puts a file aside that cannot be read, and the collector publishes again what is true now.
     """
     known = recall(root, "definitions", _Day)
     found: dict[str, _Day] = {}
+    unreadable = Unreadable()
     for day, files in sorted(days.items()):
         before = known.get(str(day))
         if before is None or before.version != files.digest:
             try:
-                said = read_definitions(data_dir, [Partition(InstrumentDefinition.dataset, day)])
-            except UnreadableError:
-                pass  # what was remembered of it counts on
-            else:
-                before = _Day(files.digest, said)
+                before = _Day(files.digest, read_definitions(data_dir, Partition(InstrumentDefinition.dataset, day)))
+            except UnreadableError as error:
+                unreadable[day] = str(error)  # what was remembered of it counts on
         if before is not None:
             found[str(day)] = before
     if keep and found != known:
@@ -52,7 +55,7 @@ def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, ke
     for one in found.values():
         for symbol, said_of_it in one.said:
             by_symbol[symbol].append(said_of_it)
-    return by_symbol
+    return Definitions(by_symbol, unreadable)
 
 
 def contract_of(said: Sequence[Said]) -> Contract:

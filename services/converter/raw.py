@@ -101,38 +101,41 @@ def read_predictions(root: Path, files: Iterable[Partition]) -> tuple[dict[str, 
     }, faults
 
 
-def read_rankings(root: Path, files: Iterable[Partition]) -> AllRankings:
-    """Read where every symbol stood in each ranking."""
-    by_symbol, faults = _by_symbol(root, files, ["ranked_time"], ["rank", "member"])
-    if faults:  # a ranking is one statement about all symbols
-        symbol, days = next(iter(faults.items()))
-        raise UnreadableError(f"ranking of {min(days)}, {symbol}: {days[min(days)]}")
+Unreadable = dict[date, str]
+"""The days whose file of all symbols cannot be read, each with the reason, which names the file."""
+
+
+def read_rankings(root: Path, files: Iterable[Partition]) -> tuple[AllRankings, Unreadable]:
+    """Read where every symbol stood in each ranking.
+
+    A ranking is one statement about all symbols: of a file of which one row cannot be true nothing is taken.
+    """
+    tables, unreadable = [], Unreadable()
+    for file in files:
+        try:
+            tables.append(_read_one(root, file, ["symbol", "ranked_time", "rank", "member"]))
+        except UnreadableError as error:
+            unreadable[file.day] = str(error)
     read = {
         symbol: (_ints(part, "ranked_time"), _floats(part, "rank"), _floats(part, "member"))
-        for symbol, part in by_symbol.items()
+        for symbol, part in _split(tables, ["ranked_time"]).items()
     }
     times = np.unique(np.concatenate([times for times, _, _ in read.values()])) if read else np.array([], np.int64)
     places = {symbol: (np.searchsorted(times, ranked), rank, member) for symbol, (ranked, rank, member) in read.items()}
-    return AllRankings(times, places)
+    return AllRankings(times, places), unreadable
 
 
-def read_members(root: Path, files: Iterable[Partition]) -> list[tuple[datetime, frozenset[str]]]:
+def read_members(root: Path, file: Partition) -> list[tuple[datetime, frozenset[str]]]:
     """Read who was a member after each ranking, in order of time; a ranking that nobody won is an empty set."""
-    chosen = list(files)
-    if not chosen:
-        return []
-    rows = _read(root, chosen, ["ranked_time", "symbol", "member"])
+    rows = _read(root, [file], ["ranked_time", "symbol", "member"])
     frame = rows.group_by("ranked_time").agg(pl.col("symbol").filter(pl.col("member"))).sort("ranked_time")
     return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
 
 
-def read_definitions(root: Path, files: Iterable[Partition]) -> list[tuple[str, Said]]:
+def read_definitions(root: Path, file: Partition) -> list[tuple[str, Said]]:
     """Read what was said of instruments, as (symbol, what was said), in order of time."""
-    chosen = list(files)
-    if not chosen:
-        return []
     names = ("known_time", "state", "list_time", "end_time", "contract_value")
-    rows = _read(root, chosen, ["symbol", *names]).with_columns(
+    rows = _read(root, [file], ["symbol", *names]).with_columns(
         *(pl.col(name).dt.epoch("ms") for name in names if name.endswith("_time"))
     )
     return [
@@ -155,18 +158,24 @@ def _size(value: float | None) -> float | None:
     return value if value is not None and least <= value <= most else None
 
 
-def read_ledgers(root: Path, files: Iterable[Partition]) -> dict[date, dict[str, LedgerDay]]:
+def read_ledgers(root: Path, files: Iterable[Partition]) -> tuple[dict[date, dict[str, LedgerDay]], Unreadable]:
     """Read what the ledger says of some days: day → symbol → what it says."""
-    chosen = list(files)
-    if not chosen:
-        return {}
-    names = ("absent", "halted", "refused", "received", "healed", "version")
-    found: dict[date, dict[str, LedgerDay]] = {file.day: {} for file in chosen}
-    rows = _read(root, chosen, ["day", "symbol", *names]).with_columns(pl.col("day").dt.date())
-    for day, symbol, *texts, version in rows.iter_rows():
+    found, unreadable = dict[date, dict[str, LedgerDay]](), Unreadable()
+    for file in files:
+        try:
+            found[file.day] = _read_ledger(root, file)
+        except UnreadableError as error:
+            unreadable[file.day] = str(error)
+    return found, unreadable
+
+
+def _read_ledger(root: Path, file: Partition) -> dict[str, LedgerDay]:
+    found = {}
+    rows = _read(root, [file], ["symbol", "absent", "halted", "refused", "received", "healed", "version"])
+    for symbol, *texts, version in rows.iter_rows():
         absent, halted, refused, received, healed = (mask_from_text(text or "") for text in texts)
         stored = received | healed
-        found[day][symbol] = LedgerDay((absent | halted) & ~(stored | refused), stored, version or "")
+        found[symbol] = LedgerDay((absent | halted) & ~(stored | refused), stored, version or "")
     return found
 
 
@@ -187,11 +196,16 @@ def _by_symbol(
         tables.append(table)
         for symbol, reason in found.items():
             faults.setdefault(symbol, {})[file.day] = f"{file.path(root)}: {reason}"
+    return _split(tables, times), faults
+
+
+def _split(tables: list[pa.Table], times: list[str]) -> dict[str, pl.DataFrame]:
+    """Put tables together and split them by symbol, in the order of the first time; times become Unix ms."""
     if not tables:
-        return {}, faults
+        return {}
     rows = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables)))
     frame = rows.with_columns(*map(_epoch, times)).sort("symbol", times[0])
-    return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}, faults
+    return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}
 
 
 def _read_shared(root: Path, file: Partition, columns: list[str]) -> tuple[pa.Table, dict[str, str]]:

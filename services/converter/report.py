@@ -1,6 +1,6 @@
 """What a conversion did, and who is told."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,8 +10,18 @@ from shared.bus import Bus
 
 log = structlog.get_logger()
 
+PUT_ASIDE = "a running writer puts such a file aside, and what can be had again comes back; without one, move it away"
+"""What to do about a raw file that cannot be read."""
+
 _MOST_SHOWN = 5
 """Symbols that a sentence names: more of them have the same cause."""
+
+
+def unreadable_sentence(files: Sequence[str]) -> str:
+    """Say which raw files cannot be read, each with its reason, and what to do."""
+    more = len(files) - _MOST_SHOWN
+    named = "; ".join(files[:_MOST_SHOWN]) + (f"; and {more} more files" if more > 0 else "")
+    return f"cannot be read: {named}; {PUT_ASIDE}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class Report:
     """Why they are not taken in, where that was tried."""
     left: Mapping[str, str]
     """Symbols of which days could not be converted, each with the reason. What Qlib had of those days stays."""
+    unreadable_files: tuple[str, ...]
+    """Files of all symbols, such as rankings, that cannot be read, each with the reason."""
     digests: dict[str, str]
     """What the writer needs to know before it retires a day: "kline_1m/2025-04-05" → the version that is in Qlib."""
 
@@ -39,11 +51,19 @@ class Report:
         return tuple(sorted(self.left))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every raw file was read and all of it is in Qlib."""
+        return not (self.left or self.left_out or self.unreadable_files)
+
+    @property
     def left_sentence(self) -> str:
-        """What could not be converted, for whoever operates the system."""
+        """What could not be converted, for whoever operates the system; empty where all was."""
         shown = [f"{symbol}: {self.left[symbol]}" for symbol in self.unreadable[:_MOST_SHOWN]]
         more = len(self.left) - len(shown)
-        return f"not converted: {'; '.join(shown)}" + (f"; and {more} more symbols" if more else "")
+        parts = [f"not converted: {'; '.join(shown)}" + (f"; and {more} more symbols" if more else "")] if shown else []
+        if self.unreadable_files:
+            parts.append(unreadable_sentence(self.unreadable_files))
+        return "; ".join(parts)
 
 
 async def publish(bus: Bus, report: Report) -> None:

@@ -10,7 +10,7 @@ from services.converter import metrics
 from services.converter.convert import Late, NothingToConvertError, convert, late_days
 from services.converter.history import PATIENCE_SECONDS, History
 from services.converter.qlib_store import CommitError
-from services.converter.report import Report, log_report, publish
+from services.converter.report import Report, log_report, publish, unreadable_sentence
 from services.converter.settings import ConverterSettings
 from services.converter.versions import head_folder
 from shared.durable import BusyError
@@ -107,7 +107,10 @@ class Converter:
             except (OSError, ValueError) as error:
                 self.service.health.problem("late", f"cannot look for late rows: {error}")
                 continue
-            self.service.health.solved("late")
+            if found is not None and found.unreadable:
+                self.service.health.problem("late", unreadable_sentence(found.unreadable))
+            else:
+                self.service.health.solved("late")
             if found is None:
                 continue
             self._history.note(found.before, time.monotonic())
@@ -203,8 +206,8 @@ class Converter:
         metrics.DAYS.inc(report.days)
         metrics.CONVERTED_UNTIL.set(report.until.timestamp())
         self.service.health.details["converted_until"] = report.until.isoformat()
-        if report.left:
-            self.service.health.problem("raw", report.left_sentence)
+        if sentence := report.left_sentence:
+            self.service.health.problem("raw", sentence)
         else:
             self.service.health.solved("raw")
         self._tell_left_out(report.left_out, report.why_left_out)

@@ -16,6 +16,7 @@ from shared.bus import Bus
 from shared.dataset import RANKINGS_FILE
 from shared.durable import replace_text
 from shared.events import Ranking
+from shared.grid import to_ms
 
 log = structlog.get_logger()
 
@@ -74,9 +75,9 @@ def not_stored(
     A Redis that went back in time (an older file, a failover) has lost what came after, and says nothing of it. Copies
     have the same identity. published: ranked time → our monotonic seconds when it was published last; it is kept up.
     """
-    lost = []
+    lost, on_disk = [], {to_ms(at) for at in stored}  # a file holds milliseconds
     for ranking in rankings:
-        if ranking.ranked_time in stored:
+        if to_ms(ranking.ranked_time) in on_disk:
             published.pop(ranking.ranked_time, None)
         elif seconds - published.setdefault(ranking.ranked_time, seconds) >= PATIENCE_SECONDS:
             published[ranking.ranked_time] = seconds

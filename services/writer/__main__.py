@@ -15,6 +15,7 @@ from services.writer.auditing import ContinuousAudit, withdraw
 from services.writer.batch import Batch, is_retired, should_flush
 from services.writer.definitions import digests_of_definitions, newest_definitions, read_definitions
 from services.writer.ledger import changed_since, newest_of, scan_day
+from services.writer.many import Seen, look_again
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
 from services.writer.settings import WriterSettings
 from services.writer.store import Written, retire, write_batch
@@ -23,7 +24,15 @@ from shared.bus import GROUPS, BusError, Entry, consumer_name
 from shared.command import run
 from shared.dataset import days
 from shared.durable import BusyError, exclusive, remove_stale_temporaries
-from shared.events import AnyEvent, Candle, InstrumentDefinition, LedgerRow, Rank, UndecodableError
+from shared.events import (
+    AnyEvent,
+    Candle,
+    InstrumentDefinition,
+    LedgerRow,
+    PredictedFundingRate,
+    Rank,
+    UndecodableError,
+)
 from shared.ledger import to_text
 from shared.service import Service, running
 from shared.settings import read_settings
@@ -55,6 +64,9 @@ class Writer:
     """The newest definition of every instrument on disk; None before they were read."""
     definition_digests: dict[date, str] = field(default_factory=dict)
     """Day → version of the file that they were read from."""
+    rankings: dict[date, Seen] = field(default_factory=dict)
+    predictions: dict[date, Seen] = field(default_factory=dict)
+    """The files of those datasets, as they were looked at."""
     knows_disk: bool = False
     """Whether everything on disk was looked at; before that nobody can say up to when all is stored."""
     untold: bool = False
@@ -286,6 +298,7 @@ class Writer:
         """Bring the ledger in line with the files; tell every day, or those of which something changed."""
         self.untold = False
         await self._look_at_definitions(everything=everything)
+        await self._look_at_rankings(everything=everything)
         raw_days = set(await asyncio.to_thread(days, self.root, Candle.dataset))
         told_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
         raw_days |= {day for day in told_days if not self._is_past(day)}
@@ -304,6 +317,7 @@ class Writer:
             log.warning("files changed under the writer's feet", symbol_days=changed)
         self.knows_disk = True
         await self.service.bus.set_ledger_ready(ready=True)
+        await self._look_at_predictions()
 
     async def _look_at_definitions(self, *, everything: bool) -> None:
         """Publish what is stored of the instruments, where that has changed."""
@@ -313,6 +327,20 @@ class Writer:
                 found = newest_definitions(await asyncio.to_thread(read_definitions, self.root))
                 await self.service.bus.set_definitions(found.values(), all_of_them=True)
                 self.definitions, self.definition_digests = found, digests
+
+    async def _look_at_rankings(self, *, everything: bool) -> None:
+        """Say which rankings are stored, where that has changed: the ranker publishes the last of the others again."""
+        async with self.telling:
+            seen = await asyncio.to_thread(look_again, self.root, Rank.dataset, self.rankings, keep_times=True)
+            if everything or seen != self.rankings:
+                await self.service.bus.set_stored(at for one in seen.values() for at in one.times)
+                self.rankings = seen
+
+    async def _look_at_predictions(self) -> None:
+        """Put aside what is no file of predictions."""
+        async with self.telling:
+            dataset = PredictedFundingRate.dataset
+            self.predictions = await asyncio.to_thread(look_again, self.root, dataset, self.predictions)
 
     async def _withdraw(self, day: date, symbol: str, opens: Collection[datetime]) -> int:
         """Delete candles that the exchange does not have, and tell it; return how many were there."""

@@ -28,6 +28,7 @@ from tests.support.builders import (
     a_candle,
     a_definition,
     a_funding_rate,
+    a_prediction,
     a_ranking,
     a_verdict,
     an_entry,
@@ -366,6 +367,40 @@ async def test_a_definition_whose_file_is_damaged_is_not_said_to_be_stored_any_m
 
     assert set(await bus.definitions()) == {"ETH_USDT"}
     assert list((tmp_path / "instruments").rglob("*.damaged"))
+
+
+@pytest.mark.invariant(12)
+async def test_a_ranking_whose_file_is_damaged_or_gone_is_not_said_to_be_stored_any_more(bus, tmp_path):
+    """Invariant 12: then the ranker publishes it again."""
+    rankings = [a_ranking("BTC_USDT", ranked_time=minute(number)) for number in (0, 1440, 2880)]
+    store(tmp_path, [row for ranking in rankings for row in ranking.ranks])
+    service = Service("writer", bus, None, ExchangeClock(), Health(), asyncio.Event())
+    writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path))
+    await writer._look_at_disk(everything=True)
+    assert await bus.stored_rankings() == {minute(0), minute(1440), minute(2880)}
+
+    damaged, gone = (Partition("universe", DAY_0 + timedelta(days=ahead)).path(tmp_path) for ahead in (0, 1))
+    damaged.write_bytes(b"no Parquet")
+    gone.unlink()
+    await writer._look_at_disk(everything=False)
+
+    assert await bus.stored_rankings() == {minute(2880)}
+    assert damaged.with_name(f"{damaged.name}.damaged.txt").read_text().strip()
+
+
+@pytest.mark.invariant(12)
+async def test_a_damaged_file_of_predictions_is_put_aside_although_no_row_of_its_day_comes(bus, tmp_path):
+    """Invariant 12: else it would stand in the converter's way for ever."""
+    store(tmp_path, [a_prediction(), a_prediction(known_time=minute(1440))])
+    damaged = Partition("funding_predicted", DAY_0).path(tmp_path)
+    service = Service("writer", bus, None, ExchangeClock(), Health(), asyncio.Event())
+    writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path))
+    await writer._look_at_disk(everything=True)
+    damaged.write_bytes(b"no Parquet")
+
+    await writer._look_at_disk(everything=False)
+
+    assert [path.name for path in (tmp_path / "funding_predicted").rglob("*.damaged")] == [f"{damaged.name}.damaged"]
 
 
 @pytest.mark.invariant(7)

@@ -19,8 +19,10 @@ from tests.support.builders import (
     DAY_0,
     MIDNIGHT,
     a_candle,
+    a_definition,
     a_funding_rate,
     a_prediction,
+    a_ranking,
     minute,
     store,
 )
@@ -250,3 +252,49 @@ def test_a_damaged_funding_file_is_named_and_the_days_that_it_concerns_stay_as_t
     assert "funding_rates_20250405" in log
     assert "Traceback" not in log
     assert (values(qlib, "BTC_USDT", "open"), values(qlib, "BTC_USDT", "funding_rate")) == before
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize(("dataset", "concerned"), [("universe", {1, 2}), ("ledger", {1})])
+def test_a_damaged_file_of_all_symbols_stops_only_the_days_that_it_concerns(raw, qlib, tmp_path, dataset, concerned):
+    """Invariant 12: the others are converted, the file is named, and once it is whole all is as from nothing."""
+    store(raw, some_minutes("BTC_USDT", range(4 * 1440)))
+    store(raw, [row for day in (0, 1, 2) for row in a_ranking("BTC_USDT", ranked_time=minute(day * 1440 + 60)).ranks])
+    store(raw, [a_ledger_row("BTC_USDT", day) for day in range(4)])
+    damaged = Partition(dataset, DAY_0 + timedelta(days=1)).path(raw)
+    good = damaged.read_bytes()
+    damaged.write_bytes(b"torn")
+
+    for _ in range(2):
+        process = started(raw, qlib)
+        _, log = process.communicate()
+
+        assert process.returncode == 1
+        assert damaged.name in log
+        assert "move it away" in log
+        assert "Traceback" not in log
+        days = {(at - MIDNIGHT).days for at in values(qlib, "BTC_USDT", "close")}
+        assert days == {0, 1, 2, 3} - concerned
+
+    damaged.write_bytes(good)
+    assert convert(raw, qlib, until=None).is_whole
+    assert tree(qlib) == rebuilt(raw, tmp_path / "fresh")
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("dataset", ["universe", "instruments"])
+def test_what_was_read_of_a_file_before_it_was_damaged_counts_on_and_the_file_is_named(raw, qlib, dataset):
+    """Invariant 12."""
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    store(raw, [a_definition(), *a_ranking("BTC_USDT", ranked_time=minute(60)).ranks])
+    convert(raw, qlib, until=None)
+    before = (qlib / "instruments" / "top50.txt").read_text()
+    damaged = Partition(dataset, DAY_0).path(raw)
+    damaged.write_bytes(b"torn")
+
+    reports = [convert(raw, qlib, until=None, every_file=True) for _ in range(2)]
+
+    for report in reports:
+        assert damaged.name in report.left_sentence
+        assert not report.is_whole
+    assert (qlib / "instruments" / "top50.txt").read_text() == before != ""

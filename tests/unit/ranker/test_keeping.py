@@ -1,5 +1,7 @@
 """Rankings that Redis has lost are published again until they are on disk."""
 
+from datetime import timedelta
+
 from services.ranker.keeping import PATIENCE_SECONDS, not_stored
 from tests.support.builders import a_ranking, minute
 
@@ -28,3 +30,10 @@ def test_a_redis_that_goes_back_in_time_forgets_that_it_was_stored():
     not_stored([FIRST], set(), published, 1000.0)
 
     assert not_stored([FIRST], set(), published, 1000.0 + PATIENCE_SECONDS) == [FIRST]
+
+
+def test_one_is_stored_although_a_file_holds_no_microseconds():
+    ranking = a_ranking("A", ranked_time=minute(0) + timedelta(microseconds=5_999))
+    published = {ranking.ranked_time: 0.0}
+
+    assert not_stored([ranking], {minute(0) + timedelta(milliseconds=5)}, published, PATIENCE_SECONDS) == []

@@ -1,0 +1,41 @@
+"""Files of many symbols beside the ledger and the definitions: rankings and predictions. I/O.
+
+Past ones are read for no other reason, so a damaged one would stand in the converter's way for ever.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from services.writer.ledger import read_or_put_aside
+from shared.dataset import Partition, digest_of, partitions, signature
+from shared.dataset import days as days_on_disk
+from shared.events import BY_DATASET
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A day file as it was looked at. digest: its version. times: of its rows, where they are few."""
+
+    digest: str
+    times: frozenset[datetime] = frozenset()
+
+
+def look_again(root: Path, dataset: str, before: Mapping[date, Seen], *, keep_times: bool = False) -> dict[date, Seen]:
+    """Return the day files of a dataset that hold what they should; one that does not is put aside.
+
+    Only what changed since `before` is read.
+    """
+    found = {}
+    for day in days_on_disk(root, dataset):
+        files = {partition.symbol or "": signature(stat) for partition, stat in partitions(root, dataset, day)}
+        digest = digest_of(files)
+        seen = before.get(day)
+        if files and (seen is None or seen.digest != digest):
+            table = read_or_put_aside(root, Partition(dataset, day))
+            times = table[BY_DATASET[dataset].time].unique().to_pylist() if table is not None and keep_times else []
+            seen = None if table is None else Seen(digest, frozenset(times))
+        if files and seen is not None:
+            found[day] = seen
+    return found
