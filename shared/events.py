@@ -7,10 +7,13 @@ gets is declared in `services.converter.fields`.
 Evolution rule: a new field gets a default; the type and the meaning of a field never change.
 """
 
+import math
 import types
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -19,6 +22,35 @@ from shared.symbol import Symbol, parse_symbol
 FLOAT32_SAFE = (1e-30, 1e30)
 """Between these, prices and sizes, their products, and the sums of a day survive as float32, which Qlib stores. The
 smallest normal float32 is 1.2e-38, the largest 3.4e38; no price of any market comes near either bound."""
+
+FUNDING_HOURS = (1, 2, 4, 6, 8)
+"""Lengths of funding periods."""
+
+
+class Bound(NamedTuple):
+    """Which numbers of a field can be true: from least to most, or those that are named."""
+
+    least: float
+    most: float
+    or_zero: bool = False
+    only: tuple[int, ...] = ()
+
+    def holds(self, value: float) -> bool:
+        """Return whether a number can be true."""
+        if self.only:
+            return value in self.only
+        return self.least <= value <= self.most or (self.or_zero and value == 0)
+
+
+POSITIVE = Bound(*FLOAT32_SAFE)
+"""Of prices and steps."""
+AMOUNT = Bound(*FLOAT32_SAFE, or_zero=True)
+RATE = Bound(-math.nextafter(1, 0), math.nextafter(1, 0))
+"""Of funding rates: none is as large as the whole position."""
+PERIOD = Bound(min(FUNDING_HOURS), max(FUNDING_HOURS), only=FUNDING_HOURS)
+PLACE = Bound(1, 1_000_000)
+SCORE = Bound(0, max(FUNDING_HOURS))
+"""A rate of one hour that is brought to the longest period."""
 
 Source = Literal["ws", "rest"]
 RankBy = Literal["raw", "per_8h"]
@@ -44,6 +76,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `time` is always the start of a minute."""
     retired: ClassVar[bool] = False
     """Whether RETENTION_DAYS applies. What is small and cannot be fetched again is kept for ever."""
+    bounds: ClassVar[Mapping[str, Bound]] = MappingProxyType({})
+    """Field → which numbers can be true. The intake refuses others, and a file that holds one is damaged."""
 
     exchange: str
     symbol: Symbol
@@ -68,6 +102,10 @@ class Candle(Event, frozen=True, kw_only=True):
     on_grid = True
     converted = True
     retired = True
+    bounds = MappingProxyType(
+        dict.fromkeys(("open", "high", "low", "close"), POSITIVE)
+        | dict.fromkeys(("volume", "amount", "contracts"), AMOUNT)
+    )
 
     interval: str
     open_time: datetime
@@ -96,6 +134,7 @@ class FundingRate(Event, frozen=True, kw_only=True):
     time = "funding_time"
     newest = "known_time"
     converted = True
+    bounds = MappingProxyType({"funding_rate": RATE, "interval_hours": PERIOD})
 
     funding_time: datetime
     funding_rate: float
@@ -121,6 +160,7 @@ class PredictedFundingRate(Event, frozen=True, kw_only=True):
     newest = "receive_time"
     converted = True
     retired = True
+    bounds = MappingProxyType({"funding_rate": RATE, "interval_hours": PERIOD})
 
     known_time: datetime
     funding_time: datetime
@@ -140,6 +180,7 @@ class Rank(Row, frozen=True, kw_only=True):
     key = ("exchange", "ranked_time", "symbol")
     time = "ranked_time"
     newest = "ranked_time"
+    bounds = MappingProxyType({"rank": PLACE, "funding_rate": RATE, "score": SCORE, "interval_hours": PERIOD})
 
     ranked_time: datetime
     rank: int
@@ -168,6 +209,9 @@ class InstrumentDefinition(Event, frozen=True, kw_only=True):
     time = "known_time"
     newest = "receive_time"
     converted = True
+    bounds = MappingProxyType(
+        dict.fromkeys(("contract_value", "tick_size", "lot_size", "min_size", "max_leverage"), POSITIVE)
+    )
 
     known_time: datetime
     """The exchange's clock when its list was seen to say so for the first time."""

@@ -14,18 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import NODEFAULT
+from numpy.typing import NDArray
 
 from shared.coverage import is_mask_text
 from shared.dataset import Partition
 from shared.durable import replace_file
 from shared.events import (
     BY_DATASET,
-    FLOAT32_SAFE,
+    Bound,
     Candle,
-    FundingRate,
     LedgerRow,
-    PredictedFundingRate,
-    Rank,
     Row,
     columns_of,
 )
@@ -149,7 +147,7 @@ def read_partition(root: Path, partition: Partition, columns: list[str] | None =
     """Read a day file, verify it, and check that it holds what its name says. Raises as `read_rows`."""
     kind = BY_DATASET[partition.dataset]
     wanted = columns or arrow_schema(kind).names
-    needed = [name for name in _CHECKED.get(kind, ()) if columns is None or name in columns]
+    needed = [name for name in kind.bounds if columns is None or name in columns]
     table = read_rows(kind, partition.path(root), list(dict.fromkeys([*wanted, *kind.key, kind.time, *needed])))
     if reason := wrong_content(partition, table):
         raise ContentError(reason)
@@ -204,15 +202,16 @@ def _impossible_minutes(kind: type[Row], table: pa.Table) -> str | None:
 
 
 def _impossible_number(kind: type[Row], table: pa.Table) -> str | None:
-    least, most = FLOAT32_SAFE
-    for name in (name for name in _CHECKED.get(kind, ()) if name in table.schema.names):
-        values = table[name].to_numpy()
-        if np.isnan(values).all():  # a column that an older file lacks
+    for name, bound in kind.bounds.items():
+        if name not in table.schema.names:
             continue
-        sizes = np.abs(values)
-        fits = (sizes < 1) if name == "funding_rate" else (values >= least) & (sizes <= most)
-        if name in _MAY_BE_ZERO:
-            fits |= values == 0
+        values = table[name].to_numpy().astype(np.float64, copy=False)
+        empty = np.isnan(values)
+        if empty.all():  # a column that an older file lacks
+            continue
+        fits = _within(bound, values)
+        if columns_of(kind)[name][1]:
+            fits |= empty
         if not fits.all():
             at = table[kind.time][int(np.flatnonzero(~fits)[0])].as_py()
             return f"{name}: {float(values[~fits][0])} at {at:%Y-%m-%d %H:%M} cannot be true"
@@ -225,13 +224,12 @@ def _impossible_number(kind: type[Row], table: pa.Table) -> str | None:
     return None
 
 
-_CHECKED: Mapping[type[Row], tuple[str, ...]] = {
-    Candle: ("open", "high", "low", "close", "volume", "amount", "contracts"),
-    FundingRate: ("funding_rate",),
-    PredictedFundingRate: ("funding_rate",),
-    Rank: ("funding_rate",),
-}
-_MAY_BE_ZERO = {"volume", "amount", "contracts", "funding_rate"}
+def _within(bound: Bound, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which numbers can be true, as `Bound.holds` does for one."""
+    if bound.only:
+        return np.isin(values, bound.only)
+    fits = (values >= bound.least) & (values <= bound.most)
+    return fits | (values == 0) if bound.or_zero else fits
 
 
 # --- What was written, in the file itself

@@ -16,7 +16,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from shared.events import FLOAT32_SAFE, Candle, FundingRate, InstrumentDefinition, PredictedFundingRate, Source
+from shared.events import (
+    AMOUNT,
+    FUNDING_HOURS,
+    POSITIVE,
+    RATE,
+    Candle,
+    FundingRate,
+    InstrumentDefinition,
+    PredictedFundingRate,
+    Source,
+)
 from shared.grid import DAY, FIRST_DAY, MINUTE, day_start, floor_minute, from_ms, to_ms
 from shared.symbol import Symbol, SymbolError, parse_symbol, unique
 
@@ -24,7 +34,6 @@ EXCHANGE = "okx"
 _SUFFIX = "-SWAP"
 CRYPTO_CATEGORIES = ("1", "")
 """instCategory 1 is crypto; 3 to 6 are stocks, commodities, forex, bonds. Older rows have none."""
-FUNDING_HOURS = (1, 2, 4, 6, 8)
 _TRADING_SERVICES = {"5", "9", ""}
 """serviceType of a maintenance that can halt the trading of swaps: 5 trading, 9 trading by batches of products; older
 rows have none. Others concern WebSocket (0), single accounts (8), copy trading (11), bots and so on."""
@@ -202,9 +211,8 @@ _WORD = 40
 
 
 def _size(text: str) -> float | None:
-    least, most = FLOAT32_SAFE
     number = _decimal(text)
-    return number if number is not None and least <= number <= most else None
+    return number if number is not None and POSITIVE.holds(number) else None
 
 
 def listing_of(rows: Sequence[object]) -> Listing:
@@ -344,14 +352,13 @@ def candle_of(inst_id: str, row: object, *, source: Source, receive_time: dateti
 
 def impossible(candle: Candle, exchange_now: datetime) -> str | None:
     """Return why a candle cannot be true, or None."""
-    least, most = FLOAT32_SAFE
     prices = (candle.open, candle.high, candle.low, candle.close)
-    if not all(least <= price <= most for price in prices):
-        return f"a price is not a positive number between {least} and {most}"
+    if not all(map(POSITIVE.holds, prices)):
+        return f"a price is not a positive number between {POSITIVE.least} and {POSITIVE.most}"
     if candle.low > min(prices) or candle.high < max(prices):
         return "high or low does not enclose open and close"
-    if not all(size == 0 or least <= size <= most for size in (candle.volume, candle.amount, candle.contracts)):
-        return f"a volume is neither 0 nor a positive number between {least} and {most}"
+    if not all(map(AMOUNT.holds, (candle.volume, candle.amount, candle.contracts))):
+        return f"a volume is neither 0 nor a positive number between {AMOUNT.least} and {AMOUNT.most}"
     if floor_minute(candle.open_time) != candle.open_time:
         return "the open is not on the minute grid"
     if candle.open_time > exchange_now + _CLOCK_TOLERANCE:
@@ -650,7 +657,7 @@ def _number(value: object, row: object) -> float:
 def _rate(value: object, name: str, row: object) -> float:
     if (rate := _decimal(value)) is None:
         raise SpellingError(f"{name}: no rate in {_show(row)}")
-    if not abs(rate) < 1:
+    if not RATE.holds(rate):
         raise SpellingError(f"{name}: {rate} cannot be a funding rate")
     return rate
 

@@ -4,6 +4,7 @@ import os
 import random
 from datetime import date
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,12 +13,24 @@ from hypothesis import strategies as st
 
 from shared.coverage import is_mask_text, mask_from_text, mask_to_text
 from shared.dataset import LAST_DAY, OutsideError, Partition, day_folder, days, partition_of, partitions
-from shared.events import Candle, LedgerRow
+from shared.events import Candle, FundingRate, LedgerRow
 from shared.grid import FIRST_DAY
 from shared.parquet import ContentError, read_partition, read_rows, table_of, write_table
-from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_prediction, a_ranking, minute
+from tests.support.builders import (
+    DAY_0,
+    MIDNIGHT,
+    a_candle,
+    a_definition,
+    a_funding_rate,
+    a_prediction,
+    a_ranking,
+    minute,
+)
 
 pytestmark = pytest.mark.invariant(12)
+
+
+ODD_PERIODS = (-5, 0, 3, 2**31 - 1)
 
 
 def a_ledger_row(symbol="BTC_USDT", **sets):
@@ -164,3 +177,36 @@ def test_a_day_on_which_there_is_no_market_is_no_day(tmp_path, day):
     day_folder(tmp_path, "kline_1m", day).mkdir(parents=True)
 
     assert days(tmp_path, "kline_1m") == []
+
+
+RANK = a_ranking("BTC_USDT").ranks[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "value"),
+    [
+        *((row, "interval_hours", value) for row in (a_funding_rate(), a_prediction(), RANK) for value in ODD_PERIODS),
+        (RANK, "rank", 0),
+        (RANK, "score", -0.5),
+        (RANK, "score", float("nan")),
+        (a_definition(), "contract_value", -1.0),
+        (a_definition(), "tick_size", 0.0),
+        (a_definition(), "max_leverage", 1e31),
+    ],
+)
+def test_a_file_with_a_number_that_the_intake_refuses_is_refused(tmp_path, row, field, value):
+    wrong = msgspec.structs.replace(row, symbol="WRONG_USDT", **{field: value})
+    partition = partition_of(row)
+    write_table(partition.path(tmp_path), table_of(type(row), [row, wrong]))
+
+    with pytest.raises(ContentError, match=f"{field}: .* cannot be true"):
+        read_partition(tmp_path, partition)
+    with pytest.raises(ContentError, match=f"{field}: .* cannot be true"):
+        read_partition(tmp_path, partition, [field])
+
+
+def test_a_number_that_is_not_known_is_no_wrong_one(tmp_path):
+    rows = [a_funding_rate(interval_hours=None), a_funding_rate("ETH_USDT", interval_hours=1)]
+    write_table(partition_of(rows[0]).path(tmp_path), table_of(FundingRate, rows))
+
+    assert read_partition(tmp_path, partition_of(rows[0]))["interval_hours"].to_pylist() == [None, 1]
