@@ -1,14 +1,14 @@
 """How complete the data is: the ledger's days, counted, and what is still open. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
 from shared.coverage import FULL_DAY, Gap, day_mask, gaps_of_mask
-from shared.grid import MINUTE, MINUTES_PER_DAY
+from shared.grid import MINUTE, MINUTES_PER_DAY, day_start
 from shared.ledger import Account, DayLedger, MinuteVerdict, account_of, over_mask, total
 
 _ARRIVES_SECONDS = 25.0
@@ -127,6 +127,12 @@ class Books:
         return standing(self.days.values(), self.until)
 
     @cached_property
+    def unsettled(self) -> Sequence[tuple[str, datetime]]:
+        """Symbols and instants at which funding was settled and the rate is not stored, the newest first."""
+        days = [day for day in self.days.values() if day.missing_settlements]
+        return missing_settlements(days, day_start(min(self.days)), self.until) if days else []
+
+    @cached_property
     def account(self) -> Account:
         """Everything that the bus knows of, summed up."""
         return total(day.total(over_mask(day.day, self.until)) for day in self.days.values())
@@ -185,11 +191,12 @@ def missing_settlements(
 def per_cent(account: Account) -> str | None:
     """Spell the share of what exists that is stored: "99.998 %"; None where nothing exists.
 
-    Rounded down: 100.000 % means that nothing is missing.
+    Counted are minutes and settlements. Rounded down: 100.000 % means that nothing is missing.
     """
-    if not account.existing:
+    known = account.existing + account.settlements
+    if not known:
         return None
-    thousandths = 100_000 * (account.existing - account.missing) // account.existing
+    thousandths = 100_000 * (known - account.missing - account.settlements_missing) // known
     return f"{thousandths // 1000}.{thousandths % 1000:03} %"
 
 

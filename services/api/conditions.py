@@ -8,7 +8,15 @@ from typing import Any, Literal, NamedTuple
 from services.api.datasets import Space
 from services.api.lag import missing_minutes, symbol_ages
 from services.api.snapshot import RECENT_SECONDS, SERVICES, Snapshot
-from services.api.status import Limits, Verdict, channels, duration, findings
+from services.api.status import (
+    Limits,
+    Verdict,
+    channels,
+    duration,
+    findings,
+    overdue_settlements,
+    unsettled_sentence,
+)
 from shared.bus import Heartbeat
 
 Severity = Literal["warning", "critical"]
@@ -76,6 +84,7 @@ def conditions(snapshot: Snapshot, spaces: Iterable[Space] | None, thresholds: T
         *_nothing(snapshot),
         *_symbols(snapshot, thresholds),
         *_gaps(snapshot),
+        *_unsettled(snapshot),
         *_audits(snapshot),
         *_refused(snapshot),
         *_flagged_rates(snapshot),
@@ -87,7 +96,20 @@ def conditions(snapshot: Snapshot, spaces: Iterable[Space] | None, thresholds: T
 
 
 _NEED_REDIS = frozenset(
-    {"down", "problem", "late", "symbol", "gaps", "audit", "nothing", "refused", "rates", "dead-letters", "memory"}
+    {
+        "down",
+        "problem",
+        "late",
+        "symbol",
+        "gaps",
+        "settlements",
+        "audit",
+        "nothing",
+        "refused",
+        "rates",
+        "dead-letters",
+        "memory",
+    }
 )
 
 
@@ -99,7 +121,7 @@ def _unknown(snapshot: Snapshot) -> Iterator[str]:
     if "collector" not in snapshot.heartbeats:
         yield from ("refused", "rates")
     if missing_minutes(snapshot) is None or not {"collector", "writer"} <= snapshot.heartbeats.keys():
-        yield "gaps"  # one tells the ledger what is wanted, the other keeps it
+        yield from ("gaps", "settlements")  # one tells the ledger what is wanted, the other keeps it
     if not snapshot.clock.measured:
         yield "symbol"
 
@@ -329,6 +351,19 @@ def _gaps(snapshot: Snapshot) -> Iterator[Condition]:
             means="these candles are not in the data so far",
             doing="the collector keeps asking the exchange for them, the newest first",
             amount=missing,
+        )
+
+
+def _unsettled(snapshot: Snapshot) -> Iterator[Condition]:
+    if unsettled := overdue_settlements(snapshot):
+        yield Condition(
+            key="settlements",
+            severity="warning",
+            what=unsettled_sentence(unsettled),
+            means="these funding rates are not in the data so far",
+            doing="the collector asks the exchange's history for them",
+            todo="see /gaps; the history of OKX reaches back three months",
+            amount=len(unsettled),
         )
 
 

@@ -32,7 +32,8 @@ class Count(BaseModel):
     settlements: int = Field(description="Instants at which funding was settled")
     settlements_missing: int = Field(description="Those whose settled rate is not stored")
     complete: str | None = Field(
-        description="Share of the minutes which the exchange has that are stored, rounded down; null: there are none"
+        description="Share of the minutes and settlements which the exchange has that are stored, rounded down; "
+        "null: there are none"
     )
 
     @classmethod

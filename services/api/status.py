@@ -1,6 +1,6 @@
 """Numbers → a verdict and a sentence a person understands. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from enum import StrEnum
@@ -26,6 +26,11 @@ CONVERTED_STALE_SECONDS = 2 * 3600.0
 """Beyond the interval between conversions: a long run, and its repetition after a failure."""
 DATA_STALE_SECONDS = {"candles": 90.0, "funding": 360.0}
 """Thrice the silence after which the collector opens a new connection: then two new ones did not help."""
+
+SETTLED_STALE_SECONDS = 1800.0
+"""The history shows a settlement minutes after it, and is asked for it again and again."""
+_NAMED = 5
+"""Settlements that a sentence names."""
 
 
 class Verdict(StrEnum):
@@ -186,7 +191,30 @@ def _judge(service: str, snapshot: Snapshot, limits: Limits) -> Finding:
     beat = snapshot.heartbeats[service]
     if beat.state != "ok":
         return Verdict.DEGRADED, beat.reason
-    return next(findings(service, snapshot, limits), (Verdict.OK, _at_work(service, snapshot, beat)))
+    if (finding := next(findings(service, snapshot, limits), None)) is not None:
+        return finding
+    if service == "collector" and (unsettled := overdue_settlements(snapshot)):
+        return Verdict.STALE, unsettled_sentence(unsettled)
+    return Verdict.OK, _at_work(service, snapshot, beat)
+
+
+def overdue_settlements(snapshot: Snapshot) -> list[tuple[str, datetime]]:
+    """Return the symbols and instants whose settled rate should long be stored, the newest first."""
+    if snapshot.books is None:
+        return []
+    return [
+        (symbol, at)
+        for symbol, at in snapshot.books.unsettled
+        if _behind(snapshot, at, SETTLED_STALE_SECONDS) is not None
+    ]
+
+
+def unsettled_sentence(unsettled: Sequence[tuple[str, datetime]]) -> str:
+    """Name settlements whose rate is missing."""
+    named = ", ".join(f"{symbol} at {_instant(at)}" for symbol, at in unsettled[:_NAMED])
+    rest = len(unsettled) - _NAMED
+    missing = "1 settled funding rate is" if len(unsettled) == 1 else f"{len(unsettled):,} settled funding rates are"
+    return f"{missing} missing: {named}" + (f" and {rest:,} more, see /gaps" if rest > 0 else "")
 
 
 def findings(service: str, snapshot: Snapshot, limits: Limits) -> Iterator[Finding]:

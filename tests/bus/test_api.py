@@ -311,7 +311,7 @@ async def test_ledger_sums_up_the_bus_and_the_files_of_older_days(api, bus, tmp_
         ("OLD_USDT", 1440, 1440),
     ]
     assert answer["symbols"][1]["missing"] == 9
-    assert answer["symbols"][1]["complete"] == "98.748 %"
+    assert answer["symbols"][1]["complete"] == "98.750 %"
     assert (answer["total"]["missing"], answer["total"]["halted"], answer["total"]["settlements"]) == (9, 1, 2)
     assert answer["symbols"][0]["complete"] == "100.000 %"
 

@@ -131,6 +131,11 @@ def test_a_hundred_per_cent_means_that_nothing_is_missing(stored, missing, text)
     assert per_cent(Account(received=stored, missing=missing)) == text
 
 
+def test_a_settlement_whose_rate_is_missing_is_no_hundred_per_cent():
+    assert per_cent(Account(received=99, settlements=1, settlements_missing=1)) == "99.000 %"
+    assert per_cent(Account(received=99, settlements=1)) == "100.000 %"
+
+
 @pytest.mark.parametrize(("rate", "seconds"), [(0.0, 90), (1.0, 90), (600.0, 60 + 30 * 600)])
 def test_young_minutes_are_on_their_way(rate, seconds):
     assert arrived_until(MIDNIGHT, rate, flush_seconds=5.0) == MIDNIGHT - timedelta(seconds=seconds)

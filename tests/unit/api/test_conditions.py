@@ -6,9 +6,11 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from services.api.completeness import Books, Day
 from services.api.conditions import Thresholds, conditions
 from services.api.datasets import Space, spaces
 from shared.bus import Memory
+from shared.ledger import DayLedger
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT", "XRP_USDT")
 ROOMY = [Space(setting="DATA_DIR", folder="okx_data", device=1, free_bytes=500, total_bytes=1000)]
@@ -316,3 +318,14 @@ def test_an_implausible_rate_is_said(well, service, flagged):
 
 def test_without_the_collector_it_is_unknown_whether_minutes_were_refused(well):
     assert {"refused", "rates"} <= judge(without_beat(well, "collector")).unknown
+
+
+def test_a_settlement_whose_rate_stays_missing_is_a_condition(well):
+    now = well.clock.exchange_time
+    at = (now - timedelta(hours=2)).replace(minute=0, second=0, microsecond=0)
+    day = Day(at.date(), {"BTC_USDT": DayLedger(due=1 << (60 * at.hour))})
+
+    condition = only(replace(well, books=Books({day.day: day}, now)))
+
+    assert condition.key == "settlements"
+    assert f"BTC_USDT at {at:%Y-%m-%d %H:%M}" in condition.what

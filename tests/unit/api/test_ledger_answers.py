@@ -173,7 +173,7 @@ def test_the_symbol_that_lacks_the_most_comes_first_and_the_total_is_on_top():
     assert first[28] == ("d w", f"ZZZ_USDT 2025-04-04: {tooltip}")
     assert second[28][0] == "a"
     assert top[28][1].startswith("all symbols 2025-04-04: 2,880 minutes wanted")
-    assert '<p class="total">99.479 %</p>' in text
+    assert '<p class="total">99.444 %</p>' in text
 
 
 def test_a_name_is_no_markup():

@@ -5,8 +5,10 @@ from datetime import time, timedelta
 
 import pytest
 
+from services.api.completeness import Books, Day
 from services.api.snapshot import SERVICES
 from services.api.status import Limits, duration, not_ready, status_of
+from shared.ledger import DayLedger
 
 LIMITS = Limits()
 
@@ -269,3 +271,19 @@ def test_worst_verdict_is_the_whole_and_all_reasons_are_told(healthy, make_beat,
 )
 def test_durations_are_said_as_people_do(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.invariant(7)
+@pytest.mark.parametrize(("hours", "verdict"), [(0.25, "ok"), (1.0, "stale")])
+def test_a_settlement_whose_rate_stays_missing_is_named(healthy, hours, verdict):
+    """Invariant 7: nothing is missing without a word."""
+    now = healthy.clock.exchange_time
+    at = (now - timedelta(hours=hours)).replace(second=0, microsecond=0)
+    minute_of_day = 1 << (60 * at.hour + at.minute)
+    day = Day(at.date(), {"BTC_USDT": DayLedger(due=minute_of_day), "ETH_USDT": DayLedger(due=1, settled=1)})
+    snapshot = replace(healthy, books=Books({day.day: day}, now))
+
+    found = row(snapshot, "collector")
+
+    assert found[0] == verdict
+    assert (f"BTC_USDT at {at:%Y-%m-%d %H:%M} UTC" in found[1]) == (verdict == "stale")
