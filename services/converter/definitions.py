@@ -33,29 +33,36 @@ class Definitions(NamedTuple):
 
 
 def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, keep: bool = True) -> Definitions:
-    """Return what was said of every instrument. keep: remember it.
+    """Return what was said of every instrument. days: those that are on disk. keep: remember it.
 
-    The writer puts a file aside that cannot be read, and the collector publishes again what is true now.
+    What was read once counts on, whatever becomes of its file. The writer puts a file aside that cannot be read, and
+    the collector publishes again what is true now.
     """
     known = recall(root, "definitions", _Day)
-    found: dict[str, _Day] = {}
+    found = dict(known)
     unreadable = Unreadable()
-    for day, files in sorted(days.items()):
-        before = known.get(str(day))
-        if before is None or before.version != files.digest:
+    for day, files in days.items():
+        before = known.get(str(day), _Day("", []))
+        if before.version != files.digest:
             try:
-                before = _Day(files.digest, read_definitions(data_dir, Partition(InstrumentDefinition.dataset, day)))
+                fresh = read_definitions(data_dir, Partition(InstrumentDefinition.dataset, day))
             except UnreadableError as error:
-                unreadable[day] = str(error)  # what was remembered of it counts on
-        if before is not None:
-            found[str(day)] = before
+                unreadable[day] = str(error)
+            else:
+                found[str(day)] = _Day(files.digest, _merged(before.said, fresh))
     if keep and found != known:
         remember(root, "definitions", found)
     by_symbol: dict[str, list[Said]] = defaultdict(list)
-    for one in found.values():
+    for _, one in sorted(found.items()):
         for symbol, said_of_it in one.said:
             by_symbol[symbol].append(said_of_it)
     return Definitions(by_symbol, unreadable)
+
+
+def _merged(before: list[tuple[str, Said]], fresh: list[tuple[str, Said]]) -> list[tuple[str, Said]]:
+    """Put what was remembered and what was read together, in order of time: of two at one instant the latter counts."""
+    found = {(said.known, symbol): said for symbol, said in [*before, *fresh]}
+    return [(symbol, said) for (_, symbol), said in sorted(found.items(), key=lambda item: item[0])]
 
 
 def contract_of(said: Sequence[Said]) -> Contract:

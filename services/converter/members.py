@@ -29,25 +29,25 @@ class Members(NamedTuple):
 
 
 def members_after_rankings(root: Path, data_dir: Path, days: Mapping[date, DayFiles]) -> Members:
-    """Return who was a member after each ranking of some days, and remember it under `root`.
+    """Return who was a member after each ranking, and remember it under `root`. days: those that are on disk.
 
-    Of a file that cannot be read counts on what was remembered of it.
+    A ranking that was read once counts on, whatever becomes of its file: the bins of its days were made with it.
     """
     known = recall(root, "members", _Day)
-    found: dict[str, _Day] = {}
+    found = dict(known)
     unreadable = Unreadable()
-    for day, files in sorted(days.items()):
-        before = known.get(str(day))
-        if before is None or before.version != files.digest:
+    for day, files in days.items():
+        before = known.get(str(day), _Day("", []))
+        if before.version != files.digest:
             try:
-                before = _Day(files.digest, _rankings(data_dir, day))
+                rankings = dict(before.rankings) | dict(_rankings(data_dir, day))
             except UnreadableError as error:
                 unreadable[day] = str(error)
-        if before is not None:
-            found[str(day)] = before
+            else:
+                found[str(day)] = _Day(files.digest, sorted(rankings.items()))
     if found != known:
         remember(root, "members", found)
-    after = [(ranked, frozenset(members)) for day in found.values() for ranked, members in day.rankings]
+    after = [(ranked, frozenset(members)) for _, day in sorted(found.items()) for ranked, members in day.rankings]
     return Members(after, unreadable)
 
 

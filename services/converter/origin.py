@@ -13,6 +13,7 @@ import numpy as np
 
 from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
 from services.converter.qlib_store import QlibStore
+from services.converter.remembered import take_along
 
 
 def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], Path]) -> QlibStore:
@@ -44,6 +45,7 @@ def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], 
                 values.tofile(moved.folder(symbol) / path.name)
     if (store.root / "instruments").is_dir():
         shutil.copytree(store.root / "instruments", moved.root / "instruments")
+    take_along(store.root, moved.root)
     return moved
 
 

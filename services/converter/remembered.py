@@ -1,14 +1,19 @@
 """What was read from raw files that are kept for ever, day by day, in a file of the dataset's own. I/O.
 
-Every conversion needs all of it, so the raw files must not all be read again each time. It can be made again from them.
+Every conversion needs all of it, so the raw files must not all be read again each time. It can be made again from them,
+and outlives them.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from shared.durable import replace_file
+
+REMEMBERED = ("definitions", "members")
+"""The names under which something is remembered."""
 
 
 def recall[T](root: Path, name: str, kind: type[T]) -> dict[str, T]:
@@ -21,8 +26,18 @@ def recall[T](root: Path, name: str, kind: type[T]) -> dict[str, T]:
 
 def remember(root: Path, name: str, found: Mapping[str, object]) -> None:
     """Replace what is remembered."""
-    content = msgspec.json.encode(found)
-    replace_file(_path(root, name), lambda temporary: temporary.write_bytes(content))
+    _replace(_path(root, name), msgspec.json.encode(found))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
+
+
+def take_along(before: Path, root: Path) -> None:
+    """Copy all that a version of the dataset remembers into a new one."""
+    for name in REMEMBERED:
+        with suppress(FileNotFoundError):
+            _replace(_path(root, name), _path(before, name).read_bytes())
 
 
 def _path(root: Path, name: str) -> Path:

@@ -205,6 +205,28 @@ def test_what_was_said_of_instruments_counts_on_where_its_file_is_damaged(raw, q
     assert values(qlib, "BTC_USDT", "life")[minute(2000)] == 1.0
 
 
+@pytest.mark.parametrize("gone", ["file", "row"])
+@pytest.mark.parametrize("how", [{}, {"history": True}, {"rebuild": True}])
+def test_rankings_and_definitions_that_were_in_qlib_stay_when_their_files_are_gone(raw, qlib, gone, how):
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+    store(raw, [a_definition(known_time=minute(1450))])
+    rankings = [a_ranking("BTC_USDT", ranked_time=minute(1500)), a_ranking("ETH_USDT", ranked_time=minute(2000))]
+    store(raw, [place for ranking in rankings for place in ranking.ranks])
+    convert(raw, qlib, until=None)
+    before = (qlib / "instruments" / "top50.txt").read_text()
+    for dataset in ("universe", "instruments"):
+        shutil.rmtree(raw / dataset)
+    if gone == "row":
+        store(raw, rankings[1].ranks)
+    store(raw, some_minutes("BTC_USDT", range(100)))  # before the calendar's first day
+
+    convert(raw, qlib, until=None, **how)
+
+    assert (qlib / "instruments" / "top50.txt").read_text() == before
+    assert before.count("\n") == 2
+    assert values(qlib, "BTC_USDT", "life")[minute(2879)] == 1.0
+
+
 def test_days_that_changed_since_they_were_converted_are_late(raw, qlib):
     assert late_days(raw, qlib) is None
     store(raw, some_minutes("BTC_USDT", range(2880)))
