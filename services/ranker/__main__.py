@@ -158,9 +158,12 @@ async def serve(settings: RankerSettings, *, once: bool) -> int:
         if once:
             await wait_for_clock(service, patience_seconds=30)
             try:
-                await rank_once(service, settings)
+                ranking = await service.unless_stopped(rank_once(service, settings))
             except (ExchangeError, BusError, OSError) as error:
                 log.error("ranking failed", error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - no trace needed
+                return 1
+            if ranking is None:
+                log.error("stopped before anything was ranked")
                 return 1
             return 0
         if not await wait_for_clock(service):

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -295,3 +297,31 @@ async def test_once_ranks_publishes_and_ends(exchange, redis_url, tmp_path):
     bus = Bus(redis_url)
     assert len((await bus.universe()).members) == 4
     await bus.close()
+
+
+def test_once_ends_soon_after_a_stop_although_the_exchange_says_nothing(redis_url, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are taken, nothing is said
+        environment = os.environ | {
+            "REDIS_URL": redis_url,
+            "OKX_REST_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "DATA_DIR": str(tmp_path),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.ranker", "--once"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        )
+        try:
+            with _first_request(silent):
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(patience(8)) == 1
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _first_request(server):
+    """Wait for a request, and return its connection."""
+    server.settimeout(patience(30))
+    connection, _ = server.accept()
+    connection.settimeout(patience(30))
+    connection.recv(1)
+    return connection
