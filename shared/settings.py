@@ -12,7 +12,7 @@ from datetime import time
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, RedisDsn, ValidationError, field_validator
@@ -38,13 +38,10 @@ class CommonSettings(BaseSettings):
     redis_url: Annotated[RedisDsn, Field(description="Redis that links the services; a password goes into the URL")] = (
         RedisDsn("redis://127.0.0.1:6379/0")
     )
-    okx_rest_url: Annotated[str, Field(pattern=r"^https?://[^/]+$", description="REST host of the exchange")] = (
-        "https://www.okx.com"
+    okx_rest_url: Annotated[str, Field(description="REST host of the exchange")] = "https://www.okx.com"
+    okx_ws_url: Annotated[str, Field(description="WebSocket base; /public and /business are appended")] = (
+        "wss://ws.okx.com:8443/ws/v5"
     )
-    okx_ws_url: Annotated[
-        str,
-        Field(pattern=r"^wss://[^/]+/.*[^/]$", description="WebSocket base; /public and /business are appended"),
-    ] = "wss://ws.okx.com:8443/ws/v5"
     okx_ca_file: Annotated[
         Path | None,
         Field(description="CA certificate to trust beside the system's, such as the simulator's; unset for OKX"),
@@ -75,11 +72,34 @@ class CommonSettings(BaseSettings):
         """Read ~ as a shell does; in a file no shell does it."""
         return value.expanduser() if isinstance(value, Path) else value
 
-    @field_validator("okx_rest_url", "okx_ws_url")
+    @field_validator("okx_rest_url")
     @classmethod
-    def _with_a_port_that_is_one(cls, value: str) -> str:
-        _ = urlsplit(value).port  # raises ValueError where it is no port
+    def _rest_host(cls, value: str) -> str:
+        parts = _address(value)
+        if parts.scheme not in {"https", "http"} or parts.path:
+            raise ValueError("must be https:// or http:// and a host, such as https://www.okx.com")
         return value
+
+    @field_validator("okx_ws_url")
+    @classmethod
+    def _websocket_base(cls, value: str) -> str:
+        parts = _address(value)
+        if parts.scheme != "wss" or not parts.path:
+            raise ValueError("must be wss://, a host and a path, such as wss://ws.okx.com:8443/ws/v5")
+        return value
+
+
+def _address(value: str) -> SplitResult:
+    """Take an address apart. Raises `ValueError` for one that no client could use."""
+    if re.search(r"[\s\x00-\x1f\x7f]", value):
+        raise ValueError("must not contain a blank")
+    parts = urlsplit(value)
+    _ = parts.port  # raises ValueError where it is no port
+    if parts.scheme and not parts.hostname:
+        raise ValueError("must name a host")
+    if "?" in value or "#" in value:
+        raise ValueError("must end with the host or a path, without ? and #")
+    return parts
 
 
 def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:

@@ -26,7 +26,7 @@ class ApiSettings(CommonSettings):
         int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC")
     ] = 8
     convert_every: Annotated[
-        int, Field(ge=0, description="Seconds between conversions for fresher data; 0: once a day only")
+        int, Field(ge=0, le=86_400, description="Seconds between conversions for fresher data; 0: once a day only")
     ] = 0
     convert_at: Annotated[
         time, Field(description="UTC time of the daily conversion, HH:MM; it waits for the writer's watermark")
@@ -39,14 +39,19 @@ class ApiSettings(CommonSettings):
         ),
     ] = SecretStr("")
     alert_every: Annotated[float, Field(gt=0, le=300, description="Seconds between looks at what is wrong")] = 15.0
-    alert_after: Annotated[float, Field(ge=0, description="Seconds that something must be wrong before it is told")] = (
-        60.0
-    )
-    alert_again: Annotated[float, Field(ge=0, description="Hours between reminders of what stays wrong; 0: none")] = (
-        24.0
-    )
+    alert_after: Annotated[
+        float, Field(ge=0, le=31_536_000, description="Seconds that something must be wrong before it is told")
+    ] = 60.0
+    alert_again: Annotated[
+        float, Field(ge=0, le=876_000, description="Hours between reminders of what stays wrong; 0: none")
+    ] = 24.0
     alert_symbol_minutes: Annotated[
-        int, Field(ge=2, description="A symbol is stale whose newest candle is older than this, while others are fresh")
+        int,
+        Field(
+            ge=2,
+            le=525_600,
+            description="A symbol is stale whose newest candle is older than this, while others are fresh",
+        ),
     ] = 10
     alert_disk_free: Annotated[
         float, Field(ge=0, le=100, description="Per cent of a disk; less free space than this is told")

@@ -17,7 +17,8 @@ class CollectorSettings(CommonSettings):
         int, Field(ge=0, le=3650, description="Whole UTC days of history to fetch before today; 0: from the start on")
     ] = 30
     retention_days: Annotated[
-        int, Field(ge=1, description="Days for which raw candles are kept; history beyond it is not fetched")
+        int,
+        Field(ge=1, le=100_000, description="Days for which raw candles are kept; history beyond it is not fetched"),
     ] = 90
     follow_days: Annotated[
         Annotated[int, Field(ge=0, le=36_500)] | Literal["all"],
@@ -31,10 +32,10 @@ class CollectorSettings(CommonSettings):
         bool, Field(description="Whether the time that a symbol was away for is fetched when it comes back")
     ] = True
     buffer_events: Annotated[
-        int, Field(ge=1_000, description="Most events that wait in memory while Redis is away")
+        int, Field(ge=1_000, le=10_000_000, description="Most events that wait in memory while Redis is away")
     ] = 200_000
     args_per_connection: Annotated[
-        int, Field(ge=1, description="Most instruments that one WebSocket connection carries, per channel")
+        int, Field(ge=1, le=10_000, description="Most instruments that one WebSocket connection carries, per channel")
     ] = 200
     collector_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9102
 

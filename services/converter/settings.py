@@ -20,12 +20,14 @@ class ConverterSettings(CommonSettings):
         time, Field(description="UTC time of the daily conversion, HH:MM; it waits for the writer's watermark")
     ] = time(0, 0)
     convert_every: Annotated[
-        int, Field(ge=0, description="Seconds between conversions for fresher data; 0: once a day only")
+        int, Field(ge=0, le=86_400, description="Seconds between conversions for fresher data; 0: once a day only")
     ] = 0
     patch_every: Annotated[
         int,
         Field(
-            ge=0, description="Seconds between looks for late rows of days that are in Qlib; 0: the daily conversion"
+            ge=0,
+            le=86_400,
+            description="Seconds between looks for late rows of days that are in Qlib; 0: the daily conversion",
         ),
     ] = 60
     partial_bars: Annotated[
@@ -40,7 +42,9 @@ class ConverterSettings(CommonSettings):
     convert_processes: Annotated[
         int,
         Field(
-            ge=0, description="Processes that --once and --rebuild share symbols out to; 0: one per processor, at most"
+            ge=0,
+            le=1024,
+            description="Processes that --once and --rebuild share symbols out to; 0: one per processor, at most",
         ),
     ] = 0
     converter_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9104

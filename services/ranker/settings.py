@@ -12,7 +12,7 @@ class RankerSettings(CommonSettings):
     """ranker: ranks all swaps by absolute funding rate."""
 
     top_n: Annotated[
-        Annotated[int, Field(ge=1)] | Literal["all"],
+        Annotated[int, Field(ge=1, le=10_000)] | Literal["all"],
         Field(description="How many swaps are in the universe; all: every live crypto swap"),
     ] = 50
     rank_by: Annotated[RankBy, Field(description="raw: the funding rate as published; per_8h: brought to 8 hours")] = (

@@ -13,10 +13,16 @@ class WriterSettings(CommonSettings):
     flush_seconds: Annotated[
         float, Field(gt=0, le=300, description="Longest time that a row waits in memory before it is written")
     ] = 5.0
-    flush_entries: Annotated[int, Field(ge=1, description="Most entries that wait in memory before a write")] = 10_000
+    flush_entries: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Most entries that wait in memory before a write")
+    ] = 10_000
     retention_days: Annotated[
         int,
-        Field(ge=1, description="Days for which raw candles are kept; a day that is not in Qlib yet is kept longer"),
+        Field(
+            ge=1,
+            le=100_000,
+            description="Days for which raw candles are kept; a day that is not in Qlib yet is kept longer",
+        ),
     ] = 90
     audit_pages_per_hour: Annotated[
         int,

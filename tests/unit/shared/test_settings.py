@@ -39,7 +39,17 @@ def empty_folder(tmp_path, monkeypatch):
         (ConverterSettings, "CONVERT_AT", "noon", "HH:MM"),
         (ConverterSettings, "CONVERT_EVERY", "-5", "greater than or equal to 0"),
         (CommonSettings, "LOG_LEVEL", "LOUD", "'DEBUG'"),
-        (CommonSettings, "OKX_REST_URL", "www.okx.com", "https?"),
+        (CommonSettings, "OKX_REST_URL", "www.okx.com", "must be https:// or http://"),
+        (CommonSettings, "OKX_REST_URL", "ftp://www.okx.com", "must be https:// or http://"),
+        (CommonSettings, "OKX_REST_URL", "https://www.okx.com/api", "must be https:// or http://"),
+        (CommonSettings, "OKX_REST_URL", "https://www.okx .com", "must not contain a blank"),
+        (CommonSettings, "OKX_REST_URL", "https://www.okx.com ", "must not contain a blank"),
+        (CommonSettings, "OKX_REST_URL", " ", "must not contain a blank"),
+        (CommonSettings, "OKX_REST_URL", "https://:443", "must name a host"),
+        (CommonSettings, "OKX_REST_URL", "https://www.okx.com?demo", "without ? and #"),
+        (CommonSettings, "OKX_WS_URL", "wss://ws.okx.com:8443/ws /v5", "must not contain a blank"),
+        (CommonSettings, "OKX_WS_URL", "https://ws.okx.com:8443/ws/v5", "must be wss://"),
+        (CommonSettings, "OKX_WS_URL", "wss://ws.okx.com:8443", "must be wss://"),
         (CommonSettings, "OKX_REST_URL", "https://www.okx.com:port", "Port"),
         (CommonSettings, "OKX_WS_URL", "wss://ws.okx.com:99999/ws/v5", "Port"),
         (CommonSettings, "OKX_REST_URL", "https://[::1:443", "Invalid IPv6 URL"),
@@ -61,6 +71,33 @@ def test_a_wrong_value_stops_the_start_naming_setting_value_and_what_is_allowed(
     assert name.upper() in told
     assert value in told
     assert allowed in told
+
+
+@pytest.mark.parametrize("kind", [*KINDS, ApiSettings])
+def test_every_number_has_a_bound_on_both_sides(kind):
+    """A number that a clock, a calendar or the memory cannot take would be noticed late, somewhere else."""
+    schema = kind.model_json_schema()["properties"]
+    numbers = {
+        name: option
+        for name, field in schema.items()
+        for option in field.get("anyOf", [field])
+        if option.get("type") in {"integer", "number"}
+    }
+
+    assert numbers
+    for name, option in numbers.items():
+        assert {"minimum", "exclusiveMinimum"} & option.keys(), name
+        assert "maximum" in option, name
+
+
+@pytest.mark.parametrize(("kind", "name"), [(RankerSettings, "TOP_N"), (WriterSettings, "RETENTION_DAYS")])
+def test_a_number_beyond_all_measure_is_refused(monkeypatch, capsys, kind, name):
+    monkeypatch.setenv(name, "1000000000000")
+
+    with pytest.raises(SystemExit):
+        read_settings(kind)
+
+    assert f"{name}='1000000000000': Input should be less than or equal to" in capsys.readouterr().err
 
 
 def test_a_wrong_redis_url_is_named_without_its_password(monkeypatch, capsys):
