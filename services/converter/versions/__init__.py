@@ -41,6 +41,8 @@ _BASE = Path(".converter") / "built-from"
 """Inside a version: the name of the one that was the head before it."""
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
+LONGEST_NAME = 100
+"""Characters of a snapshot's name: with what stands around it while it is made, every file system takes it."""
 _VERSION = re.compile(r"v\d{4,}")
 _LOOK_AGAIN_SECONDS = 0.1
 _ROOM = 1.5
@@ -418,6 +420,11 @@ _SHOWN = 5
 
 def check_name(name: str) -> None:
     """Check that a snapshot may have a name. Raises `VersionError`."""
+    if len(name) > LONGEST_NAME:
+        raise VersionError(
+            f"a snapshot cannot be called {name[:20]!r}...: that name has {len(name):,} characters, and the longest "
+            f"allowed has {LONGEST_NAME}"
+        )
     if not _NAME.fullmatch(name) or name.lower() == _HEAD or re.fullmatch(r"v\d+", name):
         raise VersionError(
             f"a snapshot cannot be called {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or a "

@@ -282,6 +282,13 @@ def test_any_other_name_is_refused(name):
         check_name(name)
 
 
+def test_a_name_that_is_too_long_is_refused_with_the_longest_that_is_allowed(qlib):
+    check_name("a" * 100)
+
+    with pytest.raises(VersionError, match="has 300 characters, and the longest allowed has 100"):
+        check_name("a" * 300)
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_only_one_at_a_time_changes_versions(qlib, in_place):
     fill(qlib, "old") if in_place else start(qlib)
