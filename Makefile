@@ -41,13 +41,18 @@ demo: env env-research  ## The same on a simulated exchange, no internet needed:
 # Said at once, not after Qlib and mlflow have been loaded.
 HAS_DATASET = test -d $(call quoted,$(QLIB)/calendars) || { echo $(call quoted,QLIB_DIR=$(QLIB))": there is no dataset. A running system makes one (make run); so does make demo: QLIB_DIR=.run/demo/qlib_data MARKET=all TOPK=1"; exit 1; }
 
+# Qlib takes a market's name without regard to case. A market of which no symbol is a member has nothing to learn from.
+MARKETS = cd $(call quoted,$(QLIB)/instruments) && for file in *.txt; do test ! -s "$$file" || printf ' %s' "$${file%.txt}"; done
+HAS_MARKET = market=$(call quoted,$(or $(MARKET),top50)) && test -s $(call quoted,$(QLIB)/instruments)/"$$(printf %s "$$market" | tr A-Z a-z).txt" || { echo "MARKET=$$market: "$(call quoted,QLIB_DIR=$(QLIB))" has no such market, or nothing in it; it has:$$($(MARKETS))"; exit 1; }
+
 research: env-research  ## Jupyter with pyqlib and the research kit, for this machine only: [PORT=8888] [QLIB_DIR=qlib_data]
 	@$(HAS_DATASET)
 	@PYTHONPATH=$(call quoted,$(CURDIR)/research) $(RESEARCH_PATHS) $(RESEARCH) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(call quoted,$(CURDIR)/research) research/from_data_to_backtest.ipynb
 
 workflow: env-research  ## Train, backtest and report in one go: [NAME=day] or 60min, [QLIB_DIR=qlib_data] [MARKET=top50] [TOPK=5]
 	@$(HAS_DATASET)
-	@$(RESEARCH_PATHS) $(if $(MARKET),MARKET=$(MARKET)) $(if $(TOPK),TOPK=$(TOPK)) $(RESEARCH) -m qlib.cli.run research/workflows/$(or $(NAME),day).yaml
+	@$(HAS_MARKET)
+	@$(RESEARCH_PATHS) $(if $(MARKET),MARKET=$(call quoted,$(MARKET))) $(if $(TOPK),TOPK=$(TOPK)) $(RESEARCH) -m qlib.cli.run research/workflows/$(or $(NAME),day).yaml
 
 replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=folder [TOP_N=] [SPEED=] [KILL=1] [DOCKER=1]
 	@$(if $(DATA),,$(error DATA is missing: make replay DATA=folder-with-candles_1m.parquet-and-funding.parquet))

@@ -45,3 +45,41 @@ def test_a_recording_may_have_any_name(folder):
     found = commands(folder, "replay", "DATA=my 'rec' $$HOME")
 
     assert found[found.index("--data") + 1] == "my 'rec' $HOME"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("market", ["nope", "empty", "it's a $HOME", None])
+def test_a_market_that_is_not_there_is_said_in_one_sentence_before_anything_is_loaded(folder, market):
+    instruments = folder / "qlib_data" / "instruments"
+    instruments.mkdir(parents=True)
+    (folder / "qlib_data" / "calendars").mkdir()
+    for name, text in {"all": "BTC_USDT", "usdt": "BTC_USDT", "empty": ""}.items():
+        (instruments / f"{name}.txt").write_text(text)
+
+    said = run_make(folder, "workflow", *([] if market is None else [f"MARKET={market.replace('$', '$$')}"]))
+
+    assert said.startswith(f"MARKET={market or 'top50'}: QLIB_DIR=qlib_data has no such market")
+    assert "it has: all usdt\n" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_market_that_is_there_is_found_whatever_its_case(folder):
+    (folder / "qlib_data" / "instruments").mkdir(parents=True)
+    (folder / "qlib_data" / "calendars").mkdir()
+    (folder / "qlib_data" / "instruments" / "usdt.txt").write_text("BTC_USDT")
+
+    assert "no such market" not in run_make(folder, "workflow", "MARKET=USDT")
+
+
+def run_make(folder: Path, *arguments: str) -> str:
+    """Return what a target says that cannot come to its end: the environments are empty."""
+    done = subprocess.run(
+        ["make", "--file", str(MAKEFILE), "UV=true", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode
+    return done.stdout + done.stderr
