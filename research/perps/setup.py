@@ -1,8 +1,11 @@
 """Set Qlib up for a dataset of perpetual futures."""
 
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import qlib
 from mlflow.exceptions import MlflowException
@@ -36,6 +39,7 @@ class Experiments(MLflowExpManager):
     def __init__(self, folder: str, default_exp_name: str = "perps") -> None:
         self.folder = Path(folder).expanduser().resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
+        _follow_move(self.folder)
         super().__init__(uri=f"sqlite:///{self.folder / 'mlflow.db'}", default_exp_name=default_exp_name)
 
     def create_exp(self, experiment_name: str | None = None) -> MLflowExperiment:
@@ -49,6 +53,39 @@ class Experiments(MLflowExpManager):
                 raise ExpAlreadyExistError(f"experiment {name!r} exists already") from error
             raise
         return MLflowExperiment(identity, name, self.uri)
+
+
+_LOCATIONS = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+"""Where mlflow keeps absolute addresses of artifacts: table and column."""
+
+
+def _follow_move(folder: Path) -> None:
+    """Let the records name the artifacts where they are now: mlflow keeps absolute paths, and folders are moved."""
+    database = folder / "mlflow.db"
+    if not database.is_file():
+        return
+    now = (folder / "artifacts").as_uri()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "experiments" not in tables:
+            return
+        for before in _roots_before(connection, now):
+            for table, column in _LOCATIONS:
+                if table in tables:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608 - names of our own
+                        (now, len(before) + 1, len(before) + 1, f"{before}/"),
+                    )
+
+
+def _roots_before(connection: sqlite3.Connection, now: str) -> set[str]:
+    """Return the addresses of our folder of artifacts that experiments were made with, other than the present one."""
+    roots = set()
+    for name, location in connection.execute("SELECT name, artifact_location FROM experiments"):
+        root = str(location).removesuffix(f"/{quote(name)}")
+        if root != location and root.endswith("/artifacts"):
+            roots.add(root)
+    return roots - {now}
 
 
 def init(

@@ -109,6 +109,26 @@ def test_experiments_are_kept_in_one_folder(versions, tmp_path, monkeypatch):
     assert R.get_recorder(recorder_id=identity, experiment_name="trial").load_object("thing.pkl") == [1, 2]
 
 
+def test_experiments_are_found_and_go_on_after_their_folder_was_moved(versions, tmp_path):
+    before, now = tmp_path / "be fore" / "e", tmp_path / "now" / "e"
+    perps.init(versions, experiments=before)
+    for name in ("trial", "ä 1"):
+        with R.start(experiment_name=name):
+            R.save_objects(**{"thing.pkl": [1, 2]})
+            identity = R.get_recorder().id
+    now.parent.mkdir()
+    before.rename(now)
+    before.parent.rmdir()
+
+    perps.init(versions, experiments=now)
+
+    assert R.get_recorder(recorder_id=identity, experiment_name="ä 1").load_object("thing.pkl") == [1, 2]
+    with R.start(experiment_name="trial"):
+        R.save_objects(**{"new.pkl": 3})
+    assert list((now / "artifacts" / "trial").rglob("new.pkl"))
+    assert not before.parent.exists()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
