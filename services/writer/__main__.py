@@ -15,7 +15,7 @@ from services.writer.auditing import ContinuousAudit, withdraw
 from services.writer.batch import Batch, is_retired, should_flush
 from services.writer.definitions import digests_of_definitions, newest_definitions, read_definitions
 from services.writer.ledger import changed_since, newest_of, scan_day
-from services.writer.many import Seen, look_again
+from services.writer.day_files import Seen, look_again
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
 from services.writer.settings import WriterSettings
 from services.writer.store import Written, retire, write_batch
