@@ -10,20 +10,26 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
 import redis.asyncio as redis
+import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from shared.events import AnyEvent, InstrumentDefinition, Ranking, decode, encode
+from shared.grid import FIRST_DAY, LAST_DAY
 from shared.metrics import DEAD_LETTERS, PUBLISHED
 from shared.symbol import Symbol
 
+log = structlog.get_logger()
+
 BusError = RedisError
+RefusedError = ResponseError
+"""What Redis answers where it does not do what it was asked: a `BusError` whose text says why."""
 
 #: Stream → the groups that must have seen an entry before it may be trimmed.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -163,6 +169,7 @@ class Bus:
         self._redis: Any = redis.Redis.from_url(
             url,
             decode_responses=True,
+            encoding_errors="backslashreplace",  # bytes of others that are no text are seen, and refused, as one
             socket_timeout=timeout_seconds + 5,
             socket_connect_timeout=timeout_seconds,
         )
@@ -174,6 +181,30 @@ class Bus:
     async def ping(self) -> None:
         """Raise `BusError` where Redis does not answer."""
         await self._redis.ping()
+
+    async def _read_key[T](self, key: str, answer: Awaitable[T]) -> T:
+        """Wait for what Redis has under a key, and name the key where it refuses: its own words do not."""
+        try:
+            return await answer
+        except ResponseError as error:
+            raise ResponseError(f"{key}: {error}") from error
+
+    async def _read_hash[T](self, key: str, read: Callable[[str], T]) -> dict[str, T] | None:
+        """Return the fields of a hash; None where there is none. What cannot be read is forgotten, and said."""
+        texts: dict[str, str] = await self._read_key(key, self._redis.hgetall(key))
+        found = {}
+        for name, text in texts.items():
+            try:
+                if name:
+                    found[name] = read(text)
+            except ValueError as error:
+                await self._forget(key, name, error, self._redis.hdel(key, name))
+        return found if texts else None
+
+    async def _forget(self, key: str, name: str, error: ValueError, removal: Awaitable[int]) -> None:
+        """Remove what makes no sense under a key of ours: whoever owns it makes it again, as after a loss of Redis."""
+        log.warning("made no sense in Redis, removed", key=key, name=name, error=str(error))
+        await removal
 
     # --- streams
 
@@ -379,8 +410,12 @@ class Bus:
 
     async def universe(self) -> Ranking | None:
         """Return the current universe, without the places of the others; None before the first ranking."""
-        text = await self._redis.get(_UNIVERSE)
-        return None if text is None else msgspec.json.decode(text, type=Ranking)
+        text = await self._read_key(_UNIVERSE, self._redis.get(_UNIVERSE))
+        try:
+            return None if text is None else msgspec.json.decode(text, type=Ranking)
+        except ValueError as error:
+            await self._forget(_UNIVERSE, "", error, self._redis.delete(_UNIVERSE))  # the ranker looks every 2 s
+            return None
 
     async def mark_stored(self, ranked_times: Iterable[datetime]) -> None:
         """Record that some rankings are on disk; a Redis that goes back in time forgets this with the rankings."""
@@ -402,7 +437,13 @@ class Bus:
 
     async def stored_rankings(self) -> set[datetime]:
         """Return which of the last rankings are on disk."""
-        return {datetime.fromisoformat(at) for at in await self._redis.zrange(_STORED_RANKINGS, 0, -1)}
+        found = set()
+        for text in await self._read_key(_STORED_RANKINGS, self._redis.zrange(_STORED_RANKINGS, 0, -1)):
+            try:
+                found.add(_instant(text))
+            except ValueError as error:
+                await self._forget(_STORED_RANKINGS, text, error, self._redis.zrem(_STORED_RANKINGS, text))
+        return found
 
     async def set_left(self, left: Mapping[Symbol, datetime]) -> None:
         """Record which symbols are followed on although they left the universe, and when they did."""
@@ -415,8 +456,7 @@ class Bus:
 
     async def left(self) -> dict[str, datetime] | None:
         """Return what `set_left` recorded; None where it never did, or Redis has forgotten it."""
-        found = await self._redis.hgetall(_LEFT)
-        return {name: datetime.fromisoformat(at) for name, at in found.items() if name} if found else None
+        return await self._read_hash(_LEFT, _instant)
 
     async def last_ranking(self) -> Ranking | None:
         """Return the newest ranking whole, everybody's place included; None where the stream has none (any more).
@@ -441,9 +481,8 @@ class Bus:
 
     async def definitions(self) -> dict[Symbol, InstrumentDefinition] | None:
         """Return what `set_definitions` recorded; None where it never did, or Redis has forgotten it."""
-        found = await self._redis.hgetall(_DEFINITIONS)
-        read = (msgspec.json.decode(text, type=InstrumentDefinition) for name, text in found.items() if name)
-        return {one.symbol: one for one in read} if found else None
+        found = await self._read_hash(_DEFINITIONS, _DEFINITION.decode)
+        return None if found is None else {one.symbol: one for one in found.values()}
 
     # --- what is stored, and up to when
 
@@ -467,8 +506,15 @@ class Bus:
 
     async def ledger_versions(self) -> dict[date, int]:
         """Return which days the ledger knows, each with a number that changes whenever the day does."""
-        versions = await self._redis.hgetall(_LEDGER_VERSIONS)
-        return {date.fromisoformat(day): int(version) for day, version in versions.items()}
+        found = await self._read_hash(_LEDGER_VERSIONS, lambda version: version) or {}
+        versions = {}
+        for name, version in found.items():
+            try:
+                versions[_day(name)] = int(version)
+            except ValueError as error:
+                await self._forget(_LEDGER_VERSIONS, name, error, self._redis.hdel(_LEDGER_VERSIONS, name))
+                await self.set_ledger_ready(ready=False)  # so that the writer says everything again
+        return versions
 
     async def forget_ledger(self, days: Sequence[date]) -> None:
         """Drop the copy of some days; they stay on disk."""
@@ -493,7 +539,7 @@ class Bus:
 
     async def watermarks(self) -> dict[str, datetime]:
         """Return every watermark."""
-        return {name: datetime.fromisoformat(text) for name, text in (await self._redis.hgetall(_WATERMARKS)).items()}
+        return await self._read_hash(_WATERMARKS, _instant) or {}
 
     async def set_converted(self, digests: Mapping[str, str]) -> None:
         """Record which version of which raw day is in Qlib ("kline_1m/2025-04-05" → digest of its files).
@@ -537,6 +583,25 @@ class Bus:
         """Return what a service said last; None where its word has expired."""
         text = await self._redis.get(_heartbeat_key(service))
         return None if text is None else msgspec.json.decode(text, type=Heartbeat)
+
+
+_DEFINITION = msgspec.json.Decoder(InstrumentDefinition)
+
+
+def _instant(text: str) -> datetime:
+    """Read an instant. Raises ValueError also where it has no zone, or lies where no market does."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None or not FIRST_DAY <= at.date() <= LAST_DAY:
+        raise ValueError(f"{text!r} has no zone, or is of no year with a market")
+    return at
+
+
+def _day(text: str) -> date:
+    """Read a day. Raises ValueError also where it has another form than 2025-04-05, or lies where no market does."""
+    day = date.fromisoformat(text)
+    if day.isoformat() != text or not FIRST_DAY <= day <= LAST_DAY:
+        raise ValueError(f"{text!r} is no day of ours")
+    return day
 
 
 #: Claiming looks through the pending list, so it is done once in so many reads.

@@ -17,17 +17,13 @@ from datetime import date, datetime
 from pathlib import Path
 
 from shared.events import BY_DATASET, Row
-from shared.grid import FIRST_DAY
+from shared.grid import FIRST_DAY, LAST_DAY
 from shared.symbol import SymbolError, parse_symbol
 
 UNIVERSE_FILE = "top50_symbols.json"
 RANKINGS_FILE = "rankings.json"
 """The last rankings, whole."""
 _DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})\Z")
-
-
-LAST_DAY = date(2099, 12, 30)
-"""A dataset ends before the instant that stands for an open end in Qlib."""
 
 
 class OutsideError(ValueError):

@@ -9,6 +9,8 @@ MINUTE_MS = 60_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_DAY = date(2009, 1, 1)
 """There is no market of coins before."""
+LAST_DAY = date(2099, 12, 30)
+"""A dataset ends before the instant that stands for an open end in Qlib."""
 
 
 def from_ms(milliseconds: int) -> datetime:

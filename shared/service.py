@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from shared.backoff import backoff_seconds
-from shared.bus import Bus, BusError, Heartbeat
+from shared.bus import Bus, BusError, Heartbeat, RefusedError
 from shared.clock import ExchangeClock
 from shared.exchange import ExchangeClient, ExchangeError
 from shared.heartbeat import BEAT_SECONDS, TTL_SECONDS
@@ -116,7 +116,12 @@ class Service:
             try:
                 result = await call()
             except BusError as error:
-                self.health.problem("redis", f"Redis does not answer ({type(error).__name__}), trying again")
+                what = (
+                    f"refuses: {error}"
+                    if isinstance(error, RefusedError)
+                    else f"does not answer ({type(error).__name__})"
+                )
+                self.health.problem("redis", f"Redis {what[:_MOST_REASON]}, trying again")
                 if not await self.pause(backoff_seconds(attempt, cap=5.0)):
                     raise asyncio.CancelledError from error
                 attempt += 1

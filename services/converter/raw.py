@@ -14,9 +14,9 @@ from services.converter.fields import COLUMNS
 from services.converter.known import Floats, Ints, Predictions, Rankings, Settlements
 from services.converter.lives import Said
 from shared.coverage import mask_from_text
-from shared.dataset import LAST_DAY, Partition
+from shared.dataset import Partition
 from shared.events import BY_DATASET, FLOAT32_SAFE
-from shared.grid import FIRST_DAY, day_start, to_ms
+from shared.grid import FIRST_DAY, LAST_DAY, day_start, to_ms
 from shared.parquet import read_partition, read_rows, wrong_content
 
 

@@ -13,9 +13,9 @@ import structlog
 
 from services.writer.auditing import ContinuousAudit, withdraw
 from services.writer.batch import Batch, is_retired, should_flush
+from services.writer.day_files import Seen, look_again
 from services.writer.definitions import digests_of_definitions, newest_definitions, read_definitions
 from services.writer.ledger import changed_since, newest_of, scan_day
-from services.writer.day_files import Seen, look_again
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
 from services.writer.settings import WriterSettings
 from services.writer.store import Written, retire, write_batch
@@ -33,7 +33,10 @@ from shared.events import (
     Rank,
     UndecodableError,
 )
+from shared.exchange import EXCHANGE
+from shared.grid import LAST_DAY, day_start
 from shared.ledger import to_text
+from shared.plausible import AHEAD, impossible
 from shared.service import Service, running
 from shared.settings import read_settings
 from shared.symbol import Symbol
@@ -163,9 +166,7 @@ class Writer:
         except UndecodableError as error:
             await self.service.bus.dead_letter(f"writer:{entry.stream}:{entry.id}", entry.fields, str(error))
             return None
-        if self._knows_today() and is_retired(event, self._today(), self.settings.retention_days):
-            # Its day is gone from disk and complete in Qlib: a lone row must not pose as that day.
-            reason = f"older than RETENTION_DAYS={self.settings.retention_days}"
+        if reason := self._reason_against(event):
             await self.service.bus.dead_letter(f"writer:{entry.stream}:{entry.id}", entry.fields, reason)
             return None
         if isinstance(event, Candle) and self.audit.suspects.note(event):
@@ -173,9 +174,23 @@ class Writer:
             log.warning("price jumps, to be audited", symbol=event.symbol, open_time=event.open_time.isoformat())
         return event
 
+    def _reason_against(self, event: AnyEvent) -> str | None:
+        """Return why an event is not stored, or None."""
+        known = self._knows_today()
+        if reason := impossible(event, EXCHANGE, self.service.clock.now() if known else None):
+            return reason
+        if known and is_retired(event, self._today(), self.settings.retention_days):
+            # Its day is gone from disk and complete in Qlib: a lone row must not pose as that day.
+            return f"older than RETENTION_DAYS={self.settings.retention_days}"
+        return None
+
     def _knows_today(self) -> bool:
         """Return whether the exchange's day is known: while its clock is in dispute nothing is too old."""
         return self.service.clock.measured and not self.service.clock.disputed
+
+    def _latest(self) -> datetime:
+        """Return the latest time that a stored row can have: a file of others may be of any year."""
+        return self.service.clock.now() + AHEAD if self._knows_today() else day_start(LAST_DAY)
 
     def _today(self) -> date:
         return self.service.clock.now().astimezone(UTC).date()
@@ -255,7 +270,7 @@ class Writer:
             self.audit.note(day, symbols)
             for symbol, known in symbols.items():
                 newest = newest_of(day, known.ledger)
-                if newest is not None and newest >= self.newest.get(symbol, newest):
+                if newest is not None and self.newest.get(symbol, newest) <= newest <= self._latest():
                     self.newest[symbol] = marks[f"newest:{symbol}"] = newest
             if not self._is_past(day):
                 texts = {symbol: to_text(one.ledger) for symbol, one in symbols.items()}

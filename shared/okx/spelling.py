@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared.events import (
-    AMOUNT,
     FUNDING_HOURS,
     POSITIVE,
     RATE,
@@ -27,7 +26,8 @@ from shared.events import (
     PredictedFundingRate,
     Source,
 )
-from shared.grid import DAY, FIRST_DAY, MINUTE, day_start, floor_minute, from_ms, to_ms
+from shared.grid import DAY, FIRST_DAY, MINUTE, day_start, from_ms, to_ms
+from shared.plausible import impossible_candle
 from shared.symbol import Symbol, SymbolError, parse_symbol, unique
 
 EXCHANGE = "okx"
@@ -345,25 +345,11 @@ def candle_of(inst_id: str, row: object, *, source: Source, receive_time: dateti
         source=source,
         receive_time=receive_time,
     )
-    if reason := impossible(candle, exchange_now):
+    if reason := impossible_candle(candle):
         raise SpellingError(f"{reason}: {_show(row)}")
-    return candle
-
-
-def impossible(candle: Candle, exchange_now: datetime) -> str | None:
-    """Return why a candle cannot be true, or None."""
-    prices = (candle.open, candle.high, candle.low, candle.close)
-    if not all(map(POSITIVE.holds, prices)):
-        return f"a price is not a positive number between {POSITIVE.least} and {POSITIVE.most}"
-    if candle.low > min(prices) or candle.high < max(prices):
-        return "high or low does not enclose open and close"
-    if not all(map(AMOUNT.holds, (candle.volume, candle.amount, candle.contracts))):
-        return f"a volume is neither 0 nor a positive number between {AMOUNT.least} and {AMOUNT.most}"
-    if floor_minute(candle.open_time) != candle.open_time:
-        return "the open is not on the minute grid"
     if candle.open_time > exchange_now + _CLOCK_TOLERANCE:
-        return "the candle is from the future"
-    return None
+        raise SpellingError(f"the candle is from the future: {_show(row)}")
+    return candle
 
 
 #: The exchange's clock is known to about its round trip; a closed minute opened a minute ago, so this is generous.

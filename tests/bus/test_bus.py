@@ -8,10 +8,20 @@ import redis.asyncio as redis
 from shared import bus as bus_module
 from shared.bus import CAPS, GROUPS, Bus, BusError, Heartbeat
 from shared.coverage import FULL_DAY
+from shared.events import UndecodableError
 from shared.grid import DAY
 from shared.ledger import DayLedger
 from shared.ledger_copy import LedgerCopy
-from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_prediction, a_ranking, minute
+from tests.support.builders import (
+    DAY_0,
+    MIDNIGHT,
+    a_candle,
+    a_definition,
+    a_funding_rate,
+    a_prediction,
+    a_ranking,
+    minute,
+)
 
 NOW = datetime.now(UTC)
 
@@ -240,6 +250,97 @@ async def test_a_heartbeat_expires_by_itself(bus, raw):
     assert 0 < await raw.ttl("heartbeat:writer") <= 20
     await raw.pexpire("heartbeat:writer", 0)
     assert await bus.heartbeat("writer") is None
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize(
+    ("key", "fields", "read"),
+    [
+        ("watermarks", {"newest:XX_USDT": "not a time"}, Bus.watermarks),
+        ("watermarks", {"newest:XX_USDT": "2026-01-01T00:00:00"}, Bus.watermarks),
+        ("watermarks", {"newest:XX_USDT": "9999-12-31T23:59:00+00:00"}, Bus.watermarks),
+        ("ledger:versions", {"2026-02-30": "5"}, Bus.ledger_versions),
+        ("ledger:versions", {"9999-12-31": "5"}, Bus.ledger_versions),
+        ("ledger:versions", {"2026-02-27": "x"}, Bus.ledger_versions),
+        ("instruments:stored", {"ETH_USD": "{}"}, Bus.definitions),
+        ("instruments:stored", {"ETH_USD": b"\xff"}, Bus.definitions),
+        ("universe:left", {"ETH_USD": "yesterday"}, Bus.left),
+    ],
+)
+async def test_a_field_that_makes_no_sense_is_removed_and_the_others_are_read(bus, raw, key, fields, read):
+    """Invariant 12: whoever owns it makes it again, as after a loss of Redis."""
+    await bus.set_watermarks({"written_until": MIDNIGHT})
+    await bus.set_ledger(DAY_0, {"BTC_USDT": "received=0-1"})
+    await bus.set_definitions([a_definition()], all_of_them=True)
+    await bus.set_left({"BTC_USDT": MIDNIGHT})
+    before = await read(bus)
+
+    await raw.hset(key, mapping=fields)
+
+    assert await read(bus) == before
+    assert not await raw.hexists(key, next(iter(fields)))
+
+
+@pytest.mark.invariant(7)
+async def test_a_ledger_whose_versions_made_no_sense_is_to_be_said_again(bus, raw):
+    """Invariant 7: what was removed may have been the version of a day."""
+    await bus.set_ledger_ready(ready=True)
+    await raw.hset("ledger:versions", "2026-02-27", "x")
+
+    await bus.ledger_versions()
+
+    assert not await bus.ledger_ready()
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("text", ["{not json", "{}", b"\xff\xfe"])
+async def test_a_universe_that_makes_no_sense_is_none(bus, raw, text):
+    """Invariant 12: the ranker publishes the last one again where there is none."""
+    await raw.set("universe:current", text)
+
+    assert await bus.universe() is None
+    assert not await raw.exists("universe:current")
+
+
+@pytest.mark.invariant(12)
+async def test_a_stored_ranking_that_makes_no_sense_is_removed(bus, raw):
+    """Invariant 12."""
+    await bus.mark_stored([MIDNIGHT])
+    await raw.zadd("universe:stored", {"not a time": 1})
+
+    assert await bus.stored_rankings() == {MIDNIGHT}
+    assert await raw.zcard("universe:stored") == 1
+
+
+async def test_a_key_of_another_type_is_named(bus, raw):
+    await raw.rpush("universe:current", "x")
+
+    with pytest.raises(BusError, match=r"universe:current: WRONGTYPE"):
+        await bus.universe()
+
+
+@pytest.mark.invariant(12)
+async def test_bytes_that_are_no_text_are_an_entry_like_any_and_can_be_set_aside(bus, raw):
+    """Invariant 12."""
+    await raw.xadd("candles", {b"event": b"candle", b"symbol": b"\xff\xfe"})
+
+    ((entry,),) = await deliveries(bus)
+    with pytest.raises(UndecodableError):
+        entry.event()
+    await bus.dead_letter("here", entry.fields, "no text")
+
+    count, (letter,) = await bus.dead_letters()
+    assert count == 1
+    assert r"\\xff\\xfe" in letter["payload"]
+
+
+@pytest.mark.invariant(12)
+async def test_a_dead_letter_of_others_is_read_whatever_its_bytes_are(bus, raw):
+    """Invariant 12."""
+    await raw.xadd("dead-letter", {b"origin": b"\xff", b"payload": b"\xff"})
+
+    assert (await bus.dead_letters())[0] == 1
+    assert await bus.recent_dead_letters(60) == {r"\xff": 1}
 
 
 async def test_a_redis_that_is_not_there_is_an_error_of_the_bus():

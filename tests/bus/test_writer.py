@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 import redis as plain_redis
 
@@ -19,6 +20,7 @@ from shared.bus import Bus
 from shared.clock import ExchangeClock, Sample
 from shared.dataset import Partition
 from shared.events import Candle, FundingRate, Rank, encode
+from shared.grid import DAY
 from shared.ledger import from_text
 from shared.parquet import read_rows
 from shared.service import Health, Service
@@ -180,13 +182,57 @@ async def test_an_entry_that_is_no_event_goes_to_the_dead_letters_and_blocks_nob
     assert set(writer.candles()) == {("ETH_USDT", MIDNIGHT, 100.0)}
 
 
+@pytest.mark.invariant(12)
+async def test_rows_that_cannot_be_true_go_to_the_dead_letters_and_no_file_is_put_aside(bus, writer):
+    """Invariant 12: one stored would make the symbol's whole day a damaged file."""
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
+    odd = [
+        a_candle(open=float("nan")),
+        a_candle(low=-5.0),
+        a_candle(exchange="binance"),
+        a_candle(interval="5m"),
+        msgspec.structs.replace(a_candle(), open_time=datetime(9999, 12, 31, 23, 59, tzinfo=UTC)),
+        msgspec.structs.replace(a_verdict("absent", 0, 9), end=datetime(9999, 12, 31, tzinfo=UTC)),
+    ]
+    await bus.publish(odd)
+    writer.redis.xadd("candles", {b"event": b"candle", b"symbol": b"\xff\xfe"})
+    await bus.publish([a_candle("ETH_USDT"), a_candle(open_time=minute(1))])
+
+    wait_for(lambda: len(writer.candles()) == 2)
+    wait_for(lambda: writer.is_idle_on("candles", "ledger"))
+
+    assert (await bus.dead_letters())[0] == len(odd) + 1
+    assert not list(writer.root.rglob("*.damaged*"))
+    assert [folder.name for folder in (writer.root / "kline_1m").iterdir()] == ["date=2025-04-05"]
+    assert writer.process.poll() is None
+
+
+@pytest.mark.invariant(13)
+async def test_a_row_of_the_future_is_set_aside_and_a_file_of_it_moves_no_watermark(bus, tmp_path):
+    """Invariant 13: at the exchange it is the noon of DAY_0."""
+    service = Service("writer", bus, None, _clock_at(minute(720)), Health(), asyncio.Event())
+    store(tmp_path, [a_candle(open_time=minute(700)), a_candle(open_time=minute(700) + 365 * DAY)])
+    writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path))
+
+    assert await writer._decode(an_entry(a_candle(open_time=minute(800)))) is None
+    for _ in range(2):  # what is written up to is not said before the disk is known
+        await writer._look_at_disk(everything=True)
+
+    assert await bus.watermarks() == {"newest:BTC_USDT": minute(700), "written_until": minute(701)}
+
+
+def _clock_at(instant):
+    """Return a clock by which the exchange's time is `instant` now, at its own rate."""
+    clock, here = ExchangeClock(), time.monotonic()
+    for ago in (1.0, 0.0):
+        clock.add(Sample(here - ago, here - ago, instant.timestamp() - ago))
+    return clock
+
+
 @pytest.mark.invariant(13)
 async def test_how_old_a_row_is_the_exchanges_clock_says(bus, tmp_path):
     """Invariant 13: at the exchange it is the noon of DAY_0, here that is far beyond the retention."""
-    clock, here = ExchangeClock(), time.monotonic()
-    for ago in (1.0, 0.0):
-        clock.add(Sample(here - ago, here - ago, minute(720).timestamp() - ago))
-    service = Service("writer", bus, None, clock, Health(), asyncio.Event())
+    service = Service("writer", bus, None, _clock_at(minute(720)), Health(), asyncio.Event())
     writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path, retention_days=90))
     kept, retired = (a_candle(open_time=MIDNIGHT - timedelta(days=days)) for days in (90, 91))
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.coverage import is_mask_text, mask_from_text, mask_to_text
-from shared.dataset import LAST_DAY, OutsideError, Partition, day_folder, days, partition_of, partitions
+from shared.dataset import OutsideError, Partition, day_folder, days, partition_of, partitions
 from shared.events import Candle, FundingRate, LedgerRow
-from shared.grid import FIRST_DAY
+from shared.grid import FIRST_DAY, LAST_DAY
 from shared.parquet import ContentError, read_partition, read_rows, table_of, write_table
 from tests.support.builders import (
     DAY_0,
