@@ -107,7 +107,8 @@ def main(
     events: Annotated[
         Path | None,
         typer.Option(
-            help="A JSON file with changes in the life of instruments: list, suspend, resume, delist, tick, interval."
+            help="A JSON file with changes in the life of instruments: "
+            "list (also again), suspend, resume, delist, tick, interval, rebase."
         ),
     ] = None,
     chaos: Annotated[

@@ -32,6 +32,8 @@ class Suspension(NamedTuple):
     begin_ms: int
     end_ms: int
     state: StoppedState = "suspend"
+    contract_exponent: int | None = None
+    """Of a rebase: what a contract is worth after it, as `Instrument.contract_exponent`."""
 
 
 class TickChange(NamedTuple):
@@ -70,6 +72,14 @@ class Instrument:
     """In the order of their instants."""
     rate_cap: float = 0.015
     """The clamp of the funding rate, on both sides."""
+    earlier: "Instrument | None" = None
+    """What the name stood for before: an instrument that was delisted, or this one before its redenomination."""
+    since_ms: int = 0
+    """From when on the name stands for this and no longer for `earlier`."""
+    series: str | None = None
+    """What its market knows its figures by; None: its name."""
+    scale_exponent: int = 0
+    """A price is that of its market times 10 ** this, an amount of coins that of its market divided by it."""
 
     @property
     def base(self) -> str:
@@ -86,6 +96,17 @@ class Instrument:
         """The quote currency without its margin mark: `USD` of `BTC-USD_UM-SWAP`."""
         return self.inst_id.rsplit("-", 2)[1].split("_")[0]
 
+    def as_of(self, at_ms: int) -> "Instrument":
+        """Return what the name stands for at an instant."""
+        instrument = self
+        while instrument.earlier is not None and at_ms < instrument.since_ms:
+            instrument = instrument.earlier
+        return instrument
+
+    def all_under_its_name(self) -> tuple["Instrument", ...]:
+        """Return all that the name ever stands for, oldest first."""
+        return (self,) if self.earlier is None else (*self.earlier.all_under_its_name(), self)
+
     @property
     def announced_ms(self) -> int:
         """When it is first shown as `preopen`."""
@@ -100,20 +121,22 @@ class Instrument:
 
     def decimals_at(self, at_ms: int) -> int:
         """Return the decimals of prices at an instant."""
-        return next(
-            (change.decimals for change in self.tick_changes[::-1] if change.at_ms <= at_ms), self.price_decimals
-        )
+        now = self.as_of(at_ms)
+        return next((change.decimals for change in now.tick_changes[::-1] if change.at_ms <= at_ms), now.price_decimals)
 
     def turning_points(self) -> tuple[int, ...]:
-        """Return the instants at which its row in public/instruments changes, in no order."""
+        """Return the instants at which the row of its name in public/instruments changes, in no order."""
         instants = [self.announced_ms, self.list_ms - DETAILS_MS, self.list_ms]
+        instants += [] if self.earlier is None else [self.since_ms, *self.earlier.turning_points()]
         instants += [] if self.delist_ms is None else [self.exp_told_ms, self.delist_ms]
-        instants += [instant for span in self.suspensions for instant in span[:2]]
+        instants += [instant for span in self.suspensions for instant in (span.begin_ms, span.end_ms)]
         instants += [instant for change in self.tick_changes for instant in change[:2]]
         return tuple(instant for instant in instants if instant < NEVER_MS)
 
     def state(self, at_ms: int) -> State:
         """Where the instrument is in its life; `announced` is a preopen whose fields are still empty."""
+        if (now := self.as_of(at_ms)) is not self:
+            return now.state(at_ms)
         if at_ms < self.list_ms:
             if at_ms < self.announced_ms:
                 return "unknown"
@@ -126,7 +149,7 @@ class Instrument:
 
     def is_suspended(self, at_ms: int) -> bool:
         """Tell whether an instant lies in one of its suspensions."""
-        return any(span.begin_ms <= at_ms < span.end_ms for span in self.suspensions)
+        return any(span.begin_ms <= at_ms < span.end_ms for span in self.as_of(at_ms).suspensions)
 
     def is_served(self, at_ms: int) -> bool:
         """Whether candles, funding and channels of it answer (else 51001 and 60018)."""

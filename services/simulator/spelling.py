@@ -35,6 +35,7 @@ def power_of_ten(exponent: int) -> str:
 
 def candle_row(candle: Candle, instrument: Instrument, confirmed: bool) -> list[str]:
     """Spell [ts, o, h, l, c, vol, volCcy, volCcyQuote, confirm]; vol is contracts, volCcy base coin."""
+    instrument = instrument.as_of(candle.open_ms)
     contract_unit = candle.quote_volume if instrument.inverse else candle.base_volume
     return [
         str(candle.open_ms),
@@ -63,6 +64,7 @@ def _quoted(name: str) -> str:
 
 def funding_row(instrument: Instrument, period: FundingPeriod, at_ms: int) -> dict[str, str]:
     """Spell the current funding of an instrument (REST funding-rate and the channel share the fields)."""
+    instrument = instrument.as_of(at_ms)
     crypto = instrument.category == "1"
     settled = period.settled
     cap = plain(instrument.rate_cap)
@@ -153,6 +155,7 @@ INSTRUMENT_FIELDS = (
 
 def instrument_row(instrument: Instrument, at_ms: int) -> dict[str, Any]:
     """Spell one row of public/instruments; of an announced listing only four fields are filled (documented)."""
+    instrument = instrument.as_of(at_ms)
     state = instrument.state(at_ms)
     row: dict[str, Any] = dict.fromkeys(INSTRUMENT_FIELDS, "")
     row |= {

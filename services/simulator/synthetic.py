@@ -125,10 +125,10 @@ class SyntheticMarket:
         self._intervals[inst_id] = [(0, INTERVAL_HOURS[index % len(INTERVAL_HOURS)] * HOUR_MS)]
         exponent = 2 if inverse else known[1] if known else round(math.log10(200 / price))
         listed = (FIRST_DAY + int(dice.integers(LISTING_DAYS))) * DAY_MS
-        contract = {"list_ms": listed, "rate_cap": 0.00375 if known else 0.015} | fields
+        usual = {"list_ms": listed, "contract_exponent": exponent, "rate_cap": 0.00375 if known else 0.015}
+        contract = usual | fields
         self._instruments[inst_id] = Instrument(
             inst_id,
-            contract_exponent=exponent,
             price_decimals=max(0, math.ceil(5.3 - math.log10(price))),
             **contract,  # type: ignore[arg-type] # the fields of Instrument, spelled by the callers above
         )
@@ -163,9 +163,13 @@ class SyntheticMarket:
         """Return the last `limit` minutes in [begin, end)."""
         return self.candles(inst_id, max(begin_ms, -(-end_ms // MINUTE_MS) * MINUTE_MS - limit * MINUTE_MS), end_ms)
 
-    def list_instrument(self, inst_id: str, list_ms: int, announce_ms: int) -> None:
+    def list_instrument(
+        self, inst_id: str, list_ms: int, announce_ms: int, contract_exponent: int | None = None
+    ) -> Instrument:
         """Add an instrument that is listed later: a linear crypto swap, announced as `preopen` before."""
-        self._add(inst_id, 0, list_ms=list_ms, announce_ms=announce_ms)
+        contract = {} if contract_exponent is None else {"contract_exponent": contract_exponent}
+        self._add(inst_id, 0, list_ms=list_ms, announce_ms=announce_ms, **contract)
+        return self._instruments[inst_id]
 
     def change_interval(self, inst_id: str, from_ms: int, interval_ms: int) -> int:
         """Let settlements be on the multiples of another interval, from the next settlement on; returns its instant.

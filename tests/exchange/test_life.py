@@ -1,12 +1,14 @@
 """The life of instruments: as the market has it, and as the real process tells it."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
 from services.simulator.life import BadChangeError, LivingMarket, read_changes
-from services.simulator.market import DAY_MS, HOUR_MS, MINUTE_MS
+from services.simulator.market import DAY_MS, DETAILS_MS, HOUR_MS, MINUTE_MS
 from services.simulator.replay import load_recording
+from services.simulator.spelling import candle_row, instrument_row
 from services.simulator.synthetic import SyntheticMarket
 from tests.exchange.wire import args, connected, events, send, until
 from tests.support.simulator import Simulator
@@ -105,6 +107,136 @@ def test_from_short_to_long_the_first_period_ends_on_the_grid_of_the_new_interva
     assert [(time - NOON) // HOUR_MS for time in times] == [4, 5, 6, 12, 20]
 
 
+DELISTED, AGAIN = NOON + 30 * MINUTE_MS, NOON + 60 * MINUTE_MS
+TWO_LIVES = (
+    {"kind": "delist", "instId": BTC, "at": DELISTED},
+    {"kind": "list", "instId": BTC, "at": AGAIN, "ctVal": "1000"},
+)
+
+
+TINY = {"kind": "list", "instId": NEW, "at": NOON, "ctVal": "0.000000000001"}
+REBASE = {"kind": "rebase", "instId": BTC, "at": NOON, "ctVal": "0.1"}
+
+
+def spelled(market, inst_id, begin, end):
+    """Return the rows of [begin, end) as the exchange gives them."""
+    instrument = market.instruments[inst_id]
+    return [candle_row(row, instrument, confirmed=True) for row in market.candles(inst_id, begin, end)]
+
+
+def test_a_name_that_is_listed_again_is_another_instrument_and_the_first_one_stays_what_it_was():
+    once, twice = living(TWO_LIVES[0]), living(*TWO_LIVES)
+    days = NOON - DAY_MS, NOON + 2 * DAY_MS
+
+    first, both = spelled(once, BTC, *days), spelled(twice, BTC, *days)
+    second = both[len(first) :]
+
+    assert both[: len(first)] == first
+    assert [int(row[0]) for row in second] == list(range(AGAIN, days[1], MINUTE_MS))
+    assert float(first[-1][4]) > 1_000 * float(second[0][1])
+    assert all(Decimal(row[6]) == 1000 * Decimal(row[5]) for row in second)
+    settled = twice.settlements(BTC, days[0], DELISTED)
+    assert settled == once.settlements(BTC, *days)
+    assert min(row.funding_ms for row in twice.settlements(BTC, DELISTED, days[1])) > AGAIN
+    assert twice.funding_period(BTC, DELISTED - 1).upcoming_rate == 0
+    assert twice.funding_period(BTC, AGAIN + 1).settled is None
+
+
+def test_pages_reach_over_the_time_between_two_lives():
+    market = living(*TWO_LIVES)
+
+    page = [row.open_ms for row in market.newest_candles(BTC, 0, AGAIN + 5 * MINUTE_MS, 10)]
+
+    assert page == [DELISTED - after * MINUTE_MS for after in range(5, 0, -1)] + [
+        AGAIN + after * MINUTE_MS for after in range(5)
+    ]
+
+
+def test_a_row_of_instruments_is_of_the_life_of_its_time():
+    instrument = living(*TWO_LIVES).instruments[BTC]
+    told = [
+        (row["state"], row["ctVal"], row["listTime"] == str(AGAIN), row["expTime"])
+        for at in (DELISTED - 1, DELISTED, AGAIN - DETAILS_MS - 1, AGAIN - 1, AGAIN)
+        for row in [instrument_row(instrument, at)]
+    ]
+
+    assert told == [
+        ("live", "0.01", False, str(DELISTED)),
+        ("preopen", "", True, ""),
+        ("preopen", "", True, ""),
+        ("preopen", "1000", True, ""),
+        ("live", "1000", True, ""),
+    ]
+    assert {DELISTED, AGAIN - DETAILS_MS, AGAIN} <= {*instrument.turning_points()}
+    assert not instrument.is_served(DELISTED)
+
+
+def test_what_happens_to_a_second_life_leaves_the_first_one_alone():
+    stopped = AGAIN + 10 * MINUTE_MS
+    before = living(*TWO_LIVES)
+    market = living(
+        *TWO_LIVES,
+        {"kind": "suspend", "instId": BTC, "at": stopped},
+        {"kind": "resume", "instId": BTC, "at": stopped + 10 * MINUTE_MS},
+        {"kind": "interval", "instId": BTC, "at": AGAIN, "hours": 1},
+        {"kind": "delist", "instId": BTC, "at": AGAIN + 4 * HOUR_MS},
+        {"kind": "list", "instId": BTC, "at": AGAIN + 5 * HOUR_MS},
+    )
+
+    assert market.candles(BTC, 0, DELISTED) == before.candles(BTC, 0, DELISTED)
+    assert market.settlements(BTC, 0, AGAIN) == before.settlements(BTC, 0, AGAIN)
+    assert len(minutes(market, BTC, AGAIN, AGAIN + 6 * HOUR_MS)) == 230 + 60
+    third = market.candles(BTC, AGAIN + 5 * HOUR_MS, AGAIN + 6 * HOUR_MS)
+    assert market.newest_candles(BTC, 0, AGAIN + 6 * HOUR_MS, 60) == third
+    assert [row.close for row in third] != [row.close for row in before.candles(BTC, AGAIN, AGAIN + HOUR_MS)]
+
+
+@pytest.mark.parametrize(("value", "factor"), [("0.00001", 1000), ("10", "0.001")])
+def test_a_rebase_multiplies_prices_divides_coins_and_leaves_contracts_and_turnover(value, factor):
+    until = NOON + 20 * MINUTE_MS
+    plain = living()
+    market = living({"kind": "rebase", "instId": BTC, "at": NOON, "until": until, "ctVal": value})
+    instrument = market.instruments[BTC]
+
+    assert market.candles(BTC, 0, NOON) == plain.candles(BTC, 0, NOON)
+    assert minutes(market, BTC, NOON, until) == []
+    assert market.settlements(BTC, NOON, NOON + DAY_MS) == plain.settlements(BTC, NOON, NOON + DAY_MS)
+    old, new = (spelled(one, BTC, until, until + DAY_MS) for one in (plain, market))
+    exact = Decimal(factor)
+    for before, after in zip(old, new, strict=True):
+        assert [Decimal(price) for price in after[1:5]] == [Decimal(price) * exact for price in before[1:5]]
+        assert Decimal(after[6]) * exact == Decimal(before[6])
+        assert (after[0], after[5], after[7]) == (before[0], before[5], before[7])
+    told = [instrument_row(instrument, at) for at in (NOON - 1, NOON, until - 1, until)]
+    assert [row["state"] for row in told] == ["live", "rebase", "rebase", "live"]
+    assert [row["ctVal"] for row in told] == ["0.01", "0.01", "0.01", value]
+    assert len({row["listTime"] for row in told}) == 1
+
+
+def test_a_rebase_without_an_end_lasts_until_trading_is_resumed():
+    rebase = {"kind": "rebase", "instId": BTC, "at": NOON, "ctVal": "0.1"}
+    waiting = living(rebase)
+    market = living(rebase, {"kind": "resume", "instId": BTC, "at": NOON + 90_000})
+
+    assert waiting.instruments[BTC].state(NOON + DAY_MS) == "rebase"
+    assert minutes(waiting, BTC, NOON - MINUTE_MS, NOON + DAY_MS) == [NOON - MINUTE_MS]
+    assert minutes(market, BTC, NOON, NOON + 4 * MINUTE_MS) == [NOON + 2 * MINUTE_MS, NOON + 3 * MINUTE_MS]
+    assert market.instruments[BTC].state(NOON + 2 * MINUTE_MS - 1) == "rebase"
+
+
+def test_a_tick_size_that_was_announced_before_a_rebase_is_one_of_the_new_unit():
+    market = living(
+        {"kind": "tick", "instId": BTC, "at": NOON + HOUR_MS, "tickSz": "1"},
+        {"kind": "rebase", "instId": BTC, "at": NOON, "until": NOON + MINUTE_MS, "ctVal": "1"},
+    )
+    rows = market.candles(BTC, NOON + MINUTE_MS, NOON + 2 * HOUR_MS)
+    told = [instrument_row(market.instruments[BTC], at)["tickSz"] for at in (NOON, NOON + MINUTE_MS, NOON + HOUR_MS)]
+
+    assert told == ["0.1", "0.001", "0.01"]
+    assert any(round(row.close, 3) != round(row.close, 2) for row in rows[:59])
+    assert all(price == round(price, 2) for row in rows[59:] for price in row[1:5])
+
+
 def test_a_correction_changes_one_minute_of_the_truth():
     market = living()
     before = market.candles(BTC, NOON, NOON + 3 * MINUTE_MS)
@@ -134,6 +266,22 @@ def test_a_correction_changes_one_minute_of_the_truth():
         ([{"kind": "suspend", "instId": BTC, "at": NOON, "announce": NOON}], "not announced"),
         ([{"kind": "delist", "instId": BTC, "at": NOON, "announce": NOON + 1}], "comes after"),
         ([{"kind": "delist", "instId": BTC, "at": "soon"}], "ISO"),
+        ([{"kind": "list", "instId": NEW, "at": NOON, "ctVal": "0.03"}], "`ctVal` must be a power of ten"),
+        ([{"kind": "tick", "instId": BTC, "at": NOON, "tickSz": "1", "ctVal": "1"}], "belongs to list and rebase"),
+        ([{"kind": "suspend", "instId": BTC, "at": NOON, "until": NOON + 1}], "belongs to rebase"),
+        ([TWO_LIVES[0], {"kind": "list", "instId": BTC, "at": DELISTED + MINUTE_MS}], "5 minutes later at least"),
+        ([TWO_LIVES[0], TWO_LIVES[1] | {"announce": DELISTED - 1}], "still listed then"),
+        ([*TWO_LIVES, TWO_LIVES[1] | {"at": AGAIN + HOUR_MS}], "listed already"),
+        ([*TWO_LIVES, {"kind": "suspend", "instId": BTC, "at": NOON}], "another contract from"),
+        ([{"kind": "rebase", "instId": BTC, "at": NOON}], "rebase needs `ctVal`"),
+        ([REBASE | {"until": NOON}], "`until` does not come after"),
+        ([REBASE | {"announce": NOON}], "not announced"),
+        ([REBASE | {"ctVal": "0.01"}], "is 0.01 already"),
+        ([REBASE | {"ctVal": "0.00000000001", "instId": "BTC-USD-SWAP"}], "is inverse"),
+        ([TINY, REBASE | {"instId": NEW, "at": NOON + HOUR_MS, "ctVal": "1000000000000"}], "more than 16 decimals"),
+        ([REBASE] * 2, "resume it first"),
+        ([TWO_LIVES[0], REBASE | {"at": DELISTED}], "delisted by then"),
+        ([REBASE | {"until": NOON + HOUR_MS}, {"kind": "delist", "instId": BTC, "at": NOON}], "another contract from"),
     ],
 )
 def test_a_change_that_cannot_be_is_refused_with_a_sentence(changes, complaint):
@@ -148,7 +296,7 @@ def test_a_recording_can_suspend_and_delist_but_makes_nothing_up(recording):
         market.change(change)
 
     assert len(market.candles("ADA-USDT-SWAP", 0, 10**15)) == 35 * 60
-    for kind, more in (("list", {}), ("interval", {"hours": 4})):
+    for kind, more in (("list", {}), ("interval", {"hours": 4}), ("rebase", {"ctVal": "1"})):
         inst_id = NEW if kind == "list" else "ADA-USDT-SWAP"
         (change,) = read_changes(json.dumps({"kind": kind, "instId": inst_id, "at": at, **more}).encode())
         with pytest.raises(BadChangeError, match="only a generated market"):
@@ -260,6 +408,53 @@ async def test_a_delisting_is_announced_and_ends_everything(sim):
     assert inst_id not in {row["instId"] for row in sim.get(INSTRUMENTS, instType="SWAP")["data"]}
     assert max(int(frame["data"][0][0]) for frame in received if "data" in frame) < at
     assert int(sim.truth_candles(inst_id, at - HOUR_MS)[-1][0]) == at - MINUTE_MS
+
+
+async def test_a_delisted_name_is_announced_and_traded_again_with_figures_of_its_own(sim):
+    now = sim.now() // MINUTE_MS * MINUTE_MS
+    delisted, at = now + 2 * MINUTE_MS, now + 9 * MINUTE_MS
+    async with connected(sim, "public") as socket, connected(sim, "business") as business:
+        await send(socket, "subscribe", SWAPS)
+        await events(socket, 1)
+        change(sim, kind="list", instId="TWICE-USDT-SWAP", at=now + MINUTE_MS, ctVal="10")
+        change(sim, kind="delist", instId="TWICE-USDT-SWAP", at=delisted)
+        change(sim, kind="list", instId="TWICE-USDT-SWAP", at=at, announce=delisted + MINUTE_MS, ctVal="0.1")
+        await until(socket, of_instrument("TWICE-USDT-SWAP", state="expired", ctVal="10"))
+        codes = {sim.get(path, instId="TWICE-USDT-SWAP")["code"] for path in (CANDLES, "/api/v5/public/funding-rate")}
+        await until(socket, of_instrument("TWICE-USDT-SWAP", state="preopen", ctVal="", listTime=str(at)))
+        await until(socket, of_instrument("TWICE-USDT-SWAP", state="preopen", ctVal="0.1"))
+        await send(business, "subscribe", args("candle1m", "TWICE-USDT-SWAP"))
+        await until(socket, of_instrument("TWICE-USDT-SWAP", state="live", ctVal="0.1"))
+        first = (await until(business, lambda frame: "data" in frame))[-1]["data"][0]
+        sim.wait_until(at + 2 * MINUTE_MS)
+
+    assert codes == {"51001"}
+    assert int(first[0]) == at
+    truth = sim.truth_candles("TWICE-USDT-SWAP", end=at + MINUTE_MS)
+    assert [int(row[0]) for row in truth] == [delisted - MINUTE_MS, at]
+    assert [round(float(row[6]) / float(row[5]), 9) for row in truth] == [10, 0.1]
+    assert sim.get("/api/v5/market/history-candles", instId="TWICE-USDT-SWAP")["data"][::-1][:2] == truth
+
+
+async def test_a_rebase_is_pushed_and_closes_in_its_new_unit(sim):
+    begin = sim.now() // MINUTE_MS * MINUTE_MS + 2 * MINUTE_MS
+    end = begin + 3 * MINUTE_MS
+    async with connected(sim, "public") as socket, connected(sim, "business") as business:
+        await send(socket, "subscribe", SWAPS)
+        await send(business, "subscribe", args("candle1m", ETH))
+        (before,) = sim.get(INSTRUMENTS, instType="SWAP", instId=ETH)["data"]
+        change(sim, kind="rebase", instId=ETH, at=begin, until=end, ctVal="0.001")
+        await until(socket, of_instrument(ETH, state="rebase", ctVal="0.1"))
+        await until(socket, of_instrument(ETH, state="live", ctVal="0.001"))
+        pushed = await until(business, lambda frame: "data" in frame and int(frame["data"][0][0]) > end)
+
+    closed = {int(row[0]): row for frame in pushed for row in frame.get("data", ()) if row[-1] == "1"}
+    truth = {int(row[0]): row for row in sim.truth_candles(ETH, begin - MINUTE_MS, end + MINUTE_MS)}
+    assert list(truth) == [begin - MINUTE_MS, end]
+    assert closed[end] == truth[end]
+    assert sim.get(CANDLES, instId=ETH, after=end + 1)["data"][:2] == [truth[end], truth[begin - MINUTE_MS]]
+    assert 90 < float(truth[end][1]) / float(truth[begin - MINUTE_MS][4]) < 110
+    assert before["ctVal"] == "0.1"
 
 
 def test_an_interval_that_changes_at_eight_is_four_hours_after_it(sim):
