@@ -3,7 +3,6 @@
 Everything happens on one stack, at its time; the tests look at it afterwards. docs/faults.md has a row for each.
 """
 
-import itertools
 import json
 import subprocess
 import sys
@@ -16,9 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from launch.stack import Stack, free_port
 from services.converter.convert import convert
-from shared.events import InstrumentDefinition
 from shared.grid import MINUTE, to_ms
-from shared.parquet import read_rows
 from tests.support.patience import Deadline
 from tests.support.running import Running, note_healed
 
@@ -187,31 +184,22 @@ def test_of_a_delisted_instrument_nothing_is_missing_after_its_end(morning):
     assert not any(morning.subscribed("XRP-USDT-SWAP").values())
 
 
-def said(morning, symbol, *columns):
-    """Return what is stored of an instrument, in order of time, without what it repeats."""
-    rows = []
-    for path in sorted(morning.stack.data_dir.glob("instruments/date=*/[!.]*.parquet")):
-        rows += read_rows(InstrumentDefinition, path).to_pylist()
-    found = [tuple(row[name] for name in columns) for row in rows if row["symbol"] == symbol]
-    return [one for one, _ in itertools.groupby(found)]
-
-
 def test_what_the_exchange_said_of_its_instruments_is_stored_as_it_became_known(morning):
-    state, ended = said(morning, "XRP_USDT", "state", "end_time")[-1]
+    state, ended = morning.said("XRP_USDT", "state", "end_time")[-1]
     assert state == "expired"
     assert DELISTED <= ended <= RANKED_AGAIN  # when it was first missing, where no look came upon the announcement
-    assert said(morning, "NEW_USDT", "state", "list_time")[-1] == ("live", LISTED)
-    states = [state for (state,) in said(morning, "SOL_USDT", "state")]  # two looks in a row, at sixty times the pace
+    assert morning.said("NEW_USDT", "state", "list_time")[-1] == ("live", LISTED)
+    states = [state for (state,) in morning.said("SOL_USDT", "state")]  # two looks in a row, at sixty times the pace
     assert (states[0], states[-1], {*states} <= {"live", "suspend"}) == ("live", "live", True)
-    assert said(morning, "ETH_USDT", "tick_size")[-1] == (0.1,)
-    assert said(morning, "BTC_USDT", "settle_currency", "contract_type") == [("USDT", "linear")]
+    assert morning.said("ETH_USDT", "tick_size")[-1] == (0.1,)
+    assert morning.said("BTC_USDT", "settle_currency", "contract_type") == [("USDT", "linear")]
 
 
 def test_a_dataset_knows_who_was_delisted_and_when(morning, tmp_path):
     """Whoever else has no later bar is merely not collected any more."""
     convert(morning.stack.data_dir, tmp_path / "qlib", until=None)
 
-    ((_, ended),) = said(morning, "XRP_USDT", "state", "end_time")[-1:]
+    ((_, ended),) = morning.said("XRP_USDT", "state", "end_time")[-1:]
     last = ended.replace(second=0, microsecond=0)
     last -= MINUTE if last == ended else timedelta(0)
     (row,) = (tmp_path / "qlib" / "instruments" / "delisted.txt").read_text().splitlines()

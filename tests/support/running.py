@@ -1,5 +1,6 @@
 """A real stack under a simulated exchange, seen from outside, and held against the truth."""
 
+import itertools
 import json
 import os
 import time
@@ -14,8 +15,10 @@ import redis
 from launch.stack import SERVICES
 from launch.truth import Stored, judge_candles, judge_settlements, read_settlements, read_stored, read_truth
 from shared.coverage import day_mask, gaps_of_mask
+from shared.events import InstrumentDefinition
 from shared.grid import MINUTE, days_between, floor_minute, from_ms, to_ms
 from shared.ledger import NOTHING, from_text
+from shared.parquet import read_rows
 from tests.support.builders import wait_for
 from tests.support.patience import Deadline
 
@@ -84,6 +87,15 @@ class Running:
                 found[name] += (getattr(known, name) & inside).bit_count()
             found["missing"] += known.missing(inside).bit_count()
         return found
+
+    def said(self, symbol, *columns):
+        """Return what is stored of an instrument, in order of time, without what it repeats."""
+        rows = []
+        for path in sorted(self.stack.data_dir.glob("instruments/date=*/[!.]*.parquet")):
+            rows += read_rows(InstrumentDefinition, path).to_pylist()
+        rows.sort(key=lambda row: row["known_time"])
+        found = [tuple(row[name] for name in columns) for row in rows if row["symbol"] == symbol]
+        return [one for one, _ in itertools.groupby(found)]
 
     def service(self, name):
         """Return what /status says of a service."""
