@@ -22,7 +22,7 @@ from launch.stack import ROOT
 from shared.command import run
 
 TABLE = ROOT / "docs" / "faults.md"
-MEASURING = tuple(f"tests/e2e/{name}.py" for name in ("test_faults", "test_life_cycle", "test_degraded"))
+MEASURING = tuple(f"tests/e2e/{name}.py" for name in ("test_faults", "test_life_cycle", "test_lives", "test_degraded"))
 """Tests that note how long something took to heal."""
 COLUMNS = 5
 _HEALED = 3

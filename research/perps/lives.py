@@ -1,6 +1,6 @@
 """Where a symbol ends for whoever holds it: it was delisted, its name went to another instrument, or its data stopped.
 
-The market file `instruments/delisted.txt` has a row (symbol, begin, end) for each life that ended by a delisting, `end`
+The market file `instruments/delisted.txt` has a row (symbol, begin, end) for each life that is over, `end`
 being the open of the last minute that was traded. The field `$life` is a number that changes where a name is given to
 another instrument. A dataset may have neither: then no end is known, and a symbol can only fall silent.
 """

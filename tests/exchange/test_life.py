@@ -154,13 +154,13 @@ def test_pages_reach_over_the_time_between_two_lives():
 
 def test_a_row_of_instruments_is_of_the_life_of_its_time():
     instrument = living(*TWO_LIVES).instruments[BTC]
-    told = [
+    shown = [
         (row["state"], row["ctVal"], row["listTime"] == str(AGAIN), row["expTime"])
         for at in (DELISTED - 1, DELISTED, AGAIN - DETAILS_MS - 1, AGAIN - 1, AGAIN)
         for row in [instrument_row(instrument, at)]
     ]
 
-    assert told == [
+    assert shown == [
         ("live", "0.01", False, str(DELISTED)),
         ("preopen", "", True, ""),
         ("preopen", "", True, ""),
@@ -207,10 +207,10 @@ def test_a_rebase_multiplies_prices_divides_coins_and_leaves_contracts_and_turno
         assert [Decimal(price) for price in after[1:5]] == [Decimal(price) * exact for price in before[1:5]]
         assert Decimal(after[6]) * exact == Decimal(before[6])
         assert (after[0], after[5], after[7]) == (before[0], before[5], before[7])
-    told = [instrument_row(instrument, at) for at in (NOON - 1, NOON, until - 1, until)]
-    assert [row["state"] for row in told] == ["live", "rebase", "rebase", "live"]
-    assert [row["ctVal"] for row in told] == ["0.01", "0.01", "0.01", value]
-    assert len({row["listTime"] for row in told}) == 1
+    shown = [instrument_row(instrument, at) for at in (NOON - 1, NOON, until - 1, until)]
+    assert [row["state"] for row in shown] == ["live", "rebase", "rebase", "live"]
+    assert [row["ctVal"] for row in shown] == ["0.01", "0.01", "0.01", value]
+    assert len({row["listTime"] for row in shown}) == 1
 
 
 def test_a_rebase_without_an_end_lasts_until_trading_is_resumed():
@@ -230,9 +230,9 @@ def test_a_tick_size_that_was_announced_before_a_rebase_is_one_of_the_new_unit()
         {"kind": "rebase", "instId": BTC, "at": NOON, "until": NOON + MINUTE_MS, "ctVal": "1"},
     )
     rows = market.candles(BTC, NOON + MINUTE_MS, NOON + 2 * HOUR_MS)
-    told = [instrument_row(market.instruments[BTC], at)["tickSz"] for at in (NOON, NOON + MINUTE_MS, NOON + HOUR_MS)]
+    shown = [instrument_row(market.instruments[BTC], at)["tickSz"] for at in (NOON, NOON + MINUTE_MS, NOON + HOUR_MS)]
 
-    assert told == ["0.1", "0.001", "0.01"]
+    assert shown == ["0.1", "0.001", "0.01"]
     assert any(round(row.close, 3) != round(row.close, 2) for row in rows[:59])
     assert all(price == round(price, 2) for row in rows[59:] for price in row[1:5])
 
