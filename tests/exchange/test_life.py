@@ -183,8 +183,8 @@ def test_what_happens_to_a_second_life_leaves_the_first_one_alone():
         {"kind": "list", "instId": BTC, "at": AGAIN + 5 * HOUR_MS},
     )
 
-    assert market.candles(BTC, 0, DELISTED) == before.candles(BTC, 0, DELISTED)
-    assert market.settlements(BTC, 0, AGAIN) == before.settlements(BTC, 0, AGAIN)
+    assert market.candles(BTC, NOON - DAY_MS, DELISTED) == before.candles(BTC, NOON - DAY_MS, DELISTED)
+    assert market.settlements(BTC, NOON - DAY_MS, AGAIN) == before.settlements(BTC, NOON - DAY_MS, AGAIN)
     assert len(minutes(market, BTC, AGAIN, AGAIN + 6 * HOUR_MS)) == 230 + 60
     third = market.candles(BTC, AGAIN + 5 * HOUR_MS, AGAIN + 6 * HOUR_MS)
     assert market.newest_candles(BTC, 0, AGAIN + 6 * HOUR_MS, 60) == third
@@ -198,7 +198,7 @@ def test_a_rebase_multiplies_prices_divides_coins_and_leaves_contracts_and_turno
     market = living({"kind": "rebase", "instId": BTC, "at": NOON, "until": until, "ctVal": value})
     instrument = market.instruments[BTC]
 
-    assert market.candles(BTC, 0, NOON) == plain.candles(BTC, 0, NOON)
+    assert market.candles(BTC, NOON - DAY_MS, NOON) == plain.candles(BTC, NOON - DAY_MS, NOON)
     assert minutes(market, BTC, NOON, until) == []
     assert market.settlements(BTC, NOON, NOON + DAY_MS) == plain.settlements(BTC, NOON, NOON + DAY_MS)
     old, new = (spelled(one, BTC, until, until + DAY_MS) for one in (plain, market))
