@@ -348,6 +348,7 @@ def _contract_value(facts: SymbolFacts, closes: Times, life: Times) -> NDArray[n
     if facts.definitions is None:
         return values
     given = facts.definitions.dropna(subset=["contract_value"])
+    given = given[given["state"] != "rebase"]  # the value of before, in what is another instrument already
     for known, value in zip(given["known_time"].tolist(), given["contract_value"].tolist(), strict=True):
         values[closes > known] = value
         born = _instrument_at(np.array([known + 1]), facts.births)[0]

@@ -94,6 +94,9 @@ def _floor(instant: int) -> int:
 
 
 def contract_values(definitions: Iterable[Said]) -> Sequence[tuple[int, float]]:
-    """Return what one contract was worth from when on, as it became known; said again in each life."""
-    ordered = sorted(definitions, key=_known)
+    """Return what one contract was worth from when on, as it became known; said again in each life.
+
+    During a redenomination the old value is still given, and the new life has begun: that is not its value.
+    """
+    ordered = [said for said in sorted(definitions, key=_known) if said.state != REBASE]
     return [(said.known, said.contract_value) for said in ordered if said.contract_value is not None]

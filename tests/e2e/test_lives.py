@@ -234,7 +234,8 @@ def test_each_life_has_its_number_its_row_and_its_contract_value(story):
     for symbol, values in ((AGAIN, (100, 10)), (REBASED, (0.1, 0.01))):
         first, second = spans[symbol]
         assert (first[1] + 1000, second[0]) == (to_ms(born[symbol]), to_ms(born[symbol]))
-        assert story.published[symbol] == [first, second]
+        ended, began = story.published[symbol]
+        assert (ended[1], began[0]) == (first[1], second[0])
         assert story.in_both_lives(symbol, "life", born[symbol]) == ({1}, {2})
         assert story.in_both_lives(symbol, "contract_value", born[symbol]) == ({values[0]}, {values[1]})
     assert [len(spans[symbol]) for symbol in ("BTC_USDT", MOVED, LOST)] == [1, 1, 1]

@@ -86,6 +86,12 @@ def test_two_redenominations_make_three_lives():
     ]
 
 
+def test_what_a_contract_is_worth_after_a_redenomination_is_not_what_is_said_during_it():
+    definitions = [Said(at, state, 0, None, worth) for at, state, worth in ((1, "live", 5.0), (2, "rebase", 5.0))]
+    assert contract_values(definitions) == [(1, 5.0)]
+    assert contract_values([*definitions, Said(3, "live", 0, None, 0.5)]) == [(1, 5.0), (3, 0.5)]
+
+
 def test_a_life_begins_on_a_minute():
     assert lives_of([Said(90_000, "live", 61_234, None, None)])[0] == Life(60_000, None, 90_000)
 
