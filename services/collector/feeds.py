@@ -198,7 +198,9 @@ class _OneConnection(OKX):  # type: ignore[misc]
             return
         if frame.arg is None or frame.arg.channel != connection.channel.argument or not frame.arg.instId:
             raise FrameError("neither a control frame nor rows of this channel")
-        for row in frame.data or ():
+        if frame.data is None:
+            raise FrameError("a frame of this channel that has no list in `data`")
+        for row in frame.data:
             FRAMES.labels(connection.channel.name).inc()
             connection.listener.on_row(frame.arg.instId, row)
 

@@ -334,12 +334,26 @@ def _cached_context(ca_file: Path | None, stamp: int) -> ssl.SSLContext:
 
 
 def read_envelope(body: bytes, status: int) -> tuple[str, str, list[Any]]:
-    """Read {"code", "msg", "data"}; a body that is not of this shape (a proxy's error page) is unavailability. Pure."""
+    """Read {"code", "msg", "data"}; a body that is not of this shape (a proxy's error page) is unavailability. Pure.
+
+    A success without a list is not of this shape either: an empty list would say that there is nothing.
+    """
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
     except (ValueError, RecursionError):  # no JSON, another shape, no UTF-8
-        return "50001" if status != 429 else "50011", f"HTTP {status} without an answer in JSON", []  # noqa: PLR2004 - rate limit
-    return str(envelope.code)[:_SHOWN], str(envelope.msg)[:_SHOWN], envelope.data or []
+        return _no_answer(status), f"HTTP {status} without an answer in JSON", []
+    code = str(envelope.code)[:_SHOWN]
+    if code == _SUCCESS and envelope.data is None:
+        return _no_answer(status), f"HTTP {status} with an answer that has no list in `data`", []
+    return code, str(envelope.msg)[:_SHOWN], envelope.data or []
+
+
+def _no_answer(status: int) -> str:
+    """Return the code that stands for a body which is no answer; all of these are asked again."""
+    return "50011" if status == 429 else "50001"  # noqa: PLR2004 - rate limit
+
+
+_SUCCESS = "0"
 
 
 class _Envelope(msgspec.Struct):
@@ -354,7 +368,7 @@ _SHOWN = 200
 
 def raise_for_code(code: str, message: str, path: str) -> None:
     """Raise the error that a code stands for; nothing for success. Pure."""
-    if code == "0":
+    if code == _SUCCESS:
         return
     text = f"{path}: code {code}: {message}"
     if code in _RETRY_CODES:

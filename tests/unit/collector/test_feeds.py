@@ -56,6 +56,8 @@ def a_frame(*rows, inst_id=BTC):
         '{"arg": {"channel": "candle1m", "instId": 5}, "data": [[]]}',
         '{"arg": {"channel": "funding-rate", "instId": "BTC-USDT-SWAP"}, "data": [{}]}',
         '{"arg": {"channel": "candle1m", "instId": "BTC-USDT-SWAP"}, "data": {}}',
+        '{"arg": {"channel": "candle1m", "instId": "BTC-USDT-SWAP"}, "data": null}',
+        '{"arg": {"channel": "candle1m", "instId": "BTC-USDT-SWAP"}}',
         "[" * 100_000,
         "5",
         "null",

@@ -86,6 +86,19 @@ async def test_an_answer_that_is_packed_otherwise_is_refused(answer_with, packin
         await client._once(INSTRUMENTS, {})
 
 
+@pytest.mark.parametrize("body", [b'{"code":"0","msg":""}', b'{"code":"0","msg":"","data":null}'])
+@pytest.mark.parametrize("recent", [True, False])
+async def test_a_success_without_a_list_is_asked_again_and_never_taken_for_no_candle(answer_with, body, recent):
+    answers = [body, envelope([["1"]])]
+
+    async def handler(_):
+        return web.Response(body=answers.pop(0))
+
+    client = await answer_with(handler)
+
+    assert await client.candles("BTC_USDT", minute(0), minute(1), recent=recent) == [["1"]]
+
+
 async def test_an_answer_whose_packing_is_broken_is_unavailability(answer_with):
     client = await answer_with(always(b"no gzip at all", {"Content-Encoding": "gzip"}))
 

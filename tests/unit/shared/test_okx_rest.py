@@ -151,8 +151,12 @@ async def test_a_certificate_of_somebody_else_is_not_trusted(exchange):
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        (b'{"code":"0","msg":"","data":null}', 200, "0"),
+        (b'{"code":"0","msg":"","data":[]}', 200, "0"),
+        (b'{"code":"0","msg":"","data":null}', 200, "50001"),
+        (b'{"code":"0","msg":""}', 200, "50001"),
+        (b'{"code":0,"msg":""}', 429, "50011"),
         (b'{"code":"51001","msg":"gone","data":[]}', 400, "51001"),
+        (b'{"code":"51001","msg":"gone"}', 400, "51001"),
         (b"<html>cloudflare</html>", 503, "50001"),
         (b"Too Many Requests", 429, "50011"),
         (b"[1, 2]", 200, "50001"),
