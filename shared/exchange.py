@@ -3,6 +3,7 @@
 A package beside `shared/okx/` with these names is another exchange; the services know only this module.
 """
 
+from shared.okx.decoding import decode_rows
 from shared.okx.rest import (
     PAGE_CANDLES,
     RECENT_MINUTES,
@@ -48,6 +49,7 @@ __all__ = [
     "UnknownInstrument",
     "candle_of",
     "candle_row_of",
+    "decode_rows",
     "definition_of",
     "inst_id_of",
     "is_eligible",

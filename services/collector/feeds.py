@@ -25,7 +25,7 @@ from cryptofeed.symbols import Symbols
 
 from services.collector.liveness import Limits
 from services.collector.metrics import CONNECTS, FRAMES, OPERATIONS
-from shared.exchange import ExchangeError
+from shared.exchange import ExchangeError, decode_rows
 from shared.proxy import Proxy, proxy_for
 
 ARGS_PER_FRAME = 100
@@ -292,8 +292,8 @@ class _Frame(msgspec.Struct):
 
 def _read(frame: str) -> _Frame:
     try:
-        return msgspec.json.decode(frame, type=_Frame)
-    except (ValueError, RecursionError) as error:
+        return decode_rows(frame, _Frame)
+    except ValueError as error:
         raise FrameError(f"no frame of the exchange: {type(error).__name__}: {error}") from error
 
 

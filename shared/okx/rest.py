@@ -27,6 +27,7 @@ from aiolimiter import AsyncLimiter
 
 from shared.clock import Sample
 from shared.metrics import REST_REQUESTS
+from shared.okx.decoding import decode_rows
 from shared.okx.spelling import (
     Listing,
     Maintenance,
@@ -336,11 +337,12 @@ def _cached_context(ca_file: Path | None, stamp: int) -> ssl.SSLContext:
 def read_envelope(body: bytes, status: int) -> tuple[str, str, list[Any]]:
     """Read {"code", "msg", "data"}; a body that is not of this shape (a proxy's error page) is unavailability. Pure.
 
-    A success without a list is not of this shape either: an empty list would say that there is nothing.
+    A success without a list is not of this shape either: an empty list would say that there is nothing. A value that
+    cannot be held costs its row at most, see `decode_rows`.
     """
     try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-    except (ValueError, RecursionError):  # no JSON, another shape, no UTF-8
+        envelope = decode_rows(body, _Envelope)
+    except ValueError:  # no JSON, another shape
         return _no_answer(status), f"HTTP {status} without an answer in JSON", []
     code = str(envelope.code)[:_SHOWN]
     if code == _SUCCESS and envelope.data is None:

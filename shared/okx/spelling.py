@@ -27,6 +27,7 @@ from shared.events import (
     Source,
 )
 from shared.grid import DAY, FIRST_DAY, MINUTE, day_start, from_ms, to_ms
+from shared.okx.decoding import Unreadable
 from shared.plausible import impossible_candle
 from shared.symbol import Symbol, SymbolError, parse_symbol, unique
 
@@ -580,6 +581,9 @@ def _read[S: msgspec.Struct](row: object, declared: type[S]) -> S:
     """Read a row of names against its declaration."""
     if not isinstance(row, dict):
         raise SpellingError(f"{_show(row)} is no row of names")
+    for name, value in row.items():
+        if isinstance(value, Unreadable):
+            raise SpellingError(f"{name}: a value that cannot be held in {_show(row)}")
     try:
         return msgspec.convert(row, declared)
     except msgspec.ValidationError as error:
@@ -658,9 +662,15 @@ def _flag(rate: float, read: _FundingRow | None = None) -> str | None:
     return None if abs(rate) <= IMPLAUSIBLE_RATE else f"beyond {IMPLAUSIBLE_RATE:.0%}"
 
 
-_BRIEF = reprlib.Repr(
-    maxlevel=4, maxdict=40, maxlist=20, maxtuple=20, maxset=20, maxstring=200, maxlong=60, maxother=200
-)
+class _Brief(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python spells no integer of more than 4,300 digits
+            return f"<an integer of {x.bit_length():,} bits>"
+
+
+_BRIEF = _Brief(maxlevel=4, maxdict=40, maxlist=20, maxtuple=20, maxset=20, maxstring=200, maxlong=60, maxother=200)
 
 
 def _show(value: object) -> str:

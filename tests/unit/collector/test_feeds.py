@@ -94,6 +94,19 @@ async def test_a_row_is_handed_over_whatever_it_is_and_its_neighbours_are_too(fe
     assert listening.rows == [(BTC, row), (BTC, good)]
 
 
+async def test_a_value_that_cannot_be_held_does_not_cost_the_rows_beside_it(feed, listening):
+    row, good = a_candle_row(MIDNIGHT), a_candle_row(minute(1))
+    frame = a_frame(row, good).replace(json.dumps(row[8]), "1e999", 1)
+
+    await feed.message_handler(frame, None, 0.0)
+
+    (_, odd), taken = listening.rows
+    assert odd[:8] == row[:8]
+    assert not isinstance(odd[8], str | int | float)
+    assert taken == (BTC, good)
+    assert listening.bad == []
+
+
 async def test_a_pong_is_no_data_and_an_answer_is_no_row(feed, listening):
     answer = {"event": "subscribe", "arg": {"channel": "candle1m", "instId": BTC}}
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shared.events import decode, encode
 from shared.grid import from_ms
+from shared.okx.decoding import Unreadable
 from shared.okx.spelling import (
     SpellingError,
     candle_of,
@@ -593,8 +594,16 @@ def test_the_newest_rows_are_as_old_as_the_middle_of_them():
 
 # --- anything at all
 
+UNSPELLABLE = 10**5_000
+"""Python spells no integer of more than 4,300 digits."""
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([1, -1]).map(lambda sign: sign * UNSPELLABLE)
+    | st.builds(Unreadable, st.text()),
     lambda inner: st.lists(inner, max_size=10) | st.dictionaries(st.sampled_from(sorted(FUNDING | INSTRUMENT)), inner),
     max_leaves=20,
 )
@@ -610,6 +619,20 @@ ROWS = st.lists(
     ),
     max_size=4,
 )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [UNSPELLABLE, [UNSPELLABLE], {"a": UNSPELLABLE}, Unreadable("1e999")],
+    ids=["number", "list", "row", "unreadable"],
+)
+def test_a_value_that_python_cannot_spell_is_refused_wherever_it_stands(value):
+    for place in range(8):
+        with pytest.raises(SpellingError):
+            read([*CANDLE[:place], value, *CANDLE[place + 1 :]])
+    for parse in (instrument_of, candle_row_of, lambda row: exchange_time_of([row])):
+        with pytest.raises(SpellingError):
+            parse(value)
 
 
 @pytest.mark.invariant(12)
