@@ -102,6 +102,9 @@ class ExchangeClock:
     A measurement that contradicts the others opens a dispute: the clock was set, or the endpoint is wrong for a while.
     Until the dispute is over both are kept. `now` is the earlier of the two and `latest` the later, so nothing
     counts as over, and nothing as from the future, that might not be; whoever deletes or denies data waits for the end.
+
+    A time that stands still is that of a replay which has ended, or of an answer that was cached. Rows that are newer
+    deny it: then its answers count for nothing until they move on.
     """
 
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=5))
@@ -113,6 +116,11 @@ class ExchangeClock:
     """Samples that agree with each other and contradict the line."""
     _rival: ClockLine | None = None
     """The line through them."""
+    _newest: Sample | None = None
+    _moved: Sample | None = None
+    """The first answer with the time that is still said, or with a later one than those after it."""
+    still_denied: bool = False
+    """Whether the exchange's time stands still, and its rows say that this is not so."""
 
     @property
     def measured(self) -> bool:
@@ -144,6 +152,9 @@ class ExchangeClock:
 
     def add(self, sample: Sample) -> None:
         """Take a measurement into account: with the others, or where it contradicts them in a dispute of its own."""
+        self._watch(sample)
+        if self.still_denied:
+            return
         if self.line is not None and self._fitted and _contradicts(self.line, sample):
             self._doubt(sample)
             return
@@ -154,6 +165,45 @@ class ExchangeClock:
             self._fitted = True
         else:
             self.line = replace(fit([sample]), rate=self.rate)
+
+    def _watch(self, sample: Sample) -> None:
+        """Note whether the exchange's time moves on."""
+        if self._newest is None or sample.exchange > self._newest.exchange:
+            self._moved, self.still_denied = sample, False
+        self._newest = sample
+
+    @property
+    def still_seconds(self) -> float:
+        """Return for how many of our seconds the exchange has said no later time."""
+        if self._newest is None or self._moved is None:
+            return 0.0
+        return max(0.0, self._newest.sent - self._moved.received)
+
+    @property
+    def still_time(self) -> datetime | None:
+        """Return the time at which the exchange's clock stands still; None where it does not."""
+        if self._moved is None or self.still_seconds < _STILL_SECONDS:
+            return None
+        return EPOCH + timedelta(seconds=self._moved.exchange)
+
+    def deny_standstill(self, row_time: datetime) -> bool:
+        """Hold a standstill against the time of the exchange's newest rows; return whether they were made after it.
+
+        Then the clock goes on at what was measured before; where that is not enough, nothing is measured.
+        """
+        if self._moved is None or self.still_time is None or row_time <= self.still_time + _STILL_SLACK:
+            return False
+        before = [sample for sample in self.samples if sample.sent <= self._moved.sent]
+        if len(before) > 1 and fit(before).rate > 0:
+            self.samples.clear()
+            self.samples.extend(before)
+            self.line = fit(before)
+            self._end_dispute()
+        else:
+            self.forget()
+            self.distrusted = True
+        self.still_denied = True
+        return True
 
     def _doubt(self, sample: Sample) -> None:
         if self._rival is not None and len(self._doubted) > 1 and _contradicts(self._rival, sample):
@@ -182,9 +232,12 @@ class ExchangeClock:
     def decide(self, row_time: datetime, monotonic: float) -> bool:
         """Hold a ripe dispute against the time of the exchange's newest rows, seen at a moment of the local clock.
 
-        Return whether the newer measurements are believed from now on; else the dispute goes on.
+        Return whether the newer measurements are believed from now on; else the dispute goes on, also where rows fit
+        both a time that stands still and one that does not.
         """
         if self._rival is None or not self.is_ripe or not self.is_near(row_time, self._rival, monotonic):
+            return False
+        if self._rival.rate == 0 and self.confirms(row_time, monotonic):
             return False
         self.samples.clear()
         self.samples.extend(self._doubted)
@@ -243,6 +296,10 @@ def _contradicts(line: ClockLine, sample: Sample) -> bool:
 
 #: A measurement that contradicts the line by more than this opens a dispute.
 _JUMP_SECONDS = 5.0
+_STILL_SECONDS = 5.0
+"""How long the same time must be said until it stands still: the slowest simulator moves on by milliseconds in it."""
+_STILL_SLACK = timedelta(seconds=5)
+"""By how much rows must be newer to deny a standstill."""
 _SETTLED_SAMPLES = 3
 RIPE_SECONDS = 60.0
 """How long new measurements must agree before rows may prove them."""

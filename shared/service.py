@@ -236,7 +236,7 @@ async def keep_clock(service: Service) -> None:
 
 def _until_next_measurement(clock: ExchangeClock) -> float:
     """Return our seconds until the clock is to be measured again."""
-    if clock.disputed:
+    if clock.disputed or clock.still_denied:
         return _MEASURE_SECONDS_DISPUTED
     if not clock.settled:
         return _MEASURE_SECONDS_UNSETTLED
@@ -247,10 +247,12 @@ async def _hold_against_rows(service: Service) -> str | None:
     """Hold what the exchange says of its time against its rows where that is in doubt; return what is wrong, if any.
 
     In doubt is a first measurement far from the host's clock (which may be the one that is wrong, or a simulator's),
-    and every jump. Raises `ExchangeError` where the rows cannot be had.
+    every jump, and a time that stands still. Raises `ExchangeError` where the rows cannot be had.
     """
     clock = service.clock
-    if clock.distrusted and clock.fitted:
+    if await _is_standstill_denied(service):
+        return f"{_standstill(clock)}, while newer rows come: not believed, the clock goes on without it"
+    if clock.distrusted and clock.fitted and (clock.rate > 0 or clock.still_time is not None):
         if abs(clock.offset_seconds) > _HOST_SECONDS:
             seen = await service.exchange.newest_row_time()
             if seen is not None and not clock.confirms(seen, time.monotonic()):
@@ -258,17 +260,31 @@ async def _hold_against_rows(service: Service) -> str | None:
                 clock.forget()
                 return f"the exchange says that it is {said:%F %T} UTC, and its rows are of {seen:%F %T}: not believed"
         clock.distrusted = False
-    if not clock.disputed:
-        return None
-    if clock.is_ripe:
+    if clock.disputed and clock.is_ripe:
         seen = await service.exchange.newest_row_time()
         if seen is not None and clock.decide(seen, time.monotonic()):
             log.warning("the exchange's clock was set, its rows confirm it", now=clock.now().isoformat())
-            return None
+    if clock.still_time is not None:
+        return f"{_standstill(clock)}, and its rows are not newer so far: no minute is over before it moves on"
+    if not clock.disputed:
+        return None
     return (
         f"the exchange's clock has jumped by {clock.jump_seconds:+,.0f} s, which its rows do not confirm so far: "
         "nothing is called absent and nothing is deleted meanwhile"
     )
+
+
+async def _is_standstill_denied(service: Service) -> bool:
+    """Return whether the exchange's time stands still and its rows go on."""
+    clock = service.clock
+    if clock.still_time is None or clock.still_denied:
+        return clock.still_denied
+    seen = await service.exchange.newest_row_time()
+    return seen is not None and clock.deny_standstill(seen)
+
+
+def _standstill(clock: ExchangeClock) -> str:
+    return f"the exchange's time stands still at {clock.still_time:%F %T} UTC"
 
 
 async def _keep_beating(service: Service) -> None:

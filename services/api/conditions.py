@@ -322,7 +322,7 @@ def _symbols(snapshot: Snapshot, thresholds: Thresholds) -> Iterator[Condition]:
             means=f"it lacks its last {duration(age)}; {len(ages) - len(stale)} of {len(ages)} members are fresh",
             doing="the collector keeps asking the exchange for it",
             todo="" if state else "see whether the exchange has halted it",
-            lasted_seconds=age / snapshot.clock.rate,
+            lasted_seconds=age / (snapshot.clock.rate or 1.0),  # a clock may stand still
         )
 
 

@@ -124,7 +124,8 @@ class OkxClient:
 
     async def __aenter__(self) -> Self:
         # Unpacked here, since aiohttp unpacks whatever comes. The proxy is ours to choose: see shared/proxy.py.
-        headers, proxy = {"Accept-Encoding": "gzip"}, self.proxy
+        # A time that a cache kept is wrong, and a list that it kept is old.
+        headers, proxy = {"Accept-Encoding": "gzip", "Cache-Control": "no-cache"}, self.proxy
         if proxy is not None and self._base_url.startswith("http://"):
             headers |= proxy.headers  # no tunnel: the request itself goes to the proxy
         self._session = aiohttp.ClientSession(

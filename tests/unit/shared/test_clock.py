@@ -184,6 +184,73 @@ def test_first_measurements_that_are_distrusted_do_not_count_until_something_con
     assert not clock.fitted
 
 
+def standing(clock, at, *, first, seconds):
+    """Let the exchange say the same time every ten seconds."""
+    for moment in range(0, seconds + 1, 10):
+        clock.add(Sample(first + moment, first + moment + 0.02, at))
+
+
+def test_a_time_that_stands_still_while_newer_rows_come_is_not_believed_and_the_clock_goes_on():
+    clock = ExchangeClock()
+    for sample in samples():
+        clock.add(sample)
+    line = clock.line
+    standing(clock, BEGIN + 21, first=1_031.0, seconds=90)
+
+    assert abs(clock.still_time - at_exchange(BEGIN + 21)) < timedelta(seconds=1)
+    assert not clock.deny_standstill(at_exchange(BEGIN + 20))
+    assert clock.deny_standstill(at_exchange(BEGIN + 80))
+    standing(clock, BEGIN + 21, first=1_131.0, seconds=600)
+
+    assert clock.still_denied
+    assert (clock.measured, clock.disputed, clock.rate) == (True, False, 1.0)
+    assert clock.line.exchange(1_500.0) == pytest.approx(line.exchange(1_500.0), abs=0.1)
+
+
+def test_a_time_that_stood_still_from_the_start_and_is_denied_measures_nothing_until_it_moves_on():
+    clock = ExchangeClock()
+    standing(clock, BEGIN, first=1_000.0, seconds=60)
+
+    assert clock.deny_standstill(at_exchange(BEGIN + 30))
+    standing(clock, BEGIN, first=1_070.0, seconds=60)
+    assert not clock.fitted
+
+    for sample in samples(begin=BEGIN + 200, first=1_200.0):
+        clock.add(sample)
+    assert clock.fitted
+    assert clock.still_time is None
+    assert clock.rate == 1.0
+
+
+def test_a_time_that_runs_backwards_stands_still():
+    clock = ExchangeClock()
+    for sample in samples(rate=-1.0):
+        clock.add(sample)
+
+    assert abs(clock.still_time - at_exchange(BEGIN)) < timedelta(seconds=1)
+
+
+def test_a_replay_that_has_ended_is_believed_once_its_rows_cannot_be_those_of_a_clock_that_goes_on():
+    clock = ExchangeClock()
+    for sample in samples():
+        clock.add(sample)
+    standing(clock, BEGIN + 21, first=1_031.0, seconds=300)
+
+    assert not clock.deny_standstill(at_exchange(BEGIN + 21))
+    assert not clock.decide(at_exchange(BEGIN + 21), 1_150.0)
+    assert clock.decide(at_exchange(BEGIN + 21), 1_331.0)
+    assert clock.rate == 0.0
+
+
+@given(st.floats(0.001, 600), st.floats(0.0005, 0.05))
+def test_a_clock_that_runs_does_not_stand_still_however_slow_or_fast(rate, delay):
+    clock = ExchangeClock()
+    for sample in samples(rate=rate, delays=((delay, delay),)):
+        clock.add(sample)
+
+    assert clock.still_time is None
+
+
 def test_waiting_counts_in_our_seconds():
     clock = ExchangeClock()
     here = time.monotonic()
