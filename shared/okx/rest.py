@@ -36,12 +36,14 @@ from shared.okx.spelling import (
     candle_window,
     exchange_time_of,
     inst_id_of,
+    is_eligible,
     listing_of,
     maintenances_of,
     newest_time_of,
     settlement_time_of,
 )
 from shared.proxy import Proxy, proxy_for
+from shared.symbol import Symbol
 
 log = structlog.get_logger()
 
@@ -120,6 +122,7 @@ class OkxClient:
         self.proxy = proxy_for(base_url)
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._session: aiohttp.ClientSession | None = None
+        self._eligible: set[Symbol] = set()
         self._limiters = {path: AsyncLimiter(1, 1 / (rate * share)) for path, rate in _PER_SECOND.items()}
 
     async def __aenter__(self) -> Self:
@@ -165,8 +168,14 @@ class OkxClient:
         return newest_time_of(await self.funding_rates())
 
     async def instruments(self) -> Listing:
-        """Return the list of swaps, with what of it could not be read."""
-        return listing_of(await self._get("/api/v5/public/instruments", {"instType": "SWAP"}))
+        """Return the list of swaps, with what of it could not be read.
+
+        A swap that could be in the universe once keeps its name, whatever is listed beside it later.
+        """
+        rows = await self._get("/api/v5/public/instruments", {"instType": "SWAP"})
+        listing = listing_of(rows, self._eligible)
+        self._eligible |= {one.symbol for one in listing.instruments.values() if is_eligible(one)}
+        return listing
 
     async def maintenance(self) -> tuple[list[Maintenance], list[Refused]]:
         """Return the maintenance windows that are scheduled, under way or about to end, and the rows left out."""

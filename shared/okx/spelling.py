@@ -8,7 +8,7 @@ Sources: OKX v5 documentation (public data, market data, WebSocket candle and fu
 
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared.events import (
+    ENDED_STATE,
     FUNDING_HOURS,
     POSITIVE,
     RATE,
@@ -216,13 +217,14 @@ def _size(text: str) -> float | None:
     return number if number is not None and POSITIVE.holds(number) else None
 
 
-def listing_of(rows: Sequence[object]) -> Listing:
-    """Read the list of instruments.
+def listing_of(rows: Sequence[object], before: Collection[Symbol] = ()) -> Listing:
+    """Read the list of instruments. before: names that could be in the universe when they were listed earlier.
 
-    A name that is there twice is taken once; of names that are equal without case the one that was listed first stays.
+    Of a name that is there twice one row is taken, and of names that are equal without case one name: the one that was
+    taken before, else the one that can be in the universe, else is live, else is traded; among equals the older.
     """
     names: set[str] = set()
-    found: dict[Symbol, Instrument] = {}
+    read: list[tuple[Instrument, object]] = []
     refused: list[Refused] = []
     for row in rows:
         name = row.get("instId") if isinstance(row, dict) else None
@@ -231,17 +233,33 @@ def listing_of(rows: Sequence[object]) -> Listing:
         try:
             if isinstance(name, str):
                 names.add(_name_of(name))
-            instrument = instrument_of(row)
+            read.append((instrument_of(row), row))
         except SpellingError as error:
             refused.append(Refused(row, str(error)))
-            continue
+    found: dict[Symbol, Instrument] = {}
+    for instrument, row in sorted(read, key=lambda one: _precedence(one[0], before)):
         if found.setdefault(instrument.symbol, instrument) != instrument:
-            refused.append(Refused(row, f"instId: {_show(name)} is listed twice, differently"))
-    by_age = sorted(found, key=lambda symbol: (found[symbol].list_time or _LAST_TIME, symbol))
-    for symbol, kept in unique(by_age).items():
-        reason = f"instId: {symbol} and {kept} differ in nothing but case, and {kept} was listed before"
+            refused.append(Refused(row, f"instId: {_show(inst_id_of(instrument.symbol))} is listed twice, differently"))
+    for symbol, kept in unique(found).items():
+        reason = f"instId: {symbol} and {kept} differ in nothing but case: {kept} stays, being traded or older"
         refused.append(Refused(msgspec.to_builtins(found.pop(symbol)), reason))
     return Listing(found, frozenset(names), refused)
+
+
+def _precedence(instrument: Instrument, before: Collection[Symbol]) -> tuple[bool, bool, bool, bool, datetime, Symbol]:
+    """Return a key: the lower, the sooner an instrument is taken."""
+    traded = instrument.state not in _UNTRADED
+    return (
+        not (traded and instrument.symbol in before),
+        not is_eligible(instrument),
+        instrument.state != "live",
+        not traded,
+        instrument.list_time or _LAST_TIME,
+        instrument.symbol,
+    )
+
+
+_UNTRADED = {"", "preopen", "test", ENDED_STATE}
 
 
 def _name_of(inst_id: str) -> str:

@@ -61,6 +61,18 @@ def always(body, headers=None):
     return handler
 
 
+async def test_a_swap_that_was_live_once_keeps_its_name_while_it_is_suspended(answer_with):
+    swap = {"instId": "BTC-USDT-SWAP", "state": "live", "ctType": "linear"}
+    answers = [[swap], [swap | {"state": "suspend"}, swap | {"instId": "btc-USDT-SWAP"}]]
+
+    async def handler(_):
+        return web.Response(body=envelope(answers.pop(0)))
+
+    client = await answer_with(handler)
+
+    assert [set((await client.instruments()).instruments) for _ in range(2)] == [{"BTC_USDT"}] * 2
+
+
 async def test_a_small_packed_answer_that_becomes_huge_is_refused_before_it_is_unpacked(answer_with):
     packed = gzip.compress(b"0" * (40 * MOST_BYTES), compresslevel=9)
     assert len(packed) < MOST_BYTES

@@ -494,6 +494,51 @@ def test_a_name_that_is_listed_twice_is_taken_once():
     assert [row for row, _ in listing.refused] == [again]
 
 
+OLD = "1500000000000"
+"""Before the swap of the rows above was listed."""
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["junk last", "junk first"])
+@pytest.mark.parametrize(
+    ("real", "junk"),
+    [
+        ({}, {"state": "test"}),
+        ({}, {"state": "preopen"}),
+        ({}, {"instCategory": "3"}),
+        ({}, {"ctType": ""}),
+        ({"state": "suspend"}, {"state": "test"}),
+        ({"state": "suspend"}, {"state": "expired"}),
+        ({"state": "preopen", "listTime": "1400000000000"}, {"state": "test"}),
+    ],
+)
+def test_of_names_that_differ_in_case_alone_and_of_a_name_twice_the_one_that_is_traded_stays(real, junk, swapped):
+    real, junk = INSTRUMENT | real, INSTRUMENT | {"listTime": OLD} | junk
+    rows = [real, junk | {"instId": "btc-USDT-SWAP"}, junk]
+
+    listing = listing_of(rows[::-1] if swapped else rows)
+
+    assert set(listing.instruments) == {"BTC_USDT"}
+    assert listing.instruments["BTC_USDT"].state == real["state"]
+    assert len(listing.refused) == 2
+
+
+def test_of_equal_names_that_are_both_live_the_older_stays():
+    listing = listing_of([INSTRUMENT, INSTRUMENT | {"instId": "btc-USDT-SWAP", "listTime": OLD}])
+
+    assert set(listing.instruments) == {"btc_USDT"}
+
+
+@pytest.mark.parametrize("state", ["live", "suspend", "rebase", "post_only"])
+def test_a_name_that_was_taken_before_stays_whatever_is_listed_beside_it(state):
+    real = INSTRUMENT | {"state": state}
+
+    listing = listing_of(
+        [INSTRUMENT | {"instId": "btc-USDT-SWAP", "listTime": OLD}, real], {symbol_of("BTC-USDT-SWAP")}
+    )
+
+    assert set(listing.instruments) == {"BTC_USDT"}
+
+
 @pytest.mark.invariant(6)
 def test_a_rate_that_is_there_twice_is_ranked_once_and_the_newest_counts():
     """Invariant 6: a symbol has one place."""
