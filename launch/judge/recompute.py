@@ -204,28 +204,39 @@ def facts_of(raw: Raw, symbol: str, until: int, options: Options) -> SymbolFacts
 def births_of(definitions: Frame | None) -> Times:
     """Return when each instrument of a name began, on the minute.
 
-    One begins where a listing is given that lies after an instant at which one was there, and where a redenomination is
-    seen first. Before trading a listing may be moved.
+    One begins where a redenomination is seen first, where a listing is given that lies after an instant at which one
+    was there, and where one is there a quarter of an hour after its end was known, or later: as listed, if that was
+    after the end. Before trading a listing may be moved.
     """
     births: list[int] = []
     there, redenominated = None, False
+    gone, end, earliest = None, -(2**62), -(2**62)
     for row in () if definitions is None else definitions.itertuples():
+        known, expired = int(row.known_time), row.state == "expired"
         traded = row.state not in {"", "preopen", "test"}
         listed = None if pd.isna(row.list_time) else int(row.list_time)
         if listed is not None and traded:
-            listed = min(listed, int(row.known_time))  # what is traded has been listed
+            listed = min(listed, known)  # what is traded has been listed
         if not births:
             births.append(-(2**62) if listed is None else listed)
-        elif there is None and listed is not None:
-            births[-1] = listed
-        elif listed is not None and there is not None and listed > there:
-            births.append(listed)
-            there = None
+        relisted = there is not None and listed is not None and listed > there
+        back = there is not None and gone is not None and not expired and known > gone + 15 * MINUTE_MS
         if row.state == "rebase" and not redenominated:
-            births.append(int(row.known_time))
+            births.append(known)
+            earliest = -(2**62)
+        elif relisted or back:
+            earliest = -(2**62) if gone is None else end
+            births.append(listed if listed is not None and listed > earliest else known)
+            there = gone = None
+        elif there is None and listed is not None and listed > earliest:
+            births[-1] = listed
         redenominated = row.state == "rebase"
-        if traded and row.state != "expired":
-            there = int(row.known_time)
+        if expired:
+            gone = known if gone is None else gone
+            end = known if pd.isna(row.end_time) else min(int(row.end_time), known)
+        else:
+            gone = None
+            there = known if traded else there
     return np.maximum.accumulate(np.array(births, np.int64) // MINUTE_MS * MINUTE_MS)
 
 

@@ -2,10 +2,12 @@
 
 import itertools
 
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launch.judge.recompute import births_of
 from services.converter.lives import LONG_AGO, Life, Said, contract_values, lives_of
 
 MINUTE = 60_000
@@ -59,6 +61,32 @@ def test_a_name_is_another_instruments_though_nobody_saw_the_end_of_the_first():
 
 def test_an_end_that_turns_out_to_be_none_is_taken_back():
     assert spans(said(10), said(50, "expired", ended=45), said(60)) == [(0, None)]
+
+
+DAY = 1_440
+
+
+@pytest.mark.parametrize("listed", [0, None, 40])
+def test_what_is_traded_long_after_its_end_is_another_life_from_when_it_was_known_to_be_back(listed):
+    ended = [said(10), said(50, "expired", ended=45)]
+
+    assert spans(*ended, said(100 * DAY, listed=listed)) == [(0, 45), (100 * DAY, None)]
+    assert spans(*ended, said(100 * DAY, listed=listed), said(101 * DAY, listed=listed)) == [(0, 45), (100 * DAY, None)]
+
+
+def test_what_is_back_and_listed_after_its_end_began_with_its_listing():
+    assert spans(said(10), said(50, "expired", ended=45), said(200, "preopen", None), said(300, listed=250)) == [
+        (0, 45),
+        (250, None),
+    ]
+
+
+def test_a_redenomination_after_an_end_does_not_prolong_the_life_that_ended():
+    assert spans(said(10), said(50, "expired", ended=45), said(100 * DAY, "rebase")) == [(0, 45), (100 * DAY, None)]
+
+
+def test_an_end_that_is_said_twice_was_known_the_first_time():
+    assert spans(said(10), said(50, "expired"), said(64, "expired", ended=50), said(66)) == [(0, 50), (66, None)]
 
 
 def test_a_listing_that_is_moved_before_trading_is_the_same_life():
@@ -119,6 +147,20 @@ def test_lives_do_not_overlap_and_do_not_depend_on_the_order_in_which_they_are_r
         assert one.begin <= other.begin
         assert one.end is not None
         assert one.end <= other.begin
+
+
+@settings(max_examples=2_000, deadline=None)
+@given(st.lists(SAID, max_size=8, unique_by=lambda one: one.known))
+def test_the_judge_finds_the_same_lives(definitions):
+    """Two implementations, written apart."""
+    rows = [
+        {"known_time": one.known, "state": one.state, "list_time": one.listed, "end_time": one.ended}
+        for one in sorted(definitions)
+    ]
+
+    births = births_of(pd.DataFrame(rows) if rows else None)
+
+    assert [max(birth, -1) for birth in births.tolist()] == [max(life.begin, -1) for life in lives_of(definitions)]
 
 
 @pytest.mark.invariant(5)
