@@ -2,7 +2,8 @@
 
 A symbol becomes the name of a file (`BTC_USDT_20250405.parquet`), a folder of Qlib (`features/btc_usdt`), a field in
 Redis and a word in text files. So it is safe in all of them: letters and digits of any script, joined by underscores,
-short enough for a file name with its date and its suffixes. Everything else is refused where it comes in.
+short enough for a file name with its date and its suffixes. Everything else is refused where it comes in; so are
+characters that show nothing, with which one name would look like another.
 
 Qlib and some file systems take upper and lower case for the same. Two symbols that differ in nothing else are one
 folder there: `fold` gives what must be unique, `unique` says which of several may stay.
@@ -40,6 +41,8 @@ def _wrong(text: str) -> str | None:
         return "it is empty"
     if not all(_is_part(part) for part in text.split("_")):
         return "letters and digits of any script are allowed, joined by single underscores"
+    if hidden := [character for character in text if _is_invisible(character)]:
+        return f"it holds a character that shows nothing: U+{ord(hidden[0]):04X}"
     if unicodedata.normalize("NFC", text) != text:
         return "its characters are not in their composed form (NFC), so a file system may rename it"
     if max(_bytes(text), _bytes(fold(text))) > MAX_BYTES:
@@ -52,6 +55,36 @@ def _is_part(part: str) -> bool:
     kinds = [unicodedata.category(character) for character in part]
     begins = bool(kinds) and (kinds[0][0] == "L" or kinds[0] == "Nd")
     return begins and all(kind[0] in "LM" or kind == "Nd" for kind in kinds)
+
+
+_INVISIBLE = (
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),  # combining grapheme joiner
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),  # Hangul fillers
+    (0x17B4, 0x17B5),  # Khmer inherent vowels
+    (0x180B, 0x180F),  # Mongolian variation selectors and vowel separator
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),  # Hangul filler
+    (0xFE00, 0xFE0F),  # variation selectors
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),  # halfwidth Hangul filler
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),  # tags, variation selectors, and what is kept free for such
+)
+"""Default_Ignorable_Code_Point of the Unicode Standard 17.0 (DerivedCoreProperties.txt), first and last of each range.
+
+Python's `unicodedata` lacks the property. Later versions of Unicode take new ones from the ranges that are listed here
+as a whole.
+"""
+
+
+def _is_invisible(character: str) -> bool:
+    return any(first <= ord(character) <= last for first, last in _INVISIBLE)
 
 
 def _bytes(text: str) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.symbol import MAX_BYTES, SymbolError, fold, parse_symbol, unique
+from shared.symbol import MAX_BYTES, SymbolError, _is_invisible, fold, parse_symbol, unique
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,48 @@ def test_whatever_is_accepted_is_safe_as_a_file_a_folder_a_word_and_a_key(text):
         assert form.isprintable()
         assert form.split() == [form]
         assert unicodedata.normalize("NFC", form) == form or form != symbol
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BTC\ufe0f_USDT",
+        "BTC\u034f_USDT",
+        "\u3164_USDT",
+        "\u115f_USDT",
+        "BTC\u1160_USDT",
+        "BTC\uffa0_USDT",
+        "\u17b4_USDT",
+        "ក\u17b4_USDT",
+        "ᠠ\u180b_USDT",
+        "龙\U000e0100_USDT",
+        "BTC_USDT\u180f",
+    ],
+)
+def test_a_name_with_a_character_that_shows_nothing_is_refused(text):
+    with pytest.raises(SymbolError, match=r"shows nothing: U\+|letters and digits"):
+        parse_symbol(text)
+
+
+@pytest.mark.parametrize("text", ["हिन्दी", "ไทย", "ភាសា", "ᠮᠣᠩ", "한글", "தமிழ்", "עִבְ", "中文"])
+def test_marks_that_a_script_needs_are_welcome(text):
+    assert parse_symbol(f"{text}_USDT")
+
+
+def test_the_invisible_characters_are_those_of_the_standard():
+    """Default_Ignorable_Code_Point is derived from other properties; those that Python knows are held against it."""
+    concatenation_marks = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
+    visible_formats = concatenation_marks | {0xFFF9, 0xFFFA, 0xFFFB} | {*range(0x13430, 0x13440)}
+    for number in range(0x110000):
+        character = chr(number)
+        name = unicodedata.name(character, "")
+        derived = unicodedata.category(character) == "Cf" and number not in visible_formats
+        selector = "VARIATION SELECTOR" in name
+        filler = name.startswith(("HANGUL", "HALFWIDTH HANGUL")) and name.endswith("FILLER")
+        if derived or selector or filler:
+            assert _is_invisible(character), f"U+{number:04X}"
+        elif name and _is_invisible(character):
+            assert number in {0x34F, 0x17B4, 0x17B5}, f"U+{number:04X}"
 
 
 def test_of_symbols_that_differ_in_case_alone_the_first_stays():
