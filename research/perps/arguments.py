@@ -1,13 +1,45 @@
 """Arguments that make no sense, refused by name before anything is computed with them."""
 
+import inspect
 import math
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from inspect import Parameter
 from numbers import Integral, Real
 from typing import Any
 
 import pandas as pd
 
 from perps.raw import utc
+
+_BY_NAME = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
+
+
+def names_of(kind: type) -> frozenset[str]:
+    """Return the arguments that a class takes by name, with those of its bases as far as constructors pass them on."""
+    names: set[str] = set()
+    for base in (base for base in kind.__mro__ if "__init__" in vars(base)):
+        _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        names |= {parameter.name for parameter in parameters if parameter.kind in _BY_NAME}
+        if all(parameter.kind != Parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return frozenset(names)
+
+
+def check_names(owner: str, given: Collection[str], allowed: Collection[str], exchange: Collection[str] = ()) -> None:
+    """Raise TypeError for an argument that is not allowed: some of Qlib's constructors ignore what they do not know.
+
+    owner: whose arguments these are, for the message. exchange: arguments of the exchange, which is where those belong.
+    """
+    for name in given:
+        if name in allowed:
+            continue
+        close = get_close_matches(name, allowed, n=1)
+        if name in exchange:
+            hint = f"it is a setting of the exchange: exchange={{{name!r}: ...}}"
+        else:
+            hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(sorted(allowed))}"
+        raise TypeError(f"{owner} takes no argument {name!r}: {hint}")
 
 
 def number(

@@ -11,6 +11,8 @@ from qlib.data import D
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
+from perps.arguments import check_names, names_of
+
 LABEL_BARS = 2
 """Bars that the label of `perps.handlers` looks ahead at a horizon of 1, one more than the horizon.
 
@@ -94,7 +96,8 @@ class CalendarDataset(DatasetH):
     """Qlib's DatasetH whose segments may be shares, in the order of time: `{train: 0.6, valid: 0.2, test: 0.2}`.
 
     Segments of dates, `{train: [2025-04-05, 2025-11-30], ...}`, work as in DatasetH. `freq` is the handler's, whose
-    calendar is divided, between `begin` and `end` where they are given.
+    calendar is divided, between `begin` and `end` where they are given. All other arguments are DatasetH's; TypeError
+    where it has no such one.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class CalendarDataset(DatasetH):
         gap: int = LABEL_BARS,
         **kwargs: Any,
     ) -> None:
+        check_names(type(self).__name__, kwargs, names_of(DatasetH) | {"handler_kwargs"})
         if all(isinstance(share, int | float) for share in segments.values()):
             market = _market_of(handler)
             calendar = D.calendar(start_time=begin or first_bar(market, freq), end_time=end, freq=freq)

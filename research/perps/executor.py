@@ -11,6 +11,7 @@ import pandas as pd
 from qlib.backtest.decision import BaseTradeDecision, Order
 from qlib.backtest.executor import NestedExecutor, SimulatorExecutor
 
+from perps.arguments import check_names, names_of
 from perps.exchange import PerpExchange, Settlement
 from perps.ledger import ledger, ledger_by_symbol
 from perps.margin import breach
@@ -34,12 +35,15 @@ class PerpExecutor(SimulatorExecutor):
     Inside another executor that must be a `PerpNestedExecutor`: Qlib's NestedExecutor leaves the bars out at which
     nothing is decided, with their funding and liquidations. The exchange needs its `start_time` and `end_time` then,
     and only this level's positions carry flows.
+
+    Takes the arguments of Qlib's SimulatorExecutor by name. Raises TypeError for any other.
     """
 
     goes_through_every_bar = False
     """Whether whoever runs this executor inside of another one leaves no bar out; `PerpNestedExecutor` says so."""
 
     def __init__(self, time_per_step: str = "day", *, generate_portfolio_metrics: bool = True, **kwargs: Any) -> None:
+        check_names(type(self).__name__, kwargs, names_of(SimulatorExecutor), names_of(PerpExchange))
         super().__init__(time_per_step=time_per_step, generate_portfolio_metrics=generate_portfolio_metrics, **kwargs)
 
     @property
@@ -224,9 +228,12 @@ class PerpNestedExecutor(NestedExecutor):
     """Qlib's NestedExecutor around a PerpExecutor (or another one of these): no inner bar is left out.
 
     Positions pay funding, and may be liquidated, also at bars at which nothing is decided.
+
+    Takes the arguments of Qlib's NestedExecutor. Raises TypeError for any other.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_names(type(self).__name__, kwargs, names_of(NestedExecutor), names_of(PerpExchange))
         for name in ("skip_empty_decision", "align_range_limit"):
             if kwargs.setdefault(name, False):
                 raise ValueError(f"{name}=True would leave bars out, with their funding and liquidations")

@@ -12,6 +12,7 @@ from typing import Any
 from qlib.contrib.data.handler import Alpha158
 from qlib.utils.time import Freq
 
+from perps.arguments import check_names, names_of
 from perps.dataset import check_trainable
 from perps.lives import WithinLife
 from perps.operators import register
@@ -130,7 +131,8 @@ class FundingAlpha158(Alpha158):
 
     freq: `day`, `60min`, `1min` or any other that the data has. horizon: bars that the label looks ahead: a longer one
     makes predictions that last, which costs less to trade. label: expressions and names, as Alpha158 takes them;
-    `total_return(freq, horizon)` unless given. All other arguments are Alpha158's. instruments: `top50` has only
+    `total_return(freq, horizon)` unless given. All other arguments are Alpha158's; TypeError where it has no such
+    one. instruments: `top50` has only
     bars of members, with windows that look back on what was before they became members; `all` has every bar.
     """
 
@@ -146,6 +148,7 @@ class FundingAlpha158(Alpha158):
         learn_processors: Sequence[Any] = LEARN_PROCESSORS,
         **kwargs: Any,
     ) -> None:
+        check_names(type(self).__name__, kwargs, (names_of(Alpha158) | {"label"}) - {"data_loader"})
         register()
         if "label" in kwargs:
             kwargs["label"] = within_life(kwargs["label"])

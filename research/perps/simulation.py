@@ -7,7 +7,8 @@ import pandas as pd
 from qlib.backtest import backtest as qlib_backtest
 from qlib.data import D
 
-from perps.arguments import account_of, instant
+from perps.arguments import account_of, check_names, instant, names_of
+from perps.exchange import PerpExchange
 from perps.executor import PerpExecutor
 from perps.ledger import begin_of
 from perps.operators import bar_return
@@ -16,6 +17,9 @@ from perps.risk import frequency_of, too_short
 
 _SHOWN = 5
 """Symbols that a note names."""
+
+_OF_EXECUTOR = names_of(PerpExecutor) - {"time_per_step", "start_time", "end_time"}
+"""Settings of the executor that are not those of the whole backtest."""
 
 
 class Backtest(NamedTuple):
@@ -70,8 +74,13 @@ def backtest(
     exchange: settings of `PerpExchange`, such as {"slippage": 0.0002, "leverage": 5}
     executor: settings of `PerpExecutor`
 
-    Raises ValueError where the dataset does not have the bars, and for an argument that makes no sense, by its name.
+    Raises ValueError where the dataset does not have the bars, and for an argument that makes no sense, by its name;
+    TypeError for one that does not exist.
     """
+    check_names("perps.backtest", executor, _OF_EXECUTOR, names_of(PerpExchange))
+    if not executor.get("generate_portfolio_metrics", True):
+        raise ValueError("generate_portfolio_metrics is False: it must be True, as the report is made of the metrics")
+    check_names("exchange", exchange or {}, names_of(PerpExchange))
     money = account_of(account)
     begin, last = instant("start_time", start_time), D.calendar(freq=freq)[-1]
     end = last if end_time is None else min(instant("end_time", end_time), last)

@@ -1,6 +1,6 @@
 """Strategies that go long and short."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,7 +9,8 @@ from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 from qlib.data import D
 from qlib.utils.time import Freq
 
-from perps.arguments import number, whole
+from perps.arguments import check_names, names_of, number, whole
+from perps.exchange import PerpExchange
 
 #: Hours between two settlements where the dataset does not know; what most instruments have.
 _USUAL_INTERVAL = 8.0
@@ -22,6 +23,10 @@ _KNOWN = {
     "close": "$close",
 }
 """What a decision about funding needs to know of a symbol at the close of a bar."""
+
+
+def _check(strategy: BaseSignalStrategy, given: Collection[str], allowed: Collection[str]) -> None:
+    check_names(type(strategy).__name__, given, allowed, names_of(PerpExchange))
 
 
 class LongShortTopK(BaseSignalStrategy):
@@ -39,7 +44,10 @@ class LongShortTopK(BaseSignalStrategy):
     n_drop: symbols a side that may be replaced a bar, the worst by the best; None: as many as the signal says
     tolerance: a position that stays is left alone while its notional is within this share of its target
 
-    Raises ValueError for a parameter that makes no sense, with its name, its value and what is allowed.
+    Takes the arguments of Qlib's BaseSignalStrategy beside these, except `risk_degree`, which is `leverage` here.
+
+    Raises ValueError for a parameter that makes no sense, with its name, its value and what is allowed; TypeError for
+    one that does not exist.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class LongShortTopK(BaseSignalStrategy):
         tolerance: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        _check(self, kwargs, names_of(BaseSignalStrategy) - {"risk_degree"})
         self.topk = whole("topk", topk, least=1)
         self.leverage = number("leverage", leverage, over=0)
         self.n_drop = None if n_drop is None else whole("n_drop", n_drop, least=1)
@@ -135,6 +144,10 @@ def _replace(kept: list[str], free: list[str], size: int, n_drop: int, ranked: l
     return stay + candidates[: size - len(stay)]
 
 
+_OF_CARRY = names_of(LongShortTopK) - {"signal", "model", "dataset", "risk_degree"}
+"""What FundingCarry passes on: its signal is the funding."""
+
+
 class FundingCarry(LongShortTopK):
     """Earn funding: short the symbols with the highest expected funding, long those with the lowest.
 
@@ -150,6 +163,7 @@ class FundingCarry(LongShortTopK):
     """
 
     def __init__(self, *, topk: int, per_hour: bool = True, where: str | None = None, **kwargs: Any) -> None:
+        _check(self, kwargs, _OF_CARRY)
         super().__init__(topk=topk, **kwargs)
         self.per_hour = per_hour
         self.where = where
@@ -217,6 +231,10 @@ def funding_pairs(income: pd.Series, held: Mapping[str, float], cost: float, top
     return longs, shorts
 
 
+_OF_PAIRS = (_OF_CARRY | {"where"}) - {"n_drop"}
+"""What FundingPairs passes on: it replaces what is not worth its costs any more, however many that are."""
+
+
 class FundingPairs(FundingCarry):
     """Collect funding where it is worth its costs: decide before settlements, and hold pairs of short and long.
 
@@ -236,6 +254,7 @@ class FundingPairs(FundingCarry):
     """
 
     def __init__(self, *, topk: int, settlements: float = 3.0, tolerance: float = 1.0, **kwargs: Any) -> None:
+        _check(self, kwargs, _OF_PAIRS)
         number("settlements", settlements, over=0)
         super().__init__(topk=topk, per_hour=False, tolerance=tolerance, **kwargs)
         self.settlements = settlements
