@@ -11,7 +11,7 @@ from qlib.data import D
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
-from perps.arguments import check_names, names_of
+from perps.arguments import check_names, instant, names_of
 
 LABEL_BARS = 2
 """Bars that the label of `perps.handlers` looks ahead at a horizon of 1, one more than the horizon.
@@ -113,6 +113,8 @@ class CalendarDataset(DatasetH):
     ) -> None:
         check_names(type(self).__name__, kwargs, names_of(DatasetH) | {"handler_kwargs"})
         if all(isinstance(share, int | float) for share in segments.values()):
+            begin = None if begin is None else instant("begin", begin)
+            end = None if end is None else instant("end", end)
             market = _market_of(handler)
             calendar = D.calendar(start_time=begin or first_bar(market, freq), end_time=end, freq=freq)
             try:

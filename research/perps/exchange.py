@@ -13,10 +13,10 @@ from qlib.backtest.account import Account
 from qlib.backtest.decision import Order
 from qlib.backtest.exchange import Exchange
 from qlib.data import D
-from qlib.data.storage.file_storage import FileCalendarStorage
 from qlib.utils.time import Freq
 
 from perps.arguments import instant, length, number, one_of, settled_of
+from perps.bars import has
 from perps.lives import LIFE, Bools, changes, delistings, last_true, silences
 from perps.margin import Ask, opening_share
 from perps.panel import Floats, PanelQuote
@@ -311,7 +311,7 @@ class PerpExchange(Exchange):
         return self._settlements_of(fine)
 
     def _finer_quote(self) -> PanelQuote | None:
-        freq = self.funding_freq or (_HOUR if _longer_than_an_hour(self.freq) and _has(_HOUR) else self.freq)
+        freq = self.funding_freq or (_HOUR if _longer_than_an_hour(self.freq) and has(_HOUR) else self.freq)
         if freq == self.freq:
             return None
         quote = self.quote
@@ -536,8 +536,3 @@ def _length(freq: str) -> pd.Timedelta:
 
 def _longer_than_an_hour(freq: str) -> bool:
     return bool(_length(freq) > pd.Timedelta(hours=1))
-
-
-def _has(freq: str) -> bool:
-    """Return whether the dataset has bars of a frequency of its own; Qlib would make up a calendar otherwise."""
-    return freq in {str(kind) for kind in FileCalendarStorage(freq=freq, future=False).support_freq}

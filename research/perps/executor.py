@@ -12,6 +12,7 @@ from qlib.backtest.decision import BaseTradeDecision, Order
 from qlib.backtest.executor import NestedExecutor, SimulatorExecutor
 
 from perps.arguments import check_names, names_of
+from perps.bars import within
 from perps.exchange import PerpExchange, Settlement
 from perps.ledger import ledger, ledger_by_symbol
 from perps.margin import breach
@@ -82,6 +83,7 @@ class PerpExecutor(SimulatorExecutor):
 
     def _begin(self) -> None:
         calendar = self.trade_calendar
+        within(calendar.start_time, calendar.end_time, self.time_per_step)
         try:
             first, last = calendar.get_step_time(0)[0], calendar.get_step_time(calendar.get_trade_len() - 1)[0]
         except IndexError as error:
@@ -105,7 +107,10 @@ class PerpExecutor(SimulatorExecutor):
                 held["price"] = self.exchange.last_close(bar, symbol)
             if held["price"] is None:
                 raise ValueError(f"the account begins with {symbol}, of which no price is known at {bar}")
-        self.trade_account.init_cash = self.position.calculate_value()
+        worth = self.position.calculate_value()
+        if not worth > 0:
+            raise ValueError(f"account is worth {worth:g} at {bar}: it must be worth more than 0")
+        self.trade_account.init_cash = worth
 
     def collect_data(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, list[Any]]:
         """Go one bar on; see Qlib's BaseExecutor."""

@@ -12,7 +12,7 @@ from typing import Any
 from qlib.contrib.data.handler import Alpha158
 from qlib.utils.time import Freq
 
-from perps.arguments import check_names, names_of
+from perps.arguments import check_names, instant, names_of
 from perps.dataset import check_trainable
 from perps.lives import WithinLife
 from perps.operators import register
@@ -156,8 +156,8 @@ class FundingAlpha158(Alpha158):
         self._freq, self._horizon = freq, horizon
         super().__init__(
             instruments=instruments,
-            start_time=start_time,
-            end_time=end_time,
+            start_time=None if start_time is None else instant("start_time", start_time),
+            end_time=None if end_time is None else instant("end_time", end_time),
             freq=freq,
             infer_processors=copy.deepcopy(list(infer_processors)),
             learn_processors=copy.deepcopy(list(learn_processors)),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from perps.raw import day_files, read_days, utc
+from perps.arguments import instant
+from perps.raw import day_files, read_days
 
 COLUMNS = (
     "ranked_time",
@@ -38,13 +39,15 @@ def rankings(
     Raises:
         FileNotFoundError: `data` is no DATA_DIR with rankings in it.
         BadFileError: a file cannot be read, or has rows of another day, or rows twice; a ValueError.
+        ValueError: `begin`, `end` or `at` is no instant.
         LookupError: no ranking had been made at the instant.
 
     """
     days = day_files(data, "universe", "universe", "rankings")
     if at is not None:
-        return _in_force(days, utc(at))
-    first, last = utc(begin or min(days)), utc(end or pd.Timestamp.max)
+        return _in_force(days, instant("at", at))
+    first = instant("begin", min(days) if begin is None else begin)
+    last = instant("end", pd.Timestamp.max if end is None else end)
     found = _read({day: path for day, path in days.items() if first.date() <= day <= last.date()})
     return found[(found["ranked_time"] >= first) & (found["ranked_time"] < last)].set_index(["ranked_time", "rank"])
 

@@ -28,6 +28,8 @@ def day_files(data: str | Path | None, dataset: str, stem: str, what: str) -> di
     data: the collector's DATA_DIR; by default the environment's DATA_DIR, or `okx_data`. what: is looked for, for the
     message. Raises `FileNotFoundError` where there is none.
     """
+    if not isinstance(data, str | Path | None):
+        raise ValueError(f"data is {data!r}: it must be the collector's DATA_DIR, such as okx_data")  # noqa: TRY004 - as for other values
     folder = Path(data or os.environ.get("DATA_DIR", "okx_data")).expanduser() / dataset
     named = {day: path / f"{stem}_{day:%Y%m%d}.parquet" for path in folder.glob(f"{_DAY}*") if (day := _day(path.name))}
     files = {day: file for day, file in named.items() if file.exists()}

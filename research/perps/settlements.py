@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from perps.raw import day_files, read_days, utc
+from perps.arguments import instant
+from perps.raw import day_files, read_days
 
 COLUMNS = ("funding_time", "symbol", "funding_rate", "interval_hours")
 
@@ -21,10 +22,11 @@ def settlements(
     position, is paid by longs. Instants are UTC without a zone; `interval_hours` is NaN where it is not known.
 
     Raises `FileNotFoundError` where there are no funding rates, and `BadFileError` (a ValueError) where a file cannot
-    be read, or has rows of another day than its own, or rows twice.
+    be read, or has rows of another day than its own, or rows twice; ValueError where `begin` or `end` is no instant.
     """
     days = day_files(data, "funding", "funding_rates", "funding rates")
-    first, last = utc(begin or min(days)), utc(end or pd.Timestamp.max)
+    first = instant("begin", min(days) if begin is None else begin)
+    last = instant("end", pd.Timestamp.max if end is None else end)
     chosen = {day: path for day, path in days.items() if first.date() <= day <= last.date()}
     found = read_days(chosen, COLUMNS, ["funding_time"], ["exchange", "symbol", "funding_time"])
     inside = found[(found["funding_time"] >= first) & (found["funding_time"] < last)]

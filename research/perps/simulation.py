@@ -7,7 +7,17 @@ import pandas as pd
 from qlib.backtest import backtest as qlib_backtest
 from qlib.data import D
 
-from perps.arguments import account_of, check_names, instant, names_of
+from perps.arguments import (
+    account_of,
+    check_names,
+    exchange_of,
+    instant,
+    names_of,
+    returns_of,
+    strategy_of,
+    symbols_of,
+)
+from perps.bars import own, within
 from perps.exchange import PerpExchange
 from perps.executor import PerpExecutor
 from perps.ledger import begin_of
@@ -80,18 +90,20 @@ def backtest(
     check_names("perps.backtest", executor, _OF_EXECUTOR, names_of(PerpExchange))
     if not executor.get("generate_portfolio_metrics", True):
         raise ValueError("generate_portfolio_metrics is False: it must be True, as the report is made of the metrics")
-    check_names("exchange", exchange or {}, names_of(PerpExchange))
+    given = exchange_of(exchange)
+    check_names("exchange", given, names_of(PerpExchange))
     money = account_of(account)
-    begin, last = instant("start_time", start_time), D.calendar(freq=freq)[-1]
+    plan = strategy_of(strategy)
+    begin = instant("start_time", start_time)
+    last = D.calendar(freq=own("freq", freq))[-1]
     end = last if end_time is None else min(instant("end_time", end_time), last)
-    if begin > end:
-        raise ValueError(f"from {begin} to {end} there is no bar: the last {freq} bar of the dataset is {last}")
+    within(begin, end, freq)
     runner = PerpExecutor(time_per_step=freq, **executor)
-    settings = {"class": "PerpExchange", "module_path": "perps.exchange", "kwargs": {"freq": freq, **(exchange or {})}}
+    settings = {"class": "PerpExchange", "module_path": "perps.exchange", "kwargs": {"freq": freq, **given}}
     metrics, _ = qlib_backtest(
         start_time=begin,
         end_time=end,
-        strategy=strategy,
+        strategy=plan,
         executor=runner,
         benchmark=_benchmark(benchmark, begin, end, freq),
         account=money,
@@ -123,9 +135,13 @@ def _benchmark(benchmark: Any, begin: pd.Timestamp, end: pd.Timestamp, freq: str
     if benchmark is None:
         return pd.Series([0.0], index=pd.DatetimeIndex([begin], name="datetime"))
     if isinstance(benchmark, pd.Series):
-        return benchmark
-    symbols = [benchmark] if isinstance(benchmark, str) else list(benchmark)
+        return returns_of(benchmark)
+    symbols = symbols_of("benchmark", benchmark)
     returns = D.features(symbols, [bar_return()], begin, end, freq=freq).iloc[:, 0]
-    if returns.empty:
-        raise ValueError(f"benchmark {benchmark}: no bars of it between {begin} and {end}")
+    missing = sorted(set(symbols) - set(returns.index.get_level_values("instrument")))
+    if missing:
+        raise ValueError(
+            f"benchmark is {benchmark!r}: {', '.join(missing)} has no bars between {begin} and {end}; each symbol "
+            "must have bars in that time"
+        )
     return returns.astype("float64").groupby(level="datetime").mean().fillna(0.0)

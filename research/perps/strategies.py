@@ -9,7 +9,7 @@ from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 from qlib.data import D
 from qlib.utils.time import Freq
 
-from perps.arguments import check_names, names_of, number, whole
+from perps.arguments import check_names, names_of, number, signal_of, whole
 from perps.exchange import PerpExchange
 
 #: Hours between two settlements where the dataset does not know; what most instruments have.
@@ -65,10 +65,11 @@ class LongShortTopK(BaseSignalStrategy):
         self.leverage = number("leverage", leverage, over=0)
         self.n_drop = None if n_drop is None else whole("n_drop", n_drop, least=1)
         self.tolerance = number("tolerance", tolerance, least=0)
+        self._ranks = signal is not None or kwargs.get("model") is not None
         no_signal = pd.Series(
             dtype="float64", index=pd.MultiIndex.from_arrays([[], []], names=["datetime", "instrument"])
         )
-        super().__init__(signal=no_signal if signal is None else signal, risk_degree=leverage, **kwargs)
+        super().__init__(signal=no_signal if signal is None else signal_of(signal), risk_degree=leverage, **kwargs)
 
     def generate_trade_decision(self, execute_result: list[Any] | None = None) -> TradeDecisionWO:  # noqa: ARG002 - Qlib's
         """Decide on the orders of a bar."""
@@ -99,6 +100,8 @@ class LongShortTopK(BaseSignalStrategy):
         return longs, _replace(short[::-1], free[::-1], size, left, ranked[::-1])
 
     def _scores(self) -> pd.Series | None:
+        if not self._ranks:
+            signal_of(None)
         calendar = self.trade_calendar
         if calendar.start_index + calendar.get_trade_step() == 0:
             return None  # no bar before; Qlib would take the calendar's last one

@@ -4,12 +4,16 @@ import pytest
 
 pytest.importorskip("qlib", reason="pyqlib lives in the research environment: make test-qlib")
 
+import re
+
 import pandas as pd
 import perps
 from perps.arguments import account_of, instant
 from perps.dataset import CalendarDataset
 from perps.executor import PerpNestedExecutor
 from perps.handlers import FundingAlpha158
+
+from tests.research.provider import Symbol, bar, write_provider
 
 NAN = float("nan")
 
@@ -32,6 +36,8 @@ NAN = float("nan")
         ("fee", "both", "one of taker, maker"),
         ("liquidation_at", "open", "one of range, close"),
         ("start_time", "soon", "an instant"),
+        ("start_time", 20260228, "an instant"),
+        ("settled", 5, "the collector's DATA_DIR"),
     ],
 )
 def test_a_setting_of_the_exchange_that_makes_no_sense_is_named(name, value, allowed):
@@ -50,6 +56,12 @@ def test_an_account_that_makes_no_sense_is_refused_before_anything_else(account)
         perps.backtest(None, "2025-04-05", account=account)
 
 
+@pytest.mark.parametrize("money", [0, -1e5])
+def test_an_account_of_nothing_but_cash_needs_some(money):
+    with pytest.raises(ValueError, match=r"^account\['cash'\] is .*: it must be a finite number > 0"):
+        perps.backtest(None, "2025-04-05", account={"cash": money})
+
+
 def test_an_account_may_hold_positions():
     account = {"cash": -10.0, "A": 1.0, "B": {"amount": -2.0, "price": 3.0}}
 
@@ -65,6 +77,7 @@ def test_an_instant_with_a_zone_becomes_utc():
     [
         ("topk", 0),
         ("topk", 1.5),
+        ("topk", True),
         ("leverage", 0),
         ("leverage", NAN),
         ("n_drop", 0),
@@ -136,3 +149,92 @@ def test_what_the_base_in_qlib_takes_is_passed_on():
 
     assert perps.LongShortTopK(topk=1, trade_exchange=exchange).trade_exchange is exchange
     assert perps.FundingPairs(topk=1, where="$close > 1", leverage=2.0, trade_exchange=exchange).where == "$close > 1"
+
+
+# --- values that make no sense, against a dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arguments")
+    write_provider(folder / "qlib_data", "60min", {"A": Symbol([100.0] * 4), "B": Symbol([10.0] * 4)}, 4)
+    perps.init(folder / "qlib_data", experiments=folder / "experiments")
+
+
+def _signal(values=(1.0, 2.0), zone=None):
+    times = pd.DatetimeIndex([bar(0), bar(0)], tz=zone)
+    return pd.Series(values, index=pd.MultiIndex.from_arrays([times, ["A", "B"]], names=["datetime", "instrument"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"freq": "7min"}, "freq is '7min': it must be one that the dataset has bars of, 60min"),
+        ({"freq": 60}, "freq is 60: it must be one"),
+        ({"freq": "60minute"}, "freq is '60minute': it must be one"),
+        ({"freq": "hourly"}, "freq is 'hourly': it must be one"),
+        ({"start_time": 20260228}, "start_time is 20260228: it must be an instant"),
+        ({"start_time": None}, "start_time is None: it must be an instant"),
+        ({"end_time": 1.5}, "end_time is 1.5: it must be an instant"),
+        ({"start_time": "2020-01-01", "end_time": "2020-02-01"}, "there is no bar: the first 60min bar of the dataset"),
+        ({"start_time": "2026-01-01 01:10", "end_time": "2026-01-01 01:20"}, "there is no bar"),
+        ({}, "signal is None: it must be"),
+        ({"strategy": {"class": "X"}}, "strategy is {'class': 'X'}: it must be"),
+        ({"strategy": None}, "strategy is None: it must be an instance of a strategy"),
+        (
+            {"strategy": perps.FundingCarry},
+            "strategy is <class 'perps.strategies.FundingCarry'>: it must be an instance",
+        ),
+        ({"exchange": [1]}, "exchange is [1]: it must be a dict"),
+        ({"benchmark": ["A", "NOPE"]}, "benchmark is ['A', 'NOPE']: NOPE has no bars"),
+        ({"benchmark": []}, "benchmark is []: it must be"),
+        ({"benchmark": 5}, "benchmark is 5: it must be"),
+        ({"benchmark": pd.Series(dtype=float)}, "benchmark is a Series of 0 float64"),
+        ({"account": {"cash": -500.0, "A": 1.0}}, "account is worth -400 at"),
+    ],
+)
+def test_an_argument_of_a_backtest_that_makes_no_sense_is_named(dataset, given, sentence):
+    settings = {
+        "strategy": perps.LongShortTopK(topk=1),
+        "start_time": bar(1),
+        "freq": "60min",
+        "exchange": None,
+    } | given
+    if settings["exchange"] is None:
+        settings["exchange"] = {"funding": False}
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        perps.backtest(**settings)
+
+
+@pytest.mark.parametrize(
+    ("signal", "sentence"),
+    [
+        (_signal(("1", "2")), "signal is a Series of object: it must be a Series or frame of numbers"),
+        (_signal()[:0], "signal is a Series without rows: it must be"),
+        (_signal(zone="UTC"), "signal is a Series whose datetime has the zone UTC: it must be"),
+        (_signal().reset_index(drop=True), "signal is a Series indexed by [None]: it must be"),
+        (pd.concat([_signal(), _signal()]), "signal is a Series with two rows of (Timestamp"),
+        (_signal().rename_axis([None, None]), "signal is a Series indexed by [None, None]: it must be"),
+        (_signal(("1", "2")).to_frame(), "signal is a DataFrame of object: it must be"),
+        ("x", "signal is 'x': it must be"),
+        ([1, 2], "signal is [1, 2]: it must be"),
+        (5, "signal is 5: it must be"),
+    ],
+)
+def test_a_signal_that_symbols_cannot_be_ranked_by_is_refused(signal, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        perps.LongShortTopK(topk=1, signal=signal)
+
+
+def test_a_signal_of_numbers_is_taken_in_any_order_of_its_levels():
+    for signal in (_signal(), _signal((1, 2)), _signal().swaplevel(), _signal().to_frame("score")):
+        assert perps.LongShortTopK(topk=1, signal=signal).signal is not None
+
+
+@pytest.mark.parametrize("name", ["begin", "end"])
+def test_a_number_is_no_instant_for_a_dataset(name):
+    with pytest.raises(ValueError, match=f"^{name} is 20260228: it must be an instant"):
+        CalendarDataset(None, {"train": 0.5, "test": 0.5}, **{name: 20260228})
+    time = {"begin": "start_time", "end": "end_time"}[name]
+    with pytest.raises(ValueError, match=f"^{time} is 20260228: it must be an instant"):
+        FundingAlpha158(**{time: 20260228})

@@ -554,7 +554,7 @@ def test_a_benchmark_may_be_a_symbol_a_list_of_them_returns_or_nothing(dataset):
     assert perps.backtest(Scripted({}), bar(1), freq="60min", benchmark=own).report["bench"].tolist() == exactly(
         [0.3, 0.4]
     )
-    with pytest.raises(ValueError, match="benchmark X: no bars"):
+    with pytest.raises(ValueError, match="benchmark is 'X': X has no bars"):
         perps.backtest(Scripted({}), bar(1), bar(2), freq="60min", benchmark="X")
 
 

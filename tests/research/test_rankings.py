@@ -107,3 +107,15 @@ def test_a_ranking_of_another_day_is_an_error_that_names_the_file(data):
 
     with pytest.raises(ValueError, match=r"universe_20250407\.parquet: 6 of its rows are not of 2025-04-07"):
         perps.rankings(data)
+
+
+@pytest.mark.parametrize("name", ["begin", "end", "at"])
+@pytest.mark.parametrize("value", [pd.NaT, 5.5, "soon"])
+def test_what_is_no_instant_is_refused_by_name(data, name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}: it must be an instant"):
+        perps.rankings(data, **{name: value})
+
+
+def test_what_is_no_folder_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"^data is 5.5: it must be the collector's DATA_DIR"):
+        perps.rankings(5.5)
