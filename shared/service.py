@@ -1,6 +1,7 @@
 """What every service does beside its work: logs, metrics, the exchange's clock, heartbeat, a clean stop."""
 
 import asyncio
+import errno
 import os
 import random
 import signal
@@ -169,8 +170,12 @@ async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0)
 
 def _port_taken(name: str, host: str, port: int, error: OSError) -> int:
     """Say on stderr that the metrics cannot be shown, and return the exit code of a wrong setting."""
-    setting = f"{name.upper()}_METRICS_PORT={port}"
-    said = f"wrong setting: {setting}: cannot listen on {host}: {error.strerror or error}; set another one, or 0"
+    reason = error.strerror or error
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        said = f"wrong setting: METRICS_HOST={host!r}: {reason}; it must be an address of this machine, or its name"
+    else:
+        setting = f"{name.upper()}_METRICS_PORT={port}"
+        said = f"wrong setting: {setting}: cannot listen on {host}: {reason}; set another one, or 0"
     print(said, file=sys.stderr)  # noqa: T201 - the sentence that whoever started it looks for
     return 2
 

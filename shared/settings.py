@@ -10,13 +10,18 @@ import sys
 from collections.abc import Iterable
 from datetime import time
 from difflib import get_close_matches
+from io import StringIO
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
-from urllib.parse import SplitResult, urlsplit
+from typing import Annotated, Any, Literal, NoReturn
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, RedisDsn, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, ConnectionPool
+from redis.exceptions import RedisError
 
 from shared.proxy import PROXY_SETTINGS, ProxyError, proxy_for, take_over, value_of
 
@@ -68,9 +73,27 @@ class CommonSettings(BaseSettings):
 
     @field_validator("*")
     @classmethod
-    def _at_home(cls, value: object) -> object:
-        """Read ~ as a shell does; in a file no shell does it."""
-        return value.expanduser() if isinstance(value, Path) else value
+    def _place(cls, value: object) -> object:
+        return _at_home(value) if isinstance(value, Path) else value
+
+    @field_validator("qlib_dir", check_fields=False)
+    @classmethod
+    def _named_folder(cls, value: Path) -> Path:
+        if not value.resolve().name:
+            raise ValueError("must be a folder with a name, such as qlib_data: its versions are kept beside it")
+        return value
+
+    @field_validator("metrics_host", "api_host", check_fields=False)
+    @classmethod
+    def _listening_host(cls, value: str) -> str:
+        _check_host(value)
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _usable_redis(cls, value: RedisDsn) -> RedisDsn:
+        _check_redis(value)
+        return value
 
     @field_validator("okx_rest_url")
     @classmethod
@@ -99,7 +122,61 @@ def _address(value: str) -> SplitResult:
         raise ValueError("must name a host")
     if "?" in value or "#" in value:
         raise ValueError("must end with the host or a path, without ? and #")
+    if parts.hostname:
+        _check_host(parts.hostname)
     return parts
+
+
+def _at_home(path: Path) -> Path:
+    """Read ~ as a shell does; in a file no shell does it. Raises `ValueError` for a path that names nothing."""
+    if not str(path).strip() or re.search(r"[\x00-\x1f\x7f]", str(path)):
+        raise ValueError("must be the path of a file or folder: not blank, without control characters")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("must not begin with ~ and a name that no user here has") from None
+
+
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+
+
+def _check_host(host: str) -> None:
+    """Raise `ValueError` for what is neither an IP address nor the name of a host."""
+    try:
+        ip_address(host)
+    except ValueError:
+        try:
+            labels = host.removesuffix(".").encode("idna").decode("ascii").split(".")
+        except UnicodeError:
+            labels = [""]
+        if not all(_LABEL.fullmatch(label) for label in labels):
+            raise ValueError(
+                "must name a host: an IP address, such as 127.0.0.1, or labels of at most 63 letters, digits and "
+                "hyphens with dots between them"
+            ) from None
+
+
+def _check_redis(url: RedisDsn) -> None:
+    """Raise `ValueError`, which shows no password, for a URL that redis-py fails on later or reads as another one."""
+    if not re.fullmatch(r"/?|/\d+", url.path or "", re.ASCII) or url.fragment is not None:
+        raise ValueError("must end with the number of a database, such as redis://127.0.0.1:6379/0")
+    if url.host:
+        _check_host(url.host.strip("[]"))
+    options = parse_qs(url.query or "", keep_blank_values=True)
+    known = {*URL_QUERY_ARGUMENT_PARSERS, "client_name"} - {"timeout"}  # of a kind of pool that is not used here
+    unknown = [name for name in options if name not in known and not name.startswith("ssl_")]
+    if unknown:
+        raise ValueError(
+            f"has options that are none: {', '.join(unknown)}; allowed are {', '.join(sorted(known))}, ssl_*"
+        )
+    try:
+        usable = all(values != [""] for values in options.values())
+        pool: Any = ConnectionPool.from_url(str(url))
+        pool.make_connection()
+    except (RedisError, TypeError, ValueError):
+        usable = False
+    if not usable or pool.connection_kwargs.get("db", 0) < 0:
+        raise ValueError(f"has options whose values redis-py does not take, among {', '.join(options)}")
 
 
 def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
@@ -111,13 +188,11 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
             file=sys.stderr,
         )
         raise SystemExit(2)
+    _check_file(Path(".env"))
     try:
         settings = kind(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         _stop(error)
-    except UnicodeDecodeError as error:
-        print(f"wrong setting: .env is no text in UTF-8 ({error}): save it as UTF-8", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
     file = _values_in_file(Path(".env"))
     for name, nearest in unknown_names(os.environ, file).items():
         meant = f"; did you mean {nearest}?" if nearest else ""
@@ -251,12 +326,39 @@ def _nearest(name: str, likeness: float) -> str | None:
     return squeezed[close[0]] if close else None
 
 
-def _values_in_file(path: Path) -> dict[str, str]:
-    """Return what a file of settings sets; nothing where it cannot be read."""
+def _check_file(path: Path) -> None:
+    """Refuse a file of settings of which something would be ignored: all of it, or a line."""
+    if not os.path.lexists(path):
+        return
     try:
-        values = dotenv_values(path, encoding="utf-8", interpolate=False)
-    except (OSError, UnicodeDecodeError):
-        return {}
+        # Opening a pipe would wait for whoever writes into it.
+        text = None if path.is_fifo() else path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        wrong: str | None = f"is no text in UTF-8 ({error}): save it as UTF-8"
+    except OSError as error:
+        wrong = f"cannot be read ({error.strerror}): it must be a file that this user may read, or not be there"
+    else:
+        wrong = "is a pipe: it must be a file" if text is None else _wrong_line(text)
+    if wrong:
+        print(f"wrong setting: {path} {wrong}", file=sys.stderr)  # noqa: T201 - before logging is up
+        raise SystemExit(2)
+
+
+def _wrong_line(text: str) -> str | None:
+    """Return which line of a file of settings cannot be read, without its value, which may be a secret. Pure."""
+    for binding in parse_stream(StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            original = binding.original.string
+            line = binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")
+            found = re.match(r"\s*(?:export\s+)?(\w+)", original)
+            name = f" ({found[1]})" if found and found[1].upper() in NAMES | _OF_COMPOSE | _PROXIES else ""
+            return f"line {line}{name} cannot be read: it must be NAME=value, and a quote that is opened must be closed"
+    return None
+
+
+def _values_in_file(path: Path) -> dict[str, str]:
+    """Return what a file of settings sets; nothing where there is none."""
+    values = dotenv_values(path, encoding="utf-8", interpolate=False)
     return {name: value or "" for name, value in values.items() if name}
 
 

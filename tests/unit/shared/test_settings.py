@@ -1,3 +1,5 @@
+import errno
+import os
 import socket
 from datetime import timedelta
 from itertools import pairwise
@@ -53,6 +55,16 @@ def empty_folder(tmp_path, monkeypatch):
         (CommonSettings, "OKX_REST_URL", "https://www.okx.com:port", "Port"),
         (CommonSettings, "OKX_WS_URL", "wss://ws.okx.com:99999/ws/v5", "Port"),
         (CommonSettings, "OKX_REST_URL", "https://[::1:443", "Invalid IPv6 URL"),
+        (CommonSettings, "OKX_REST_URL", f"https://{'a' * 64}.com", "at most 63"),
+        (CommonSettings, "OKX_REST_URL", "https://www.okx.com#x", "without ? and #"),
+        (CommonSettings, "METRICS_HOST", f"{'a' * 64}.local", "at most 63"),
+        (CommonSettings, "METRICS_HOST", "a b", "an IP address"),
+        (ApiSettings, "API_HOST", "a..b", "an IP address"),
+        (CommonSettings, "DATA_DIR", " ", "not blank"),
+        (CommonSettings, "DATA_DIR", "~nosuchuser/x", "no user here has"),
+        (CommonSettings, "OKX_CA_FILE", "~nosuchuser/x.pem", "no user here has"),
+        (ConverterSettings, "QLIB_DIR", "/", "a folder with a name"),
+        (ApiSettings, "QLIB_DIR", "/", "a folder with a name"),
         (CommonSettings, "HTTPS_PROXY", "socks5://127.0.0.1:1080", "only one of http://"),
         (CommonSettings, "https_proxy", "https://127.0.0.1:1080", "only one of http://"),
         (CommonSettings, "HTTPS_PROXY", "http://127.0.0.1:port", "http://host:port"),
@@ -110,6 +122,57 @@ def test_a_wrong_redis_url_is_named_without_its_password(monkeypatch, capsys):
     assert stopped.value.code == 2
     assert "REDIS_URL" in told
     assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("end", "allowed"),
+    [
+        ("/zero", "the number of a database"),
+        ("/0/1", "the number of a database"),
+        ("/0#x", "the number of a database"),
+        ("/0?nonsense=1", "has options that are none: nonsense; allowed are client_name, db"),
+        ("/0?nonsense", "has options that are none: nonsense"),
+        ("/0?timeout=5", "has options that are none: timeout"),
+        ("/0?socket_timeout=abc", "redis-py does not take, among socket_timeout"),
+        ("/0?socket_timeout=", "redis-py does not take, among socket_timeout"),
+        ("/0?db=-1", "redis-py does not take, among db"),
+        ("/0?ssl_nonsense=1", "redis-py does not take, among ssl_nonsense"),
+    ],
+)
+def test_a_redis_url_that_fails_later_is_refused_without_its_password(monkeypatch, capsys, end, allowed):
+    monkeypatch.setenv("REDIS_URL", f"redis://:hidden@127.0.0.1:6379{end}")
+
+    with pytest.raises(SystemExit) as stopped:
+        read_settings(CommonSettings)
+
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said.startswith("wrong setting: REDIS_URL: ")
+    assert allowed in said
+    assert "hidden" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://redis",
+        "redis://redis:6379/",
+        "redis://:a%23b@[::1]:6379/15",
+        "redis://10.0.0.1/0?socket_timeout=5&client_name=ranker",
+        "rediss://my_redis.test.:6380/0?ssl_ca_certs=/ca.pem&ssl_cert_reqs=none",
+    ],
+)
+def test_a_redis_url_that_works_is_taken(monkeypatch, url):
+    monkeypatch.setenv("REDIS_URL", url)
+
+    assert read_settings(CommonSettings).redis_url.host
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7", "::", "fe80::1%eth0", "localhost", "metrics_1.test.", "zähler.test"])
+def test_a_host_to_listen_on_is_an_address_or_a_name(monkeypatch, host):
+    monkeypatch.setenv("METRICS_HOST", host)
+
+    assert read_settings(CommonSettings).metrics_host == host
 
 
 def test_history_that_would_be_deleted_again_stops_the_start(monkeypatch, capsys):
@@ -288,3 +351,68 @@ def test_a_folder_in_a_file_of_settings_may_begin_with_the_home_folder(tmp_path)
     (tmp_path / ".env").write_text("DATA_DIR=~/okx_data\n", encoding="utf-8")
 
     assert read_settings(CommonSettings).data_dir == Path.home() / "okx_data"
+
+
+# --- a file of settings of which something would be ignored
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('TOP_N=3\n\nDATA_DIR="a b\nRANK_BY=raw\n', "line 3 (DATA_DIR)"),
+        ("CONVERT_EVERY: 7\n", "line 1 (CONVERT_EVERY)"),
+        ("# every week\nCONVERT_EVERY 7", "line 2 (CONVERT_EVERY)"),
+        ("\r\nTOP_N\r\n", "line 2 (TOP_N)"),
+        ("=7\n", "line 1 cannot"),
+        ('REDIS_URL="redis://:hidden@redis\n', "line 1 (REDIS_URL)"),
+        ("REDIS_URL=redis://redis\nhidden\n", "line 2 cannot"),
+    ],
+)
+def test_a_line_that_cannot_be_read_stops_the_start_and_is_named(tmp_path, capsys, text, line):
+    (tmp_path / ".env").write_bytes(text.encode())
+
+    with pytest.raises(SystemExit) as stopped:
+        read_settings(CommonSettings)
+
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert f"wrong setting: .env {line}" in said
+    assert "must be NAME=value" in said
+    assert "hidden" not in said
+
+
+def test_lines_of_every_right_form_are_read(tmp_path):
+    (tmp_path / ".env").write_text("\n# why\nexport TOP_N=3 # why\nRANK_BY = 'per_8h'\nDATA_DIR=\"a b\"\nLOG_LEVEL=\n")
+
+    settings = read_settings(RankerSettings)
+
+    assert (settings.top_n, settings.rank_by, settings.data_dir) == (3, "per_8h", Path("a b"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop", "nowhere", "pipe", "forbidden"])
+def test_a_file_of_settings_that_cannot_be_read_stops_the_start(tmp_path, monkeypatch, capsys, kind):
+    file = tmp_path / ".env"
+    match kind:
+        case "folder":
+            file.mkdir()
+        case "loop":
+            file.symlink_to(file)
+        case "nowhere":
+            file.symlink_to(tmp_path / "nope")
+        case "pipe":
+            os.mkfifo(file)
+        case "forbidden":
+            file.write_text("TOP_N=3\n")
+            monkeypatch.setattr(Path, "read_text", _forbidden)  # root may read whatever has mode 000
+
+    with pytest.raises(SystemExit) as stopped:
+        read_settings(CommonSettings)
+
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said.startswith("wrong setting: .env ")
+    assert "must be a file" in said
+
+
+def _forbidden(path, **_):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
