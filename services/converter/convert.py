@@ -4,6 +4,7 @@ import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +29,9 @@ from services.converter.changes import (
     track_of,
     write_manifest,
 )
+from services.converter.damage import Published, damage_of, what_helps
 from services.converter.definitions import Definitions, contract_of, definitions
-from services.converter.fields import Recipe
+from services.converter.fields import Recipe, fields_named
 from services.converter.known import Ints, Known, Predictions, Settlements
 from services.converter.lives import lives_of
 from services.converter.members import Members, members_after_rankings
@@ -148,10 +150,10 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late
     Rows that were healed, corrected or settled late are why: converting up to the same instant patches them in.
     """
     store = QlibStore(head_folder(qlib_dir))
-    calendar = store.calendar(FREQUENCIES[0])
-    if calendar is None:
+    span = store.span()
+    if span is None:
         return None
-    origin, end = calendar[0], calendar[0] + calendar[1] * MINUTE
+    origin, end = span
     manifest = read_manifest(store.root)
     listing = scan(data_dir, manifest)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
@@ -179,6 +181,7 @@ def _convert(
     if not any((store.root / "calendars").glob("*.txt")):
         # A first run that died: without an origin the positions in its bins mean nothing.
         shutil.rmtree(store.root / "features", ignore_errors=True)
+    before = store.span(), store.unfinished, fields_named(read_manifest(store.root).recipe)
     manifest = _manifest(store.root, recipe, rebuild=rebuild)
     listing = scan(data_dir, manifest, every_file=every_file)
     end = _end(data_dir, store, listing, until)
@@ -192,6 +195,7 @@ def _convert(
         versions.abandon()  # new days need no other version
         store, why_left_out = QlibStore(versions.head), str(error)
         origin = _origin(data_dir, store, listing, end, history=False)
+    published = _published(origin, recipe, *before)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
     holes = _holes(listing, changed)
     defined = definitions(store.root, data_dir, listing.of(InstrumentDefinition))
@@ -200,21 +204,31 @@ def _convert(
     left_out = sum(day_start(day) < origin for symbol in store.names.possible(dirty) for day in dirty[symbol])
     dirty = {symbol: [day for day in days if day_start(day) >= origin] for symbol, days in dirty.items()}
     dirty = {symbol: days for symbol, days in dirty.items() if days}
+    damaged = _damaged(store, published, dirty)
+    dirty |= _raw_days(listing, damaged, (origin, end))
     # Of two that Qlib cannot tell apart the one that was there first stays, in a rebuild, too.
     refused = store.names.admit(sorted(dirty, key=lambda symbol: (dirty[symbol][0], symbol)))
     left: Left = {symbol: dict.fromkeys(dirty.pop(symbol), reason) for symbol, reason in refused.items()}
+    left |= {
+        symbol: {origin.date(): f"{damage}; there is no raw day of it: {what_helps(store, symbol)}"}
+        for symbol, damage in damaged.items()
+        if symbol not in dirty and symbol not in refused
+    }
     with symbol_conversion(
-        Build(data_dir, recipe, origin, end),
+        Build(data_dir, recipe, origin, end, published),
         store,
         lock=versions.lock_descriptor,
         processes=processes_for(dirty, processes),
     ) as convert_symbols:
         work, unreadable = _gather(data_dir, listing, recipe, dirty, changed=changed, defined=defined)
+        work = [replace(one, damage=damaged.get(one.symbol, "")) for one in work]
         store.begin()
         bars, faulty = _collect(convert_symbols(work), len(work), progress)
     left |= faulty
     written = {symbol: [day for day in days if day not in left.get(symbol, {})] for symbol, days in dirty.items()}
-    check_stored(data_dir, store, {symbol: days for symbol, days in written.items() if days}, origin, end)
+    check_stored(
+        data_dir, store, {symbol: days for symbol, days in written.items() if days}, recipe, span=(origin, end)
+    )
     members = members_after_rankings(store.root, data_dir, listing.of(Rank))
     markets = _markets(store, members, defined, (origin, end))
     unreadable |= _named(Rank, members.unreadable) | _named(InstrumentDefinition, defined.unreadable)
@@ -249,6 +263,37 @@ def _convert(
     )
 
 
+def _published(
+    origin: datetime,
+    recipe: Recipe,
+    span: tuple[datetime, datetime] | None,
+    unfinished: bool,
+    fields: frozenset[str],
+) -> Published:
+    """Return what readers see. Where it is not known which fields that are, it is those of the recipe."""
+    names = frozenset(field.name for field in recipe.fields)
+    return Published(origin, span[1] if span else origin, names & fields or names, unfinished)
+
+
+def _damaged(store: QlibStore, published: Published, dirty: Iterable[str]) -> dict[str, str]:
+    """Return the symbols whose bins are not what was written, each with what is wrong."""
+    found = {symbol: damage_of(store, symbol, published) for symbol in sorted({*store.symbols(), *dirty})}
+    for symbol, damage in found.items():
+        if damage:
+            log.warning("damaged bins, computing all raw days of the symbol", symbol=symbol, damage=damage)
+    return {symbol: damage for symbol, damage in found.items() if damage}
+
+
+def _raw_days(listing: Listing, symbols: Collection[str], span: tuple[datetime, datetime]) -> Dirty:
+    """Return all days of some symbols of which there is a candle file."""
+    found: Dirty = {symbol: [] for symbol in symbols}
+    for day, files in listing.of(Candle).items():
+        if span[0] <= day_start(day) < span[1]:
+            for symbol in found.keys() & files.versions.keys():
+                found[symbol].append(day)
+    return {symbol: days for symbol, days in found.items() if days}
+
+
 def _manifest(root: Path, recipe: Recipe, *, rebuild: bool) -> Manifest:
     """Return what is in Qlib already: nothing, where all is to be computed anew."""
     manifest = read_manifest(root)
@@ -257,12 +302,12 @@ def _manifest(root: Path, recipe: Recipe, *, rebuild: bool) -> Manifest:
 
 def _end(data_dir: Path, store: QlibStore, listing: Listing, until: datetime | None) -> datetime:
     """Return the instant up to which minutes are converted; what is visible already stays visible."""
-    calendar = store.calendar(FREQUENCIES[0])
-    known = calendar[0] + calendar[1] * MINUTE if calendar else None
+    span = store.span()
+    known = span[1] if span else None
     if until is None:
         until = _newest_minute(data_dir, listing)
     ends = [end for end in (known, until) if end is not None]
-    if not ends or (calendar is None and not any(day_start(day) < max(ends) for day in listing.of(Candle))):
+    if not ends or (span is None and not any(day_start(day) < max(ends) for day in listing.of(Candle))):
         raise NothingToConvertError(f"no raw candle in {data_dir} before {until or 'now'}")
     return max(ends)
 
@@ -290,16 +335,16 @@ def _origin(data_dir: Path, store: QlibStore, listing: Listing, end: datetime, *
 
     Raises `NothingToConvertError` where there is no grid, and no file can be read.
     """
-    calendar = store.calendar(FREQUENCIES[0])
-    if calendar is not None and not history:
-        return calendar[0]
-    before = calendar[0] if calendar is not None else end
+    span = store.span()
+    if span is not None and not history:
+        return span[0]
+    before = span[0] if span is not None else end
     for day in sorted(listing.of(Candle)):
         if day_start(day) < before and any(True for _ in _opens(data_dir, listing, day)):
             return day_start(day)
-    if calendar is None:
+    if span is None:
         raise NothingToConvertError(f"no raw candle in {data_dir} before {end} can be read")
-    return calendar[0]
+    return span[0]
 
 
 # --- What is known beside the candles

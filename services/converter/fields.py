@@ -53,6 +53,12 @@ class Recipe:
         return f"{frequencies}; {','.join(field.name for field in self.fields)}; partial={self.partial_bars}"
 
 
+def fields_named(recipe: str) -> frozenset[str]:
+    """Return the fields of a recipe from its name; none, where it has none."""
+    parts = recipe.split("; ")
+    return frozenset(parts[1].split(",")) if len(parts) > 1 else frozenset()
+
+
 def _of_candles(column: str, how: Aggregation) -> Callable[[Bars], Floats]:
     return lambda bars: bars.aggregate(column, how)
 

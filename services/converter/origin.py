@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
-from services.converter.qlib_store import QlibStore
+from services.converter.qlib_store import DamagedBinError, QlibStore, read_extent
 from services.converter.remembered import take_along
 
 
@@ -21,32 +21,39 @@ def with_origin(store: QlibStore, origin: datetime, begin_version: Callable[[], 
 
     origin: a midnight, that of the store or one before. begin_version: makes the empty folder of a new version.
     """
-    calendar = store.calendar(FREQUENCIES[0])
-    if calendar is None or calendar[0] == origin:
+    span = store.span()
+    if span is None or span[0] == origin:
         return store
     moved = QlibStore(begin_version())
     for symbol in store.symbols():
         moved.folder(symbol).mkdir(parents=True)
     (moved.root / "calendars").mkdir(parents=True)
     for frequency in FREQUENCIES:
-        ahead = frequency.position(origin, calendar[0])
-        known = store.calendar(frequency)
-        if known is None:
-            continue
-        bars = known[1] + ahead
+        ahead, bars = frequency.position(origin, span[0]), frequency.bars_until(origin, span[1])
         _write(moved.root / "calendars" / f"{frequency.name}.txt", calendar_lines(frequency, origin, 0, bars))
         if frequency.future:
             text = calendar_lines(frequency, origin, 0, future_bars(bars))
             _write(moved.root / "calendars" / f"{frequency.name}_future.txt", text)
         for symbol in store.symbols():
             for path in store.folder(symbol).glob(f"*.{frequency.name}.bin"):
-                values = np.fromfile(path, "<f4")
-                values[0] += ahead
-                values.tofile(moved.folder(symbol) / path.name)
+                _move(path, moved.folder(symbol) / path.name, ahead)
     if (store.root / "instruments").is_dir():
         shutil.copytree(store.root / "instruments", moved.root / "instruments")
     take_along(store.root, moved.root)
     return moved
+
+
+def _move(path: Path, target: Path, ahead: int) -> None:
+    """Copy a bin with another first position. A damaged one stays damaged, so that it is found in the new version."""
+    try:
+        read_extent(path)
+    except DamagedBinError:
+        if path.is_file():
+            shutil.copyfile(path, target)
+        return
+    values = np.fromfile(path, "<f4")
+    values[0] += ahead
+    values.tofile(target)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,13 +12,16 @@ Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarSt
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +31,8 @@ from services.converter.names import Names, folder_of
 from shared.durable import fsync_path, stage_file, temporary_of
 
 _WIDTH = 4
+_LAST_POSITION = 2**24
+"""The last one up to which float32 tells every position from the next: 31 years of minutes."""
 _AT_ONCE = 8
 """Files that are made durable at a time."""
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
@@ -37,6 +42,10 @@ _BIN_NAME = re.compile(r"(?P<field>\w+)\.(?P<frequency>\w+)\.bin")
 
 class CommitError(OSError):
     """What is visible is in part of this conversion, in part of the one before; the text says which."""
+
+
+class DamagedBinError(ValueError):
+    """A bin that cannot be what was written; the text names it."""
 
 
 Values = NDArray[np.float32]
@@ -55,6 +64,19 @@ class Slice:
     def end(self) -> int:
         """Return the position after the last value."""
         return self.position + len(self.values)
+
+
+class Bins(NamedTuple):
+    """What the bins of a symbol hold at a frequency: field → extent, and of the damaged ones field → the reason."""
+
+    extents: Mapping[str, Extent]
+    damaged: Mapping[str, str]
+
+    @property
+    def common(self) -> Extent | None:
+        """The extent that most of them have."""
+        counted = Counter(self.extents.values()).most_common(1)
+        return counted[0][0] if counted else None
 
 
 @dataclass
@@ -87,6 +109,17 @@ class QlibStore:
             raise ValueError(f"{path}: its size is no multiple of a label's; it was not written by this converter")
         return datetime.fromisoformat(first).replace(tzinfo=UTC), bars
 
+    def span(self) -> tuple[datetime, datetime] | None:
+        """Return [first, end) of what the calendars show, or None where there is none: the longest one counts.
+
+        One of them may have been deleted, or cut: the bins hold what the others show.
+        """
+        found = [(frequency, known) for frequency in FREQUENCIES if (known := self.calendar(frequency)) is not None]
+        if not found:
+            return None
+        origin = found[0][1][0]
+        return origin, max(origin + bars * frequency.step for frequency, (_, bars) in found)
+
     def symbols(self) -> list[str]:
         """Return the symbols that have features, as they are spelled."""
         return sorted(map(self.names.spelled, self._feature_folders()))
@@ -111,8 +144,8 @@ class QlibStore:
         return self.root / "instruments" / f"{market}.txt"
 
     def extent(self, symbol: str, name: str, frequency: Frequency) -> Extent | None:
-        """Return the positions [first, end) that a bin holds, or None where there is no bin."""
-        return _extent(self.bin_path(symbol, name, frequency))
+        """Return the positions [first, end) that a bin holds, or None where there is no bin. See `read_extent`."""
+        return read_extent(self.bin_path(symbol, name, frequency))
 
     def extents(self, symbol: str) -> Mapping[str, Mapping[str, Extent]]:
         """Return the extent of every bin of a symbol: name of the frequency → field → extent."""
@@ -120,7 +153,7 @@ class QlibStore:
         with suppress(FileNotFoundError), os.scandir(self.folder(symbol)) as entries:
             for entry in entries:
                 match = _BIN_NAME.fullmatch(entry.name)
-                extent = _extent(entry.path) if match and match["frequency"] in found else None
+                extent = read_extent(entry.path) if match and match["frequency"] in found else None
                 if match and extent is not None:
                     found[match["frequency"]][match["field"]] = extent
         return found
@@ -133,6 +166,26 @@ class QlibStore:
         offset = _WIDTH * (1 + position - extent[0])
         found: np.float32 = np.fromfile(self.bin_path(symbol, name, frequency), "<f4", count=1, offset=offset)[0]
         return found
+
+    def values(self, symbol: str, name: str, frequency: Frequency) -> Slice | None:
+        """Return all that a bin holds, or None where there is no bin. Raises `DamagedBinError`."""
+        extent = self.extent(symbol, name, frequency)
+        if extent is None:
+            return None
+        return Slice(extent[0], np.fromfile(self.bin_path(symbol, name, frequency), "<f4", offset=_WIDTH))
+
+    def readable(self, symbol: str, frequency: Frequency, names: Iterable[str], bars: int) -> Bins:
+        """Return what the bins of some fields hold of the first `bars` bars, and why not of those that are damaged."""
+        extents, damaged = dict[str, Extent](), dict[str, str]()
+        for name in names:
+            try:
+                extent = self.extent(symbol, name, frequency)
+            except DamagedBinError as error:
+                damaged[name] = str(error)
+            else:
+                if extent is not None and extent[0] < bars:
+                    extents[name] = extent[0], min(extent[1], bars)
+        return Bins(extents, damaged)
 
     def last_label(self, frequency: Frequency) -> str:
         """Return the last label of a calendar that is there."""
@@ -168,13 +221,23 @@ class QlibStore:
     def _marker(self) -> Path:
         return self.root / ".converter" / "writing"
 
-    def write(self, symbol: str, name: str, frequency: Frequency, slices: list[Slice], span: Extent) -> None:
+    def write(
+        self,
+        symbol: str,
+        name: str,
+        frequency: Frequency,
+        slices: list[Slice],
+        span: Extent,
+        *,
+        replaces: bool = False,
+    ) -> None:
         """Put values at their positions, and let the bin hold all of `span`, NaN where nobody gave a value.
 
         slices: sorted, disjoint, inside of span. span: [first, end) of the bars that the symbol has; it never shrinks.
+        replaces: nothing is taken from the bin that is there.
         """
         path = self.bin_path(symbol, name, frequency)
-        extent = self.extent(symbol, name, frequency)
+        extent = None if replaces else self.extent(symbol, name, frequency)
         if extent is None or span[0] < extent[0]:
             self._rewrite(path, extent, slices, span)
         elif self._patch(path, extent, slices, span) or self.distrusts:
@@ -196,6 +259,14 @@ class QlibStore:
         temporary = temporary_of(path)
         _write_new(temporary, content.data.cast("B"))
         self._unnamed[temporary] = path
+
+    def cut(self, symbol: str, name: str, frequency: Frequency, bars: int) -> None:
+        """Cut a bin off at the end of what the calendar shows: behind it lies what a run left that did not end."""
+        extent = self.extent(symbol, name, frequency)
+        if extent is not None and extent[0] < bars < extent[1]:
+            path = self.bin_path(symbol, name, frequency)
+            os.truncate(path, _WIDTH * (1 + bars - extent[0]))
+            self._touched.add(path)
 
     def name_new(self) -> None:
         """Give the bins that were written anew their names, once they are durable."""
@@ -304,23 +375,51 @@ class QlibStore:
         bars = frequency.bars_until(origin, until)
         found = {}
         for symbol in self.symbols():
-            extent = self.extent(symbol, "close", frequency)
-            if extent is not None and extent[0] < bars:
-                last = min(extent[1], bars) - 1
-                found[symbol] = (origin + extent[0] * frequency.step, origin + last * frequency.step)
+            extent = self._shown(symbol, frequency, bars)
+            if extent is not None:
+                found[symbol] = (origin + extent[0] * frequency.step, origin + (extent[1] - 1) * frequency.step)
         return found
 
+    def _shown(self, symbol: str, frequency: Frequency, bars: int) -> Extent | None:
+        """Return what a symbol holds of the first `bars` bars: that of `close`, of the others where it is damaged."""
+        close = self.readable(symbol, frequency, ["close"], bars)
+        if not close.damaged:
+            return close.common
+        names = {match["field"] for path in self.folder(symbol).iterdir() if (match := _BIN_NAME.fullmatch(path.name))}
+        return self.readable(symbol, frequency, names, bars).common
 
-def _extent(path: str | Path) -> Extent | None:
+
+def read_extent(path: str | Path) -> Extent | None:
+    """Return the positions [first, end) that a bin holds, or None where there is no bin.
+
+    Raises:
+        DamagedBinError: it is no regular file, cannot be read, or its size or its first position cannot be.
+
+    """
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would be waited for
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DamagedBinError(f"{path}: {error.strerror}") from error
     try:
-        first = int(np.frombuffer(os.pread(handle, _WIDTH, 0), "<f4")[0])
-        return first, first + os.fstat(handle).st_size // _WIDTH - 1
+        return _checked_extent(path, handle)
+    except OSError as error:
+        raise DamagedBinError(f"{path}: {error.strerror}") from error
     finally:
         os.close(handle)
+
+
+def _checked_extent(path: str | Path, handle: int) -> Extent:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedBinError(f"{path}: is no regular file")
+    if status.st_size < 2 * _WIDTH or status.st_size % _WIDTH:
+        raise DamagedBinError(f"{path}: {status.st_size} bytes are no position and values")
+    head = float(np.frombuffer(os.pread(handle, _WIDTH, 0), "<f4")[0])
+    if not head.is_integer() or not 0 <= head <= _LAST_POSITION:  # infinity and NaN are no integers
+        raise DamagedBinError(f"{path}: begins at position {head:g}, which cannot be")
+    return int(head), int(head) + status.st_size // _WIDTH - 1
 
 
 def _write_new(path: Path, content: memoryview) -> None:

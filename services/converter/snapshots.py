@@ -23,7 +23,7 @@ import numpy as np
 from services.converter.calendars import FREQUENCIES, Frequency
 from services.converter.changes import manifest_path, read_manifest
 from services.converter.names import folder_of
-from services.converter.qlib_store import QlibStore
+from services.converter.qlib_store import QlibStore, read_extent
 from services.converter.versions import SNAPSHOT_FILE, VersionError, changing, check_name, give_name, sync_tree
 from shared.durable import exclusive, replace_file
 
@@ -190,9 +190,12 @@ def _bars(store: QlibStore, frequency: Frequency) -> int:
 
 
 def _visible_bytes(path: Path, size: int, bars: int) -> int:
-    """Return how much of a bin the calendar shows: nothing, where it begins beyond its end."""
-    first = int(np.fromfile(path, "<f4", count=1)[0])
-    return min(size - size % _WIDTH, _WIDTH * (1 + bars - first)) if first < bars else 0
+    """Return how much of a bin the calendar shows: nothing, where it begins beyond its end.
+
+    Raises `DamagedBinError`.
+    """
+    extent = read_extent(path)
+    return min(size, _WIDTH * (1 + bars - extent[0])) if extent is not None and extent[0] < bars else 0
 
 
 def _copy(source: Path, target: Path, size: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from services.converter.bars import Bars, Minutes, on_grid
 from services.converter.calendars import FREQUENCIES, Frequency
 from services.converter.changes import runs_of_days
+from services.converter.damage import Published, lost_bar, obstacle_of, what_helps
 from services.converter.fields import Recipe, features
 from services.converter.known import Known
 from services.converter.qlib_store import QlibStore, Slice
@@ -28,12 +29,16 @@ _DAYS_AT_ONCE = 90
 
 @dataclass(frozen=True)
 class Build:
-    """What is the same for all symbols of a conversion. origin, end: [from, until) of the calendar."""
+    """What is the same for all symbols of a conversion. origin, end: [from, until) of the calendar.
+
+    published: what readers see before it.
+    """
 
     data_dir: Path
     recipe: Recipe
     origin: datetime
     end: datetime
+    published: Published
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class SymbolDays:
     versions: Mapping[date, str]
     unknown: Mapping[date, str] = field(default_factory=dict)
     """Days of which something beside the candles cannot be true, each with the reason."""
+    damage: str = ""
+    """What is wrong with the bins: then `days` are all that there are, and the bins are replaced."""
 
     def ledger_of(self, day: date) -> LedgerDay:
         """Return what the ledger says of a day."""
@@ -67,7 +74,8 @@ class Converted(NamedTuple):
 def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> Converted:
     """Compute and write some days of a symbol in every frequency.
 
-    A day that cannot be read, or that cannot be true, is left as it was in the bins; the others are written.
+    A day that cannot be read, or that cannot be true, is left as it was in the bins; the others are written. Where that
+    would lose what is in the bins alone, all of them are left.
 
     Raises:
         OSError: a bin cannot be written. Some fields may be longer than others now: the calendars must not show it.
@@ -84,8 +92,10 @@ def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> Converte
             left |= _faults(build, whole) or dict.fromkeys(days, str(error))
         else:
             break
+    if refusal := _refusal(build, store, work, computed):
+        return Converted(0, dict.fromkeys(work.days, refusal))
     for frequency, slices in computed.slices.items():
-        _write_fields(store, work.symbol, frequency, slices)
+        _write_fields(store, build.published, work, frequency, slices)
     store.name_new()
     return Converted(computed.candles, left)
 
@@ -106,6 +116,21 @@ def _compute(build: Build, work: SymbolDays) -> _Computed:
             for name, part in _slices(build, work.symbol, frequency, minutes, skipped).items():
                 slices[frequency][name].append(part)
     return _Computed(candles, slices)
+
+
+def _refusal(build: Build, store: QlibStore, work: SymbolDays, computed: _Computed) -> str:
+    """Return why nothing of a symbol is to be written; empty where it can be."""
+    if obstacle := obstacle_of(store, work.symbol, (field.name for field in build.recipe.fields)):
+        return obstacle
+    for frequency in FREQUENCIES:
+        parts = computed.slices[frequency]["coverage"] if computed.slices else []
+        lost = lost_bar(store, work.symbol, frequency, build.published, parts, replaces=bool(work.damage))
+        if lost is not None:
+            return (
+                f"{work.damage or store.folder(work.symbol)}; the {frequency.name} bar {lost:%Y-%m-%d %H:%M} is in no "
+                f"raw day that can be read: {what_helps(store, work.symbol)}"
+            )
+    return ""
 
 
 def _faults(build: Build, work: SymbolDays) -> dict[date, str]:
@@ -151,22 +176,32 @@ def _slices(build: Build, symbol: str, frequency: Frequency, minutes: Minutes, s
     return {name: Slice(position + back, field[back:over]) for name, field in values.items()}
 
 
-def _write_fields(store: QlibStore, symbol: str, frequency: Frequency, slices: Mapping[str, list[Slice]]) -> None:
+def _write_fields(
+    store: QlibStore,
+    published: Published,
+    work: SymbolDays,
+    frequency: Frequency,
+    slices: Mapping[str, list[Slice]],
+) -> None:
     """Write the fields of one frequency: each bin begins and ends with a bar of which something is known."""
-    extent = store.extent(symbol, "close", frequency)
-    ends = [extent] if extent else []
+    bars = published.bars(frequency)
+    kept = {} if work.damage else store.readable(work.symbol, frequency, slices, bars).extents
+    ends = list(kept.values())
     # Fields of which one or the other is in every bar that has any.
     for part, other in zip(slices["funding_paid"], slices["coverage"], strict=True):
-        bars = np.flatnonzero(~(np.isnan(part.values) & np.isnan(other.values)))
-        if len(bars):
-            ends.append((part.position + int(bars[0]), part.position + int(bars[-1]) + 1))
+        known = np.flatnonzero(~(np.isnan(part.values) & np.isnan(other.values)))
+        if len(known):
+            ends.append((part.position + int(known[0]), part.position + int(known[-1]) + 1))
     if not ends:
         return
     span = min(first for first, _ in ends), max(end for _, end in ends)
     for name, parts in slices.items():
         clipped = [clip for part in parts if (clip := _clip(part, *span)) is not None]
-        if clipped:
-            store.write(symbol, name, frequency, clipped, span)
+        if not clipped:
+            continue
+        if name in kept:
+            store.cut(work.symbol, name, frequency, bars)
+        store.write(work.symbol, name, frequency, clipped, span, replaces=name not in kept)
 
 
 def _clip(part: Slice, first: int, end: int) -> Slice | None:

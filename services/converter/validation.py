@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from services.converter.bars import Bools
 from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines
-from services.converter.fields import COLUMNS
+from services.converter.fields import COLUMNS, Recipe
 from services.converter.qlib_store import QlibStore
 from services.converter.raw import Candles, read_candles
 from shared.coverage import mask_to_text
@@ -81,16 +81,22 @@ def check_coverage(file: Partition, *, stored: int, present: Bools, over: int, i
 
 
 def check_stored(
-    data_dir: Path, store: QlibStore, dirty: Mapping[str, list[date]], origin: datetime, end: datetime
+    data_dir: Path,
+    store: QlibStore,
+    dirty: Mapping[str, list[date]],
+    recipe: Recipe,
+    *,
+    span: tuple[datetime, datetime],
 ) -> None:
     """Check what was written before the calendars show it: calendars, lengths, and some values against the raw files.
 
-    Raises `ValidationError`.
+    dirty: symbol → the days that were written. span: [from, until) of the calendar. Raises `ValidationError`.
     """
+    origin, end = span
     for frequency in FREQUENCIES:
         _check_calendar(store, frequency, origin)
     for symbol in dirty:
-        _check_lengths(store, symbol)
+        _check_lengths(store, symbol, [field.name for field in recipe.fields])
     dice = random.Random(end.isoformat())
     for symbol in dice.sample(sorted(dirty), min(_SPOT_CHECKS, len(dirty))):
         file = Partition(Candle.dataset, dice.choice(dirty[symbol]), symbol)
@@ -114,11 +120,12 @@ def _check_calendar(store: QlibStore, frequency: Frequency, origin: datetime) ->
         )
 
 
-def _check_lengths(store: QlibStore, symbol: str) -> None:
-    for frequency, extents in store.extents(symbol).items():
+def _check_lengths(store: QlibStore, symbol: str, names: list[str]) -> None:
+    for frequency in FREQUENCIES:
+        extents = {name: extent for name in names if (extent := store.extent(symbol, name, frequency)) is not None}
         if len(set(extents.values())) > 1:
             told = ", ".join(f"{name} {first} to {end}" for name, (first, end) in sorted(extents.items()))
-            raise ValidationError(f"{symbol}, {frequency}: bins of unequal extent: {told}")
+            raise ValidationError(f"{symbol}, {frequency.name}: bins of unequal extent: {told}")
 
 
 def _check_minute(store: QlibStore, file: Partition, candles: Candles, origin: datetime, row: int) -> None:
