@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import structlog
@@ -25,6 +26,9 @@ from shared.settings import read_settings
 
 log = structlog.get_logger()
 
+_CLOCK_ROOM = timedelta(days=1)
+"""How far the host's clock may be behind: without Redis and the exchange there is no better one."""
+
 
 def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
     """Convert everything that is on disk, with a progress bar on a terminal; return the exit code."""
@@ -36,6 +40,7 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
                 settings.data_dir,
                 settings.qlib_dir,
                 until=None,
+                latest=datetime.now(UTC) + _CLOCK_ROOM,
                 recipe=settings.recipe,
                 rebuild=rebuild,
                 history=True,
@@ -50,6 +55,8 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
         log.error("days of a symbol not converted", symbol=symbol, reason=reason)
     for reason in report.unreadable_files:
         log.error("file not converted", reason=f"{reason}: {PUT_ASIDE}")
+    for reason in report.later:
+        log.error("later than the clock allows", reason=reason)
     if report.left_out:
         log.error("history not converted", symbol_days=report.left_out, reason=report.why_left_out)
     log_report(report, time.monotonic() - began)

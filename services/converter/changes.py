@@ -148,6 +148,22 @@ def _scan_days(data_dir: Path, dataset: str, known: Manifest, every_file: bool) 
     return found
 
 
+def until_latest(listing: Listing, latest: datetime | None) -> tuple[Listing, list[Partition]]:
+    """Return a listing without the days that begin after an instant, and the files of those. Pure.
+
+    latest: the latest time that it can be now; None: not known, then nothing is left out.
+    """
+    if latest is None:
+        return listing, []
+    kept: dict[str, Days] = {}
+    later: list[Partition] = []
+    for dataset, days in listing.datasets.items():
+        kept[dataset] = {day: files for day, files in days.items() if day_start(day) <= latest}
+        for day in days.keys() - kept[dataset].keys():
+            later += [Partition(dataset, day, name or None) for name in days[day].versions]
+    return Listing(kept), sorted(later, key=lambda file: (file.dataset, file.day, file.symbol or ""))
+
+
 def changed_days(listing: Listing, kind: type[Row], manifest: Manifest) -> set[date]:
     """Return the days of a dataset whose files are not those of the manifest. Pure."""
     return {day for day, files in listing.of(kind).items() if files.versions != manifest.of(kind.dataset, day).versions}

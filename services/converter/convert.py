@@ -27,6 +27,7 @@ from services.converter.changes import (
     runs_of_days,
     scan,
     track_of,
+    until_latest,
     write_manifest,
 )
 from services.converter.damage import Published, damage_of, what_helps
@@ -35,7 +36,7 @@ from services.converter.fields import Recipe, fields_named
 from services.converter.known import Ints, Known, Predictions, Settlements
 from services.converter.lives import lives_of
 from services.converter.members import Members, members_after_rankings
-from services.converter.origin import with_origin
+from services.converter.origin import last_value, with_span
 from services.converter.processes import Outcome, processes_for, symbol_conversion
 from services.converter.qlib_store import CommitError, QlibStore
 from services.converter.raw import (
@@ -89,6 +90,7 @@ def convert(
     qlib_dir: Path,
     *,
     until: datetime | None,
+    latest: datetime | None = None,
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen
     rebuild: bool = False,
     history: bool = False,
@@ -97,6 +99,10 @@ def convert(
     progress: Progress = lambda *_: None,
 ) -> Report:
     """Bring Qlib's folder up to `until` (None: to the newest minute on disk), touching only what changed.
+
+    `latest` is the latest time that it can be now: raw days after it are left out and named in the report, and no new
+    bar is after it. A calendar that goes beyond it already stays as it is, but for a rebuild: that makes a new version,
+    which ends with the last bar before it.
 
     `history` lets the calendar begin with the first raw day on disk. One that begins earlier than before is a new
     version of the dataset: bins are copied to their new positions, and readers of the old version are not disturbed.
@@ -122,6 +128,7 @@ def convert(
             data_dir,
             versions,
             until=until,
+            latest=latest,
             recipe=recipe,
             rebuild=rebuild,
             history=history or rebuild,
@@ -144,7 +151,13 @@ class Late(NamedTuple):
     """Files that keep from seeing more of them, each with the reason."""
 
 
-def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late | None:  # noqa: B008 - frozen
+def late_days(
+    data_dir: Path,
+    qlib_dir: Path,
+    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+    *,
+    latest: datetime | None = None,
+) -> Late | None:
     """Return what has changed on disk of the days that Qlib has, or should have; None before Qlib.
 
     Rows that were healed, corrected or settled late are why: converting up to the same instant patches them in.
@@ -155,7 +168,7 @@ def late_days(data_dir: Path, qlib_dir: Path, recipe: Recipe = Recipe()) -> Late
         return None
     origin, end = span
     manifest = read_manifest(store.root)
-    listing = scan(data_dir, manifest)
+    listing, _ = until_latest(scan(data_dir, manifest), latest)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
     defined = definitions(store.root, data_dir, listing.of(InstrumentDefinition), keep=False)
     holes, tracks = _holes(listing, changed), _tracks(defined)
@@ -170,6 +183,7 @@ def _convert(
     versions: LockedVersions,
     *,
     until: datetime | None,
+    latest: datetime | None,
     recipe: Recipe,
     rebuild: bool,
     history: bool,
@@ -183,19 +197,19 @@ def _convert(
         shutil.rmtree(store.root / "features", ignore_errors=True)
     before = store.span(), store.unfinished, fields_named(read_manifest(store.root).recipe)
     manifest = _manifest(store.root, recipe, rebuild=rebuild)
-    listing = scan(data_dir, manifest, every_file=every_file)
-    end = _end(data_dir, store, listing, until)
+    listing, later = until_latest(scan(data_dir, manifest, every_file=every_file), latest)
+    end = _end(data_dir, store, listing, until, latest, shortens=rebuild)
     origin = _origin(data_dir, store, listing, end, history=history)
     why_left_out = ""
     try:
-        store = with_origin(store, origin, versions.begin)
+        store = with_span(store, (origin, end), versions.begin)
     except (VersionError, OSError) as error:
         if rebuild:
             raise
         versions.abandon()  # new days need no other version
         store, why_left_out = QlibStore(versions.head), str(error)
         origin = _origin(data_dir, store, listing, end, history=False)
-    published = _published(origin, recipe, *before)
+    published = _published((origin, end), recipe, *before)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
     holes = _holes(listing, changed)
     defined = definitions(store.root, data_dir, listing.of(InstrumentDefinition))
@@ -259,20 +273,24 @@ def _convert(
         why_left_out=why_left_out,
         left=_why(left),
         unreadable_files=tuple(unreadable[name] for name in sorted(unreadable)),
+        later=_later(data_dir, later, store, latest),
         digests=digests(converted),
     )
 
 
 def _published(
-    origin: datetime,
+    now: tuple[datetime, datetime],
     recipe: Recipe,
     span: tuple[datetime, datetime] | None,
     unfinished: bool,
     fields: frozenset[str],
 ) -> Published:
-    """Return what readers see. Where it is not known which fields that are, it is those of the recipe."""
+    """Return what readers see. Where it is not known which fields that are, it is those of the recipe.
+
+    now, span: [from, until) of the calendar of this conversion, and as it was before.
+    """
     names = frozenset(field.name for field in recipe.fields)
-    return Published(origin, span[1] if span else origin, names & fields or names, unfinished)
+    return Published(now[0], min(span[1], now[1]) if span else now[0], names & fields or names, unfinished)
 
 
 def _damaged(store: QlibStore, published: Published, dirty: Iterable[str]) -> dict[str, str]:
@@ -300,16 +318,43 @@ def _manifest(root: Path, recipe: Recipe, *, rebuild: bool) -> Manifest:
     return Manifest() if rebuild or manifest.recipe != recipe.name() else manifest
 
 
-def _end(data_dir: Path, store: QlibStore, listing: Listing, until: datetime | None) -> datetime:
-    """Return the instant up to which minutes are converted; what is visible already stays visible."""
+def _end(
+    data_dir: Path,
+    store: QlibStore,
+    listing: Listing,
+    until: datetime | None,
+    latest: datetime | None,
+    *,
+    shortens: bool,
+) -> datetime:
+    """Return the instant up to which minutes are converted; what is visible already stays visible.
+
+    shortens: but not what is later than `latest`.
+    """
     span = store.span()
     known = span[1] if span else None
     if until is None:
         until = _newest_minute(data_dir, listing)
+    if latest is not None:
+        until = min(until, latest) if until else None
+        if shortens and known is not None and known > latest:
+            known = last_value(store, latest)
     ends = [end for end in (known, until) if end is not None]
     if not ends or (span is None and not any(day_start(day) < max(ends) for day in listing.of(Candle))):
-        raise NothingToConvertError(f"no raw candle in {data_dir} before {until or 'now'}")
+        raise NothingToConvertError(f"no raw candle in {data_dir} before {until or latest or 'now'}")
     return max(ends)
+
+
+def _later(data_dir: Path, files: list[Partition], store: QlibStore, latest: datetime | None) -> tuple[str, ...]:
+    """Return what is later than the clock allows, in sentences."""
+    sentences = [f"{file.path(data_dir)}: of a day that has not begun, left out; move it away" for file in files]
+    span = store.span()
+    if latest is not None and span is not None and span[1] > latest:
+        sentences.append(
+            f"{store.root / 'calendars'}: the calendars go on until {span[1]:%Y-%m-%d %H:%M}, which is not over yet; "
+            "--rebuild makes them end with the data"
+        )
+    return tuple(sentences)
 
 
 def _newest_minute(data_dir: Path, listing: Listing) -> datetime | None:

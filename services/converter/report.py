@@ -42,6 +42,8 @@ class Report:
     """Symbols of which days could not be converted, each with the reason. What Qlib had of those days stays."""
     unreadable_files: tuple[str, ...]
     """Files of all symbols, such as rankings, that cannot be read, each with the reason."""
+    later: tuple[str, ...]
+    """What is later than the clock allows: raw files that were left out, and the calendar, each in a sentence."""
     digests: dict[str, str]
     """What the writer needs to know before it retires a day: "kline_1m/2025-04-05" → the version that is in Qlib."""
 
@@ -53,7 +55,7 @@ class Report:
     @property
     def is_whole(self) -> bool:
         """Whether every raw file was read and all of it is in Qlib."""
-        return not (self.left or self.left_out or self.unreadable_files)
+        return not (self.left or self.left_out or self.unreadable_files or self.later)
 
     @property
     def left_sentence(self) -> str:
@@ -63,6 +65,9 @@ class Report:
         parts = [f"not converted: {'; '.join(shown)}" + (f"; and {more} more symbols" if more else "")] if shown else []
         if self.unreadable_files:
             parts.append(unreadable_sentence(self.unreadable_files))
+        if self.later:
+            more = len(self.later) - _MOST_SHOWN
+            parts.append("; ".join(self.later[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
         return "; ".join(parts)
 
 

@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 _LOOK_AGAIN_SECONDS = 1.0
 _LOOK_FOR_HISTORY_SECONDS = 60.0
+_CLOCK_ROOM = timedelta(hours=1)
+"""How far the exchange's clock may be taken for too early: only what is far ahead of it is left out."""
 _HEALING_PATIENCE_SECONDS = 300.0
 """A lost hour of 50 symbols is healed in seconds; a hole that stays open for longer must not hold the others up."""
 
@@ -102,7 +104,11 @@ class Converter:
             try:
                 async with self._one_at_a_time:
                     found = await asyncio.to_thread(
-                        late_days, self.settings.data_dir, self.settings.qlib_dir, self.settings.recipe
+                        late_days,
+                        self.settings.data_dir,
+                        self.settings.qlib_dir,
+                        self.settings.recipe,
+                        latest=self._latest(),
                     )
             except (OSError, ValueError) as error:
                 self.service.health.problem("late", f"cannot look for late rows: {error}")
@@ -181,13 +187,21 @@ class Converter:
         metrics.MISSING.set(missing)
         return missing
 
+    def _latest(self) -> datetime:
+        return self.service.clock.latest() + _CLOCK_ROOM
+
     async def _convert(self, until: datetime, *, history: bool = False) -> None:
         began = time.monotonic()
         folders = self.settings.data_dir, self.settings.qlib_dir
         try:
             async with self._one_at_a_time:
                 report = await asyncio.to_thread(
-                    convert, *folders, until=until, recipe=self.settings.recipe, history=history
+                    convert,
+                    *folders,
+                    until=until,
+                    latest=self._latest(),
+                    recipe=self.settings.recipe,
+                    history=history,
                 )
         except NothingToConvertError as error:
             log.info("nothing to convert", reason=str(error))

@@ -441,15 +441,16 @@ def test_a_snapshot_that_was_copied_away_is_verified_there(qlib, run, tmp_path, 
 
 def test_the_origin_moves_in_a_version_beside_and_the_old_one_stays_byte_for_byte(qlib):
     from services.converter.calendars import FREQUENCIES
-    from services.converter.origin import with_origin
+    from services.converter.origin import with_span
     from services.converter.qlib_store import QlibStore
     from shared.grid import DAY
 
     reader, before = qlib.resolve(), tree(qlib)
     with changing(qlib) as versions:
         same = QlibStore(versions.head)
-        assert with_origin(same, MIDNIGHT, versions.begin) is same
-        moved = with_origin(same, MIDNIGHT - 3 * DAY, versions.begin)
+        _, end = same.span()
+        assert with_span(same, (MIDNIGHT, end), versions.begin) is same
+        moved = with_span(same, (MIDNIGHT - 3 * DAY, end), versions.begin)
         assert tree(qlib) == before
         versions.publish()
 
