@@ -7,18 +7,24 @@
 Hive folders, so DuckDB, Polars, Spark and pandas read a range with one line and prune by date.
 """
 
+import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+import structlog
+
 from shared.events import BY_DATASET, Row
 from shared.grid import FIRST_DAY, LAST_DAY
 from shared.symbol import SymbolError, parse_symbol
+
+log = structlog.get_logger()
 
 UNIVERSE_FILE = "top50_symbols.json"
 RANKINGS_FILE = "rankings.json"
@@ -77,14 +83,45 @@ def days(root: Path, dataset: str) -> list[date]:
 
 
 def days_with_change(root: Path, dataset: str) -> dict[date, int]:
-    """Return the days that have a folder, in order, with the time at which a name in it changed last, in ns."""
+    """Return the days that have a folder, in order, with the time at which a name in it changed last, in ns.
+
+    A link in a circle is no folder, like any other name that leads nowhere.
+    """
     found = {}
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root / dataset) as entries:
+    with _entries(root / dataset) as entries:
         for entry in entries:
             day = _day_of(entry.name)
-            if day is not None and entry.is_dir() and (stat := _stat_of(entry)) is not None:
-                found[day] = stat.st_mtime_ns
+            if day is not None and (status := _stat_of(entry)) is not None and stat.S_ISDIR(status.st_mode):
+                found[day] = status.st_mtime_ns
     return dict(sorted(found.items()))
+
+
+@contextmanager
+def _entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """Give the entries of a folder: none, where there is no such folder."""
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        yield iter(())
+        return
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        _warn_once(str(folder), error)
+        yield iter(())
+        return
+    with entries:
+        yield entries
+
+
+_WARNED: set[str] = set()
+
+
+def _warn_once(path: str, error: OSError) -> None:
+    """Say once per path that what lies there is left out."""
+    if path not in _WARNED:
+        _WARNED.add(path)
+        log.warning("cannot be looked into, left out", path=path, why=error.strerror)
 
 
 def _day_of(name: str) -> date | None:
@@ -102,7 +139,10 @@ def _stat_of(entry: os.DirEntry[str]) -> os.stat_result | None:
     """Look at an entry; None where it is gone meanwhile, or is a link that leads nowhere."""
     try:
         return entry.stat()
-    except OSError:
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _warn_once(entry.path, error)
         return None
 
 
@@ -113,12 +153,12 @@ def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition,
     """
     stem = BY_DATASET[dataset].file_stem
     suffix = f"_{_compact(day)}.parquet"
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(day_folder(root, dataset, day)) as entries:
+    with _entries(day_folder(root, dataset, day)) as entries:
         for entry in entries:
             name = entry.name.removesuffix(suffix)
             ours = name != entry.name and (name == stem if stem is not None else _is_symbol(name))
-            if ours and (stat := _stat_of(entry)) is not None:
-                yield Partition(dataset, day, name if stem is None else None), stat
+            if ours and (status := _stat_of(entry)) is not None:
+                yield Partition(dataset, day, name if stem is None else None), status
 
 
 def _is_symbol(name: str) -> bool:
@@ -139,6 +179,6 @@ def digest_of(versions: Mapping[str, str]) -> str:
     return hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:16]
 
 
-def signature(stat: os.stat_result) -> str:
+def signature(status: os.stat_result) -> str:
     """Name one version of a file: it differs after every atomic replace."""
-    return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"

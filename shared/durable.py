@@ -18,6 +18,12 @@ class BusyError(Exception):
     """Another process holds the lock."""
 
 
+def reason_of(error: OSError) -> str:
+    """Return what the system says, and of which file."""
+    file = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror}{file}" if error.strerror else str(error)
+
+
 class LockError(OSError):
     """No lock can be had; the text says what to do."""
 

@@ -184,6 +184,7 @@ _CAUSES = {
         "the write is repeated until it works, nothing is lost",
         "make room, or see why the folder cannot be written to",
     ),
+    "retention": _Cause("the disk fills up", "it is tried again every hour", "see why those folders cannot be deleted"),
     "ledger": _Cause("nobody can tell which minutes are complete", "the folder is looked at again"),
     "standby": _Cause(
         "this writer stores nothing, the other one does",

@@ -23,7 +23,7 @@ from services.writer.watermark import written_until
 from shared.bus import GROUPS, BusError, Entry, consumer_name
 from shared.command import run
 from shared.dataset import days
-from shared.durable import BusyError, exclusive, remove_stale_temporaries
+from shared.durable import BusyError, exclusive, reason_of, remove_stale_temporaries
 from shared.events import (
     AnyEvent,
     Candle,
@@ -105,7 +105,7 @@ class Writer:
             except BusyError as error:
                 self.service.health.problem("standby", f"{error}: standing by")
             except OSError as error:
-                self.service.health.problem("disk", f"cannot write to {self.root}: {error.strerror or error}")
+                self.service.health.problem("disk", f"cannot write to {self.root}: {reason_of(error)}")
             else:
                 self.service.health.solved("standby")
                 self.service.health.solved("disk")
@@ -245,7 +245,7 @@ class Writer:
             try:
                 written = await asyncio.to_thread(write_batch, self.root, self.batch.rows, self.batch.verdicts)
             except OSError as error:
-                self.service.health.problem("disk", f"cannot write to {self.root}: {error.strerror or error}")
+                self.service.health.problem("disk", f"cannot write to {self.root}: {reason_of(error)}")
                 if not await self.service.pause(_DISK_RETRY_SECONDS):
                     return None
             else:
@@ -305,7 +305,7 @@ class Writer:
         try:
             await self.service.until_bus_answers(lambda: self._look_at_disk(everything=everything))
         except OSError as error:
-            self.service.health.problem("ledger", f"cannot look at {self.root}: {error.strerror or error}")
+            self.service.health.problem("ledger", f"cannot look at {self.root}: {reason_of(error)}")
         else:
             self.service.health.solved("ledger")
 
@@ -366,7 +366,12 @@ class Writer:
 
     async def _retire(self) -> None:
         digests = await self.service.bus.converted()
-        for day in await asyncio.to_thread(retire, self.root, self._today(), self.settings.retention_days, digests):
+        retired = await asyncio.to_thread(retire, self.root, self._today(), self.settings.retention_days, digests)
+        if retired.failed:
+            self.service.health.problem("retention", f"old days stay on disk: {'; '.join(retired.failed)}")
+        else:
+            self.service.health.solved("retention")
+        for day in retired.days:
             RETIRED.inc()
             await self.service.bus.forget_ledger([day])
 

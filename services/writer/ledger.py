@@ -97,7 +97,9 @@ def read_day(root: Path, day: date) -> dict[str, Known]:
 
 def _write_day(root: Path, day: date, known: Mapping[str, Known]) -> None:
     rows = [to_row(one.exchange, Symbol(symbol), day, one.ledger, one.version) for symbol, one in sorted(known.items())]
-    write_table(Partition(LedgerRow.dataset, day).path(root), table_of(LedgerRow, rows))
+    path = Partition(LedgerRow.dataset, day).path(root)
+    make_way(path.parent)
+    write_table(path, table_of(LedgerRow, rows))
 
 
 def scan_day(root: Path, day: date) -> tuple[dict[str, Known], dict[str, Known]]:
@@ -193,6 +195,12 @@ def read_or_put_aside(root: Path, partition: Partition, columns: list[str] | Non
 
 _OF_THE_FILE = {errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV}
 """What the system says of something that is no file, or not ours to read: it would stand in the way for ever."""
+
+
+def make_way(folder: Path) -> None:
+    """Put aside what stands where the folder of a day belongs: a file, or a link that leads nowhere."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        put_aside(folder, "no folder, where the folder of a day belongs")
 
 
 def put_aside(path: Path, reason: str) -> None:

@@ -1,16 +1,16 @@
 """Day files on disk: merge a batch in, retire old days, tell which minutes are there. I/O."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
-from services.writer.ledger import Changes, Known, put_aside, read_or_put_aside, settled_of, stored_of, update_day
-from shared.dataset import Partition, day_digest, day_folder, days, signature
-from shared.durable import fsync_path
+from services.writer.ledger import Changes, Known, make_way, read_or_put_aside, settled_of, stored_of, update_day
+from shared.dataset import Partition, day_digest, day_folder, days, partitions, signature
+from shared.durable import fsync_path, reason_of
 from shared.events import BY_DATASET, Candle, FundingRate, Row, Verdict
 from shared.parquet import merge, table_of, write_table
 
@@ -32,8 +32,7 @@ def write_batch(root: Path, rows: Mapping[Partition, list[Row]], verdicts: Seque
         kind = BY_DATASET[partition.dataset]
         path = partition.path(root)
         merged = merge(kind, read_or_put_aside(root, partition), table_of(kind, fresh))
-        if os.path.lexists(path.parent) and not path.parent.is_dir():
-            put_aside(path.parent, "a file where the folder of a day belongs")
+        make_way(path.parent)
         new_folder = not path.parent.exists()
         write_table(path, merged, sync_folder=False)
         folders.add(path.parent)
@@ -57,12 +56,19 @@ def retirable(
     return [day for day in raw_days if (newest - day).days > retention_days and converted(day)]
 
 
-def retire(root: Path, today: date, retention_days: int, digests: Mapping[str, str]) -> list[date]:
-    """Delete raw days that are past the retention, but never one that is not converted as it stands; return them.
+class Retired(NamedTuple):
+    """The days that were deleted. failed: what could not be, each in a sentence."""
+
+    days: list[date]
+    failed: list[str]
+
+
+def retire(root: Path, today: date, retention_days: int, digests: Mapping[str, str]) -> Retired:
+    """Delete raw days that are past the retention, but never one that is not converted as it stands.
 
     `digests` tells which version of which day the converter has put into Qlib; a day that changed since is kept.
     """
-    retired: list[date] = []
+    retired = Retired([], [])
     for dataset, kind in BY_DATASET.items():
         if not kind.retired:
             continue
@@ -71,8 +77,28 @@ def retire(root: Path, today: date, retention_days: int, digests: Mapping[str, s
             # What the converter does not read is bounded by its age alone.
             return not kind.converted or digests.get(f"{dataset}/{day}") == day_digest(root, dataset, day)
 
-        for day in retirable(days(root, dataset), today, retention_days, is_converted):
-            shutil.rmtree(day_folder(root, dataset, day))
-            retired.append(day)
-            log.info("retired", dataset=dataset, day=str(day))
+        try:
+            gone = retirable(days(root, dataset), today, retention_days, is_converted)
+        except OSError as error:
+            retired.failed.append(f"{root / dataset}: {reason_of(error)}")
+            continue
+        for day in gone:
+            try:
+                _delete(root, dataset, day)
+            except OSError as error:
+                retired.failed.append(f"{day_folder(root, dataset, day)}: {reason_of(error)}")
+            else:
+                retired.days.append(day)
+                log.info("retired", dataset=dataset, day=str(day))
     return retired
+
+
+def _delete(root: Path, dataset: str, day: date) -> None:
+    """Delete the folder of a day. Of one that is a link only the day's own files go: others may lie where it leads."""
+    folder = day_folder(root, dataset, day)
+    if not folder.is_symlink():
+        shutil.rmtree(folder)
+        return
+    for file, _ in list(partitions(root, dataset, day)):
+        file.path(root).unlink(missing_ok=True)
+    folder.unlink()

@@ -50,6 +50,22 @@ def test_only_data_is_listed_never_temporary_or_foreign_files(tmp_path):
     ]
 
 
+@pytest.mark.invariant(12)
+def test_a_link_in_a_circle_is_no_folder_and_hides_none_of_its_neighbours(tmp_path):
+    """Invariant 12."""
+    path = Partition("kline_1m", DAY_0, "BTC_USDT").path(tmp_path)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    circle = path.parent.with_name("date=2026-02-23")
+    circle.symlink_to(circle.name)
+    (tmp_path / "universe").symlink_to("universe")
+
+    assert days(tmp_path, "kline_1m") == [DAY_0]
+    assert days(tmp_path, "universe") == []
+    assert list(partitions(tmp_path, "kline_1m", date(2026, 2, 23))) == []
+    assert list(partitions(tmp_path, "universe", DAY_0)) == []
+
+
 def test_an_absent_folder_holds_nothing(tmp_path):
     assert days(tmp_path, "kline_1m") == []
     assert list(partitions(tmp_path, "kline_1m", DAY_0)) == []

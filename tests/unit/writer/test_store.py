@@ -289,7 +289,7 @@ def test_a_day_that_changed_since_its_conversion_is_kept(tmp_path):
     digests = _digests(tmp_path, first, second)
     store(tmp_path, [a_candle("LATE_USDT", minute(1440 + 5))])
 
-    gone = retire(tmp_path, third + timedelta(days=91), 90, digests)
+    gone = retire(tmp_path, third + timedelta(days=91), 90, digests).days
 
     assert first in gone
     assert days(tmp_path, "kline_1m") == [second, third]
@@ -312,6 +312,43 @@ def test_a_day_within_the_retention_is_kept(tmp_path):
     retire(tmp_path, DAY_0 + timedelta(days=90), 90, _digests(tmp_path, *raw_days))
 
     assert day_folder(tmp_path, "kline_1m", DAY_0).exists()
+
+
+@pytest.mark.invariant(11)
+def test_of_a_day_that_is_a_link_its_own_files_go_and_the_link_and_nothing_else(tmp_path):
+    """Invariant 11: it leads to another disk, or to a folder with other things."""
+    root, disk = tmp_path / "raw", tmp_path / "disk"
+    first, *others = _three_days(root)
+    folder = day_folder(root, "kline_1m", first)
+    folder.rename(disk)
+    folder.symlink_to(disk)
+    (disk / "notes.txt").write_text("years of work")
+
+    retired = retire(root, DAY_0 + timedelta(days=91), 90, _digests(root, first))
+
+    assert retired.failed == []
+    assert first in retired.days
+    assert days(root, "kline_1m") == others
+    assert not folder.is_symlink()
+    assert [path.name for path in disk.iterdir()] == ["notes.txt"]
+
+
+def test_a_day_that_cannot_be_deleted_is_named_and_the_others_go(tmp_path, monkeypatch):
+    raw_days = _three_days(tmp_path)
+    stuck = day_folder(tmp_path, "kline_1m", raw_days[0])
+    rmtree = shutil.rmtree
+
+    def refuses(folder):
+        if folder == stuck:
+            raise PermissionError(13, "Permission denied", str(folder))
+        rmtree(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", refuses)
+
+    retired = retire(tmp_path, DAY_0 + timedelta(days=500), 90, _digests(tmp_path, *raw_days))
+
+    assert days(tmp_path, "kline_1m") == raw_days[:1]
+    assert [str(stuck) in sentence for sentence in retired.failed] == [True]
 
 
 # --- what stands in the way
@@ -372,6 +409,20 @@ def test_a_file_where_the_folder_of_a_day_belongs_is_put_aside(tmp_path):
 
     assert len(contents(tmp_path)) == 1
     assert aside(folder.parent) == [f"{folder.name}.damaged", f"{folder.name}.damaged.txt"]
+
+
+@pytest.mark.parametrize("what", ["file", "link in a circle"])
+@pytest.mark.parametrize("dataset", ["kline_1m", "ledger"])
+def test_what_stands_where_the_folder_of_a_day_belongs_stops_no_write(tmp_path, dataset, what):
+    folder = day_folder(tmp_path, dataset, DAY_0)
+    folder.parent.mkdir(parents=True)
+    folder.touch() if what == "file" else folder.symlink_to(folder.name)
+
+    scan_day(tmp_path, DAY_0)
+    written = write_batch(tmp_path, by_file([a_candle()]), [a_verdict("wanted", 0, 1)])
+
+    assert ledger_of(written) == DayLedger(wanted=1, received=1)
+    assert f"{folder.name}.damaged" in aside(folder.parent)
 
 
 @pytest.mark.parametrize(
