@@ -2,9 +2,8 @@
 
 import shutil
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -168,6 +167,7 @@ def late_days(
         return None
     origin, end = span
     manifest = read_manifest(store.root)
+    store.converted = _converted(manifest)
     listing, _ = until_latest(scan(data_dir, manifest), latest)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
     defined = definitions(store.root, data_dir, listing.of(InstrumentDefinition), keep=False)
@@ -195,7 +195,9 @@ def _convert(
     if not any((store.root / "calendars").glob("*.txt")):
         # A first run that died: without an origin the positions in its bins mean nothing.
         shutil.rmtree(store.root / "features", ignore_errors=True)
-    before = store.span(), store.unfinished, fields_named(read_manifest(store.root).recipe)
+    known = read_manifest(store.root)
+    before = store.span(), store.unfinished, fields_named(known.recipe)
+    store.converted = _converted(known)
     manifest = _manifest(store.root, recipe, rebuild=rebuild)
     listing, later = until_latest(scan(data_dir, manifest, every_file=every_file), latest)
     end = _end(data_dir, store, listing, until, latest, shortens=rebuild)
@@ -207,7 +209,7 @@ def _convert(
         if rebuild:
             raise
         versions.abandon()  # new days need no other version
-        store, why_left_out = QlibStore(versions.head), str(error)
+        store, why_left_out = QlibStore(versions.head, converted=store.converted), str(error)
         origin = _origin(data_dir, store, listing, end, history=False)
     published = _published((origin, end), recipe, *before)
     changed = _changed_ledger(data_dir, listing, manifest, recipe)
@@ -216,8 +218,7 @@ def _convert(
     tracks = _tracks(defined)
     dirty = dirty_days(listing, manifest, end, holes, tracks, looks_back=recipe.stock_fields)
     left_out = sum(day_start(day) < origin for symbol in store.names.possible(dirty) for day in dirty[symbol])
-    dirty = {symbol: [day for day in days if day_start(day) >= origin] for symbol, days in dirty.items()}
-    dirty = {symbol: days for symbol, days in dirty.items() if days}
+    dirty = {name: kept for name, days in dirty.items() if (kept := [day for day in days if day_start(day) >= origin])}
     damaged = _damaged(store, published, dirty)
     dirty |= _raw_days(listing, damaged, (origin, end))
     # Of two that Qlib cannot tell apart the one that was there first stays, in a rebuild, too.
@@ -234,8 +235,7 @@ def _convert(
         lock=versions.lock_descriptor,
         processes=processes_for(dirty, processes),
     ) as convert_symbols:
-        work, unreadable = _gather(data_dir, listing, recipe, dirty, changed=changed, defined=defined)
-        work = [replace(one, damage=damaged.get(one.symbol, "")) for one in work]
+        work, unreadable = _gather(data_dir, listing, recipe, dirty, changed=changed, defined=defined, damaged=damaged)
         store.begin()
         bars, faulty = _collect(convert_symbols(work), len(work), progress)
     left |= faulty
@@ -276,6 +276,12 @@ def _convert(
         later=_later(data_dir, later, store, latest),
         digests=digests(converted),
     )
+
+
+def _converted(manifest: Manifest) -> tuple[str, ...]:
+    """Return the symbols of which candle files are in Qlib."""
+    days = (files for name, files in manifest.days.items() if name.startswith(f"{Candle.dataset}/"))
+    return tuple(sorted({symbol for files in days for symbol in files.versions}))
 
 
 def _published(
@@ -422,9 +428,18 @@ def _tracks(defined: Definitions) -> dict[str, Track]:
 
 
 def _gather(
-    data_dir: Path, listing: Listing, recipe: Recipe, dirty: Dirty, *, changed: LedgerDays, defined: Definitions
+    data_dir: Path,
+    listing: Listing,
+    recipe: Recipe,
+    dirty: Dirty,
+    *,
+    changed: LedgerDays,
+    defined: Definitions,
+    damaged: Mapping[str, str],
 ) -> tuple[list[SymbolDays], dict[str, str]]:
     """Read everything that the dirty days need beside their candles. changed: the ledgers that have been read.
+
+    damaged: symbol → what is wrong with its bins.
 
     Return with it what `_named` returns of the ledgers and rankings that cannot be read.
     """
@@ -458,6 +473,7 @@ def _gather(
             unknown={
                 day: why for faults in unknown for name in (EVERY, symbol) for day, why in faults.get(name, {}).items()
             },
+            damage=damaged.get(symbol, ""),
         )
         for symbol, found in dirty.items()
     ]

@@ -27,7 +27,7 @@ def with_span(store: QlibStore, span: tuple[datetime, datetime], begin_version: 
     if known is None or (known[0] == span[0] and known[1] <= span[1]):
         return store
     origin, until = span[0], min(known[1], span[1])
-    moved = QlibStore(begin_version())
+    moved = QlibStore(begin_version(), converted=store.converted)
     for symbol in store.symbols():
         moved.folder(symbol).mkdir(parents=True)
     (moved.root / "calendars").mkdir(parents=True)

@@ -24,11 +24,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from services.converter.calendars import FREQUENCIES, Frequency, calendar_lines, future_bars
 from services.converter.names import Names, folder_of
 from shared.durable import fsync_path, stage_file, temporary_of
+
+log = structlog.get_logger()
 
 _WIDTH = 4
 _LAST_POSITION = 2**24
@@ -86,6 +89,8 @@ class QlibStore:
     root: Path
     distrusts: bool = False
     """Whether the last run died before its commit: then what is equal on disk may not be durable yet."""
+    converted: tuple[str, ...] = ()
+    """Symbols of which raw files have been converted, as they are spelled: their names count before those on disk."""
     _touched: set[Path] = field(default_factory=set)
     """Bins that were written in place, and are not durable yet."""
     _unnamed: dict[Path, Path] = field(default_factory=dict)
@@ -97,28 +102,38 @@ class QlibStore:
 
     def calendar(self, frequency: Frequency) -> tuple[datetime, int] | None:
         """Return the origin and the number of bars of a calendar, or None where there is none yet."""
-        path = self._calendar_path(frequency)
-        if not path.exists():
+        path, width = self._calendar_path(frequency), _label_bytes(frequency)
+        if not os.path.lexists(path):
             return None
-        with path.open(encoding="utf-8") as handle:
-            first = handle.readline().strip()
+        if not path.is_file():
+            raise _no_calendar(path, "is no file")
+        with path.open("rb") as handle:
+            first = handle.read(width)
+            bars, rest = divmod(os.fstat(handle.fileno()).st_size, width)
         if not first:
             return None
-        bars, rest = divmod(path.stat().st_size, _label_bytes(frequency))
-        if rest:
-            raise ValueError(f"{path}: its size is no multiple of a label's; it was not written by this converter")
-        return datetime.fromisoformat(first).replace(tzinfo=UTC), bars
+        try:
+            origin = datetime.fromisoformat(first.decode("ascii").removesuffix("\n")).replace(tzinfo=UTC)
+        except ValueError:
+            raise _no_calendar(path, "does not begin with a label") from None
+        if rest or not first.endswith(b"\n"):
+            raise _no_calendar(path, "its size is no multiple of a label's")
+        return origin, bars
 
     def span(self) -> tuple[datetime, datetime] | None:
         """Return [first, end) of what the calendars show, or None where there is none: the longest one counts.
 
-        One of them may have been deleted, or cut: the bins hold what the others show.
+        One of them may have been deleted, or cut: the bins hold what the others show. Raises `ValueError` where one
+        begins elsewhere than the others.
         """
-        found = [(frequency, known) for frequency in FREQUENCIES if (known := self.calendar(frequency)) is not None]
+        found = {frequency: known for frequency in FREQUENCIES if (known := self.calendar(frequency)) is not None}
         if not found:
             return None
-        origin = found[0][1][0]
-        return origin, max(origin + bars * frequency.step for frequency, (_, bars) in found)
+        origin = Counter(first for first, _ in found.values()).most_common(1)[0][0]
+        for frequency, (first, _) in found.items():
+            if first != origin:
+                raise _no_calendar(self._calendar_path(frequency), f"begins at {first}, the others at {origin}")
+        return origin, max(origin + bars * frequency.step for frequency, (_, bars) in found.items())
 
     def symbols(self) -> list[str]:
         """Return the symbols that have features, as they are spelled."""
@@ -132,12 +147,28 @@ class QlibStore:
 
     @cached_property
     def names(self) -> Names:
-        """The symbols that have been published. `all.txt` keeps their spelling: folders are in lower case."""
-        try:
-            lines = self.market_path("all").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            lines = []
-        return Names(line.partition("\t")[0] for line in lines)
+        """The symbols that have been published. `all.txt` keeps their spelling: folders are in lower case.
+
+        A name in it that has no folder was not written by this converter.
+        """
+        folders = {*self._feature_folders()}
+        listed = (name for name in self._listed_names() if folder_of(name) in folders)
+        return Names([*self.converted, *listed])
+
+    def _listed_names(self) -> list[str]:
+        """Return the names in `all.txt`, or where it cannot be read those in the other instruments files."""
+        for path in [self.market_path("all"), *sorted(self.market_path("all").parent.glob("*.txt"))]:
+            try:
+                # Nothing else is opened: a FIFO would be waited for.
+                text = path.read_text(encoding="utf-8") if path.is_file() else None
+            except (OSError, UnicodeDecodeError) as error:
+                log.warning("instruments cannot be read, they are written again", path=str(path), error=str(error))
+            else:
+                if text is not None:
+                    return [line.partition("\t")[0] for line in text.splitlines()]
+                if os.path.lexists(path):
+                    log.warning("instruments that are no file, they are written again", path=str(path))
+        return []
 
     def market_path(self, market: str) -> Path:
         """Return where an instruments file lies."""
@@ -191,7 +222,7 @@ class QlibStore:
         """Return the last label of a calendar that is there."""
         with self._calendar_path(frequency).open("rb") as handle:
             handle.seek(-_label_bytes(frequency), os.SEEK_END)
-            return handle.read().decode("utf-8").strip()
+            return handle.read().decode("utf-8", errors="replace").strip()
 
     def folder(self, symbol: str) -> Path:
         """Return where the bins of a symbol lie."""
@@ -466,7 +497,15 @@ def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:
 
 
 def _stage_text(path: Path, text: str) -> tuple[Path, Path]:
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(f"{path} is a folder, where a file of instruments belongs: remove it")
     return stage_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8")), path
+
+
+def _no_calendar(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{path}: {why}, so it was not written by this converter; delete it, and it is made from the other calendars"
+    )
 
 
 def _label_bytes(frequency: Frequency) -> int:

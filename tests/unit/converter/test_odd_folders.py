@@ -1,5 +1,6 @@
 """Folders and files that are not what they are taken for cost nobody anything, and are not believed."""
 
+import os
 from datetime import date
 
 import pyarrow as pa
@@ -146,3 +147,80 @@ def test_a_file_of_many_symbols_that_cannot_be_read_costs_the_days_that_it_conce
     day_folder(raw, dataset, DAY_0 + DAY * 2).rmdir()
     assert not convert(raw, qlib, until=None).left
     assert values(qlib, "BTC_USDT", "open")[minute(3000)]
+
+
+def _random(path):
+    path.write_bytes(b"\xff\xfe\x80" * 50)
+
+
+def _zeros(path):
+    path.write_bytes(bytes(20_000))
+
+
+def _folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("frequency", ["1min", "day"])
+@pytest.mark.parametrize(
+    "damage", [_random, _zeros, _folder, _fifo, lambda path: path.write_text("2025-04-04 00:00:00\n")]
+)
+def test_a_calendar_that_makes_no_sense_is_named_and_made_again_once_it_is_deleted(raw, qlib, damage, frequency):
+    store(raw, some_minutes("BTC_USDT", range(2880)))
+    convert(raw, qlib, until=None)
+    expected = tree(qlib)
+    path = qlib / "calendars" / f"{frequency}.txt"
+    damage(path)
+
+    with pytest.raises(ValueError, match=rf"{frequency}\.txt: .*; delete it"):
+        convert(raw, qlib, until=None)
+
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert convert(raw, qlib, until=None).is_whole
+    assert tree(qlib) == expected
+
+
+@pytest.mark.parametrize("damage", [_random, _fifo])
+def test_instruments_that_cannot_be_read_are_written_again(raw, qlib, damage):
+    store(raw, some_minutes("kPEPE_USDT", range(1440)))
+    convert(raw, qlib, until=None)
+    expected = tree(qlib)
+    damage(qlib / "instruments" / "all.txt")
+    (qlib / ".converter" / "manifest.json").unlink()
+    store(raw, some_minutes("kPEPE_USDT", range(1440, 1450)))
+
+    convert(raw, qlib, until=minute(1440))
+
+    assert tree(qlib) == expected
+
+
+def test_a_folder_in_the_place_of_instruments_is_named_before_anything_is_shown(raw, qlib):
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    convert(raw, qlib, until=None)
+    _folder(qlib / "instruments" / "all.txt")
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)))
+
+    with pytest.raises(OSError, match=r"all\.txt is a folder, .*: remove it"):
+        convert(raw, qlib, until=None)
+
+    assert len(labels(qlib, "1min")) == 1440
+
+
+@pytest.mark.parametrize("row", ["btc_usdt", "eth_USDT"])
+def test_a_name_that_somebody_wrote_into_the_instruments_shuts_no_symbol_out(raw, qlib, row):
+    """Neither one with bins, nor a new one."""
+    store(raw, some_minutes("BTC_USDT", range(1440)))
+    convert(raw, qlib, until=None)
+    (qlib / "instruments" / "all.txt").write_text(f"{row}\t2025-04-05\t2025-04-06\n")
+    store(raw, some_minutes("BTC_USDT", range(1440, 2880)) + some_minutes("ETH_USDT", range(1440, 2880)))
+
+    assert convert(raw, qlib, until=None).is_whole
+
+    names = [line.split("\t")[0] for line in (qlib / "instruments" / "all.txt").read_text().splitlines()]
+    assert names == ["BTC_USDT", "ETH_USDT"]
