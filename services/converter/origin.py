@@ -1,6 +1,6 @@
 """Another span of the calendar: history has arrived from before it, or it went on beyond now. I/O.
 
-When the origin moves back every position grows by the same amount, so every bin and calendar is written anew: into a
+When the origin moves back every position grows by the same amount, so every bin and calendar is written again: into a
 new version beside the one that is read, which goes on as it is. So is a calendar that gets shorter.
 """
 

@@ -124,8 +124,8 @@ def _check_lengths(store: QlibStore, symbol: str, names: list[str]) -> None:
     for frequency in FREQUENCIES:
         extents = {name: extent for name in names if (extent := store.extent(symbol, name, frequency)) is not None}
         if len(set(extents.values())) > 1:
-            told = ", ".join(f"{name} {first} to {end}" for name, (first, end) in sorted(extents.items()))
-            raise ValidationError(f"{symbol}, {frequency.name}: bins of unequal extent: {told}")
+            held = ", ".join(f"{name} {first} to {end}" for name, (first, end) in sorted(extents.items()))
+            raise ValidationError(f"{symbol}, {frequency.name}: bins of unequal extent: {held}")
 
 
 def _check_minute(store: QlibStore, file: Partition, candles: Candles, origin: datetime, row: int) -> None:
