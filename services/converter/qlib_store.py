@@ -9,6 +9,7 @@ calendars, then the instruments. Writing a value twice at its offset changes not
 Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarStorage`, `FileInstrumentStorage`).
 """
 
+import errno
 import os
 import re
 import shutil
@@ -432,20 +433,24 @@ def read_extent(path: str | Path) -> Extent | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise
         raise DamagedBinError(f"{path}: {error.strerror}") from error
     try:
         return _checked_extent(path, handle)
-    except OSError as error:
-        raise DamagedBinError(f"{path}: {error.strerror}") from error
     finally:
         os.close(handle)
+
+
+_OF_THE_FILE = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO}
+"""What the system says of something that is no file; anything else says nothing about the bin."""
 
 
 def _checked_extent(path: str | Path, handle: int) -> Extent:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         raise DamagedBinError(f"{path}: is no regular file")
-    if status.st_size < 2 * _WIDTH or status.st_size % _WIDTH:
+    if status.st_size < 2 * _WIDTH:  # behind whole values there may be a part of one: killed while it was appended
         raise DamagedBinError(f"{path}: {status.st_size} bytes are no position and values")
     head = float(np.frombuffer(os.pread(handle, _WIDTH, 0), "<f4")[0])
     if not head.is_integer() or not 0 <= head <= _LAST_POSITION:  # infinity and NaN are no integers
