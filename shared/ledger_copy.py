@@ -52,6 +52,21 @@ class LedgerCopy:
                 return day_start(day) + (minutes.bit_length() - 1) * MINUTE
         return None
 
+    def since(self, symbol: str) -> datetime | None:
+        """Return from which minute on a symbol that was collected before is to be wanted; None where it never was.
+
+        That is the one after the last that was wanted. Where none is known to have been, the first that is stored:
+        whoever collected it died before it said that it wanted it, or the ledger was lost.
+        """
+        stored: datetime | None = None
+        for day in sorted(self.days, reverse=True):
+            known = self.of(symbol, day)
+            if known.wanted:
+                return day_start(day) + known.wanted.bit_length() * MINUTE
+            if known.stored:
+                stored = next(gaps_of_mask(day, known.stored)).begin
+        return stored
+
     def first_wanted(self, symbol: str) -> datetime | None:
         """Return the open of the first minute that was to be collected of a symbol; None where none ever was."""
         for day in sorted(self.days):

@@ -330,12 +330,12 @@ class Universe:
     ) -> Wanted:
         begin = history_begin(exchange_now, self._reach.backfill_days)
         kept_from = history_begin(exchange_now, self._reach.retention_days)
-        last = self._ledger.last_collected(symbol)
+        last, since = self._ledger.last_collected(symbol), self._ledger.since(symbol)
         away = timedelta(0) if last is None else ranking.ranked_time - last
         returned = symbol in ranking.added and away > self._reach.leaver_grace
-        if last is not None and (self._reach.fill_absence or not returned):
+        if since is not None and (self._reach.fill_absence or not returned):
             # Collected before: what lies between is wanted, as far back as raw data is kept.
-            begin = min(begin, max(last + MINUTE, kept_from))
+            begin = min(begin, max(since, kept_from))
         hole = self._ledger.first_missing(symbol, kept_from)
         begin_anew, begin = begin, min(begin, hole or begin)
         if (list_time := listed.get(symbol)) is not None:

@@ -26,7 +26,7 @@ from shared.ledger import DayLedger, to_row, to_text
 from shared.parquet import table_of, write_table
 from shared.service import Health
 from shared.settings import CommonSettings
-from tests.support.patience import Deadline
+from tests.support.patience import Deadline, patience
 
 EXCHANGE_NOW = datetime(2025, 4, 5, 12, 0, 30, tzinfo=UTC)
 TODAY = EXCHANGE_NOW.date()
@@ -489,7 +489,7 @@ async def test_silent_redis_is_told_in_bounded_time_and_without_its_password(dea
     began = time.monotonic()
     answer = await deaf_api.get(path)
 
-    assert time.monotonic() - began < PATIENCE_SECONDS + 1
+    assert time.monotonic() - began < patience(4 * PATIENCE_SECONDS)  # the client itself would wait for 15 s
     assert answer.status_code == code
     assert PASSWORD not in answer.text
 

@@ -23,6 +23,7 @@ from services.simulator.bulk import FLOOD_ROWS
 from shared.exchange import inst_id_of
 from shared.grid import DAY, MINUTE, floor_minute, to_ms
 from tests.support.builders import wait_for
+from tests.support.patience import Deadline
 from tests.support.running import MARKET, SYMBOLS, Running, note_healed
 
 pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.invariant(11)]
@@ -654,13 +655,21 @@ def test_in_the_end_the_ledger_accounts_for_every_minute(scene):
         for symbol in scene.symbols
     }
 
-    def accounted(symbol):
-        known = scene.ledger(symbol, scene.begin, end)
-        stored = known["received"] + known["healed"]
-        whole = (minutes, minutes - refused[symbol], refused[symbol], 0)
-        return (known["wanted"], stored, known["refused"], known["missing"]) == whole
+    def differing():
+        """Return what the ledger has of the symbols that it does not account for, and what it should have."""
+        found = {}
+        for symbol in scene.symbols:
+            known = scene.ledger(symbol, scene.begin, end)
+            has = known["wanted"], known["received"] + known["healed"], known["refused"], known["missing"]
+            should = minutes, minutes - refused[symbol], refused[symbol], 0
+            if has != should:
+                found[symbol] = {"has": has, "should": should}
+        return found
 
-    wait_for(lambda: all(accounted(symbol) for symbol in scene.symbols), 60, every=0.5)
+    deadline = Deadline(60)
+    while left := differing():
+        assert not deadline.has_passed, f"wanted, stored, refused, missing: {left}"
+        time.sleep(0.5)
     assert not scene.problems(scene.begin, end)
     for symbol in scene.symbols:
         known = scene.ledger(symbol, scene.begin, end)

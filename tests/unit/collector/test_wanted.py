@@ -140,15 +140,19 @@ def test_one_that_returns_within_the_grace_time_has_no_hole_and_one_that_leaves_
 
 
 @pytest.mark.invariant(7)
-@pytest.mark.parametrize("wanted", [span_mask(0, 99), 0], ids=["wanted", "died before it said so"])
+@pytest.mark.parametrize(
+    ("wanted", "since"),
+    [(span_mask(7, 99), 100), (span_mask(7, 49), 50), (0, 7)],
+    ids=["all of it", "died before it said the rest", "died before it said any"],
+)
 @pytest.mark.parametrize("backfill_days", [0, 1])
-def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days, wanted):
-    """Invariant 7: the ledger knows up to when the symbol was collected."""
-    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=wanted, received=span_mask(0, 99))}})
+def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days, wanted, since):
+    """Invariant 7: the ledger knows up to when the symbol was collected, and what of that was wanted."""
+    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=wanted, received=span_mask(7, 99))}})
 
     universe = a_universe("BTC_USDT", ledger=ledger, backfill_days=backfill_days)
 
-    assert universe.symbols["BTC_USDT"].begin == MIDNIGHT - 3 * DAY + 100 * MINUTE
+    assert universe.symbols["BTC_USDT"].begin == MIDNIGHT - 3 * DAY + since * MINUTE
 
 
 def returned(**reach):
