@@ -29,7 +29,7 @@ from services.converter.changes import (
     until_latest,
     write_manifest,
 )
-from services.converter.damage import Published, damage_of, what_helps
+from services.converter.damage import Held, Published, held_by, what_helps
 from services.converter.definitions import Definitions, contract_of, definitions
 from services.converter.fields import Recipe, fields_named
 from services.converter.known import Ints, Known, Predictions, Settlements
@@ -191,14 +191,13 @@ def _convert(
     processes: int,
     progress: Progress,
 ) -> Report:
-    store = QlibStore(versions.head)
+    known = read_manifest(versions.head)
+    store = QlibStore(versions.head, converted=_converted(known))
     if not any((store.root / "calendars").glob("*.txt")):
         # A first run that died: without an origin the positions in its bins mean nothing.
         shutil.rmtree(store.root / "features", ignore_errors=True)
-    known = read_manifest(store.root)
     before = store.span(), store.unfinished, fields_named(known.recipe)
-    store.converted = _converted(known)
-    manifest = _manifest(store.root, recipe, rebuild=rebuild)
+    manifest = Manifest() if rebuild or known.recipe != recipe.name() else known
     listing, later = until_latest(scan(data_dir, manifest, every_file=every_file), latest)
     end = _end(data_dir, store, listing, until, latest, shortens=rebuild)
     origin = _origin(data_dir, store, listing, end, history=history)
@@ -219,7 +218,8 @@ def _convert(
     dirty = dirty_days(listing, manifest, end, holes, tracks, looks_back=recipe.stock_fields)
     left_out = sum(day_start(day) < origin for symbol in store.names.possible(dirty) for day in dirty[symbol])
     dirty = {name: kept for name, days in dirty.items() if (kept := [day for day in days if day_start(day) >= origin])}
-    damaged = _damaged(store, published, dirty)
+    held = _held(store, recipe, published, dirty)
+    damaged = {symbol: one.damage for symbol, one in held.items() if one.damage}
     dirty |= _raw_days(listing, damaged, (origin, end))
     # Of two that Qlib cannot tell apart the one that was there first stays, in a rebuild, too.
     refused = store.names.admit(sorted(dirty, key=lambda symbol: (dirty[symbol][0], symbol)))
@@ -235,7 +235,7 @@ def _convert(
         lock=versions.lock_descriptor,
         processes=processes_for(dirty, processes),
     ) as convert_symbols:
-        work, unreadable = _gather(data_dir, listing, recipe, dirty, changed=changed, defined=defined, damaged=damaged)
+        work, unreadable = _gather(data_dir, listing, recipe, dirty, changed=changed, defined=defined, held=held)
         store.begin()
         bars, faulty = _collect(convert_symbols(work), len(work), progress)
     left |= faulty
@@ -299,13 +299,14 @@ def _published(
     return Published(now[0], min(span[1], now[1]) if span else now[0], names & fields or names, unfinished)
 
 
-def _damaged(store: QlibStore, published: Published, dirty: Iterable[str]) -> dict[str, str]:
-    """Return the symbols whose bins are not what was written, each with what is wrong."""
-    found = {symbol: damage_of(store, symbol, published) for symbol in sorted({*store.symbols(), *dirty})}
-    for symbol, damage in found.items():
-        if damage:
-            log.warning("damaged bins, computing all raw days of the symbol", symbol=symbol, damage=damage)
-    return {symbol: damage for symbol, damage in found.items() if damage}
+def _held(store: QlibStore, recipe: Recipe, published: Published, dirty: Iterable[str]) -> dict[str, Held]:
+    """Return what the bins of each symbol hold: of all, since damage is found wherever it is."""
+    names = [field.name for field in recipe.fields]
+    found = {symbol: held_by(store, symbol, names, published) for symbol in sorted({*store.symbols(), *dirty})}
+    for symbol, held in found.items():
+        if held.damage:
+            log.warning("damaged bins, computing all raw days of the symbol", symbol=symbol, damage=held.damage)
+    return found
 
 
 def _raw_days(listing: Listing, symbols: Collection[str], span: tuple[datetime, datetime]) -> Dirty:
@@ -316,12 +317,6 @@ def _raw_days(listing: Listing, symbols: Collection[str], span: tuple[datetime, 
             for symbol in found.keys() & files.versions.keys():
                 found[symbol].append(day)
     return {symbol: days for symbol, days in found.items() if days}
-
-
-def _manifest(root: Path, recipe: Recipe, *, rebuild: bool) -> Manifest:
-    """Return what is in Qlib already: nothing, where all is to be computed anew."""
-    manifest = read_manifest(root)
-    return Manifest() if rebuild or manifest.recipe != recipe.name() else manifest
 
 
 def _end(
@@ -435,11 +430,11 @@ def _gather(
     *,
     changed: LedgerDays,
     defined: Definitions,
-    damaged: Mapping[str, str],
+    held: Mapping[str, Held],
 ) -> tuple[list[SymbolDays], dict[str, str]]:
     """Read everything that the dirty days need beside their candles. changed: the ledgers that have been read.
 
-    damaged: symbol → what is wrong with its bins.
+    held: symbol → what its bins hold.
 
     Return with it what `_named` returns of the ledgers and rankings that cannot be read.
     """
@@ -473,7 +468,7 @@ def _gather(
             unknown={
                 day: why for faults in unknown for name in (EVERY, symbol) for day, why in faults.get(name, {}).items()
             },
-            damage=damaged.get(symbol, ""),
+            held=held[symbol],
         )
         for symbol, found in dirty.items()
     ]

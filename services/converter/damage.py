@@ -6,9 +6,10 @@ symbol of which that would lose a value is left as it is.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,18 +35,28 @@ class Published:
         return frequency.bars_until(self.origin, self.until)
 
 
-def damage_of(store: QlibStore, symbol: str, published: Published) -> str:
-    """Return what is wrong with the bins of a symbol, naming a file; empty where nothing is."""
-    if obstacle := obstacle_of(store, symbol, ()):
-        return obstacle
-    for frequency in FREQUENCIES:
-        bins = store.readable(symbol, frequency, published.fields, published.bars(frequency))
-        if bins.damaged:
-            return bins.damaged[min(bins.damaged)]
-        if bins.extents and not published.unfinished:
-            odd = sorted(name for name in published.fields if bins.extents.get(name) != bins.common)
+class Held(NamedTuple):
+    """What the bins of a symbol hold when a conversion begins. damage: what is wrong with them, naming a file."""
+
+    bins: Mapping[Frequency, Bins]
+    damage: str = ""
+
+
+def held_by(store: QlibStore, symbol: str, names: Collection[str], published: Published) -> Held:
+    """Look at the bins of a symbol, once in a conversion. names: fields."""
+    bins = {frequency: store.readable(symbol, frequency, names, published.bars(frequency)) for frequency in FREQUENCIES}
+    return Held(bins, obstacle_of(store, symbol, {}) or _damage_of(store, symbol, bins, published))
+
+
+def _damage_of(store: QlibStore, symbol: str, bins: Mapping[Frequency, Bins], published: Published) -> str:
+    for frequency, every in bins.items():
+        found = every.of(published.fields)
+        if found.damaged:
+            return found.damaged[min(found.damaged)]
+        if found.extents and not published.unfinished:
+            odd = sorted(name for name in published.fields if found.extents.get(name) != found.common)
             if odd:
-                return _difference(store, symbol, frequency, bins, odd[0])
+                return _difference(store, symbol, frequency, found, odd[0])
     return ""
 
 
@@ -55,13 +66,13 @@ def _difference(store: QlibStore, symbol: str, frequency: Frequency, bins: Bins,
     return f"{store.bin_path(symbol, name, frequency)}: holds {held}, other fields hold {first} to {end - 1}"
 
 
-def obstacle_of(store: QlibStore, symbol: str, names: Iterable[str]) -> str:
-    """Return what stands where a bin of some fields is to be written, or their folder; empty where nothing does."""
+def obstacle_of(store: QlibStore, symbol: str, bins: Mapping[Frequency, Bins]) -> str:
+    """Return what stands where one of some bins is to be written, or their folder; empty where nothing does."""
     folder = store.folder(symbol)
     if os.path.lexists(folder) and not folder.is_dir():
         return f"{folder}: is no folder; remove it"
-    for name in names:
-        for frequency in FREQUENCIES:
+    for frequency, found in bins.items():
+        for name in found.damaged:
             path = store.bin_path(symbol, name, frequency)
             if path.is_dir() and not path.is_symlink():
                 return f"{path}: is a folder; remove it"
@@ -81,16 +92,16 @@ def lost_bar(
     symbol: str,
     frequency: Frequency,
     published: Published,
-    computed: Iterable[Slice],
     *,
-    replaces: bool,
+    held: Held,
+    computed: Iterable[Slice],
 ) -> datetime | None:
     """Return the first bar whose values would be lost, in all fields or in some of them; None where none is.
 
-    computed: the bars that are written now. replaces: nothing is taken from the bins that are there.
+    computed: the bars that are written now. Of damaged bins nothing is taken over.
     """
-    bars = published.bars(frequency)
-    bins = store.readable(symbol, frequency, published.fields, bars)
+    bars, replaces = published.bars(frequency), bool(held.damage)
+    bins = held.bins[frequency].of(published.fields)
     if bins.common is None:
         return None
     if not replaces and len(bins.extents) == len(published.fields) and len(set(bins.extents.values())) == 1:

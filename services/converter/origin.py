@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from services.converter.calendars import FREQUENCIES, calendar_lines, future_bars
-from services.converter.qlib_store import DamagedBinError, QlibStore, read_extent
+from services.converter.qlib_store import DamagedBinError, QlibStore, read_bin, read_extent
 from services.converter.remembered import take_along
 
 
@@ -64,11 +64,10 @@ def _end_of_values(paths: Iterable[Path], bars: int) -> int:
     end = 0
     for path in paths:
         with suppress(DamagedBinError):  # it is named when its symbol is converted
-            extent = read_extent(path)
-            if extent is not None and extent[0] < bars:
-                values = np.fromfile(path, "<f4", offset=4)[: bars - extent[0]]
-                known = np.flatnonzero(~np.isnan(values))
-                end = max(end, extent[0] + int(known[-1]) + 1 if len(known) else 0)
+            held = read_bin(path)
+            if held is not None and held.position < bars:
+                known = np.flatnonzero(~np.isnan(held.values[: bars - held.position]))
+                end = max(end, held.position + int(known[-1]) + 1 if len(known) else 0)
     return end
 
 

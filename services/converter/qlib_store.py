@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 _WIDTH = 4
 _LAST_POSITION = 2**24
-"""The last one up to which float32 tells every position from the next: 31 years of minutes."""
+"""The last one up to which every position is a float32 of its own: 31 years of minutes."""
 _AT_ONCE = 8
 """Files that are made durable at a time."""
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
@@ -81,6 +81,11 @@ class Bins(NamedTuple):
         """The extent that most of them have."""
         counted = Counter(self.extents.values()).most_common(1)
         return counted[0][0] if counted else None
+
+    def of(self, names: Container[str]) -> "Bins":
+        """Return the same of some fields only."""
+        extents = {name: extent for name, extent in self.extents.items() if name in names}
+        return Bins(extents, {name: reason for name, reason in self.damaged.items() if name in names})
 
 
 @dataclass
@@ -201,10 +206,7 @@ class QlibStore:
 
     def values(self, symbol: str, name: str, frequency: Frequency) -> Slice | None:
         """Return all that a bin holds, or None where there is no bin. Raises `DamagedBinError`."""
-        extent = self.extent(symbol, name, frequency)
-        if extent is None:
-            return None
-        return Slice(extent[0], np.fromfile(self.bin_path(symbol, name, frequency), "<f4", offset=_WIDTH))
+        return read_bin(self.bin_path(symbol, name, frequency))
 
     def readable(self, symbol: str, frequency: Frequency, names: Iterable[str], bars: int) -> Bins:
         """Return what the bins of some fields hold of the first `bars` bars, and why not of those that are damaged."""
@@ -261,15 +263,21 @@ class QlibStore:
         slices: list[Slice],
         span: Extent,
         *,
+        shown: int = _LAST_POSITION,
         replaces: bool = False,
     ) -> None:
         """Put values at their positions, and let the bin hold all of `span`, NaN where nobody gave a value.
 
         slices: sorted, disjoint, inside of span. span: [first, end) of the bars that the symbol has; it never shrinks.
+        shown: the bars of the calendar; what lies behind was left by a run that did not end, and is cut off.
         replaces: nothing is taken from the bin that is there.
         """
         path = self.bin_path(symbol, name, frequency)
         extent = None if replaces else self.extent(symbol, name, frequency)
+        if extent is not None and extent[0] < shown < extent[1]:
+            os.truncate(path, _WIDTH * (1 + shown - extent[0]))
+            self._touched.add(path)
+            extent = extent[0], shown
         if extent is None or span[0] < extent[0]:
             self._rewrite(path, extent, slices, span)
         elif self._patch(path, extent, slices, span) or self.distrusts:
@@ -291,14 +299,6 @@ class QlibStore:
         temporary = temporary_of(path)
         _write_new(temporary, content.data.cast("B"))
         self._unnamed[temporary] = path
-
-    def cut(self, symbol: str, name: str, frequency: Frequency, bars: int) -> None:
-        """Cut a bin off at the end of what the calendar shows: behind it lies what a run left that did not end."""
-        extent = self.extent(symbol, name, frequency)
-        if extent is not None and extent[0] < bars < extent[1]:
-            path = self.bin_path(symbol, name, frequency)
-            os.truncate(path, _WIDTH * (1 + bars - extent[0]))
-            self._touched.add(path)
 
     def name_new(self) -> None:
         """Give the bins that were written anew their names, once they are durable."""
@@ -419,6 +419,12 @@ class QlibStore:
             return close.common
         names = {match["field"] for path in self.folder(symbol).iterdir() if (match := _BIN_NAME.fullmatch(path.name))}
         return self.readable(symbol, frequency, names, bars).common
+
+
+def read_bin(path: Path) -> Slice | None:
+    """Return all that a bin holds, or None where there is no bin. Raises `DamagedBinError`."""
+    extent = read_extent(path)
+    return None if extent is None else Slice(extent[0], np.fromfile(path, "<f4", offset=_WIDTH))
 
 
 def read_extent(path: str | Path) -> Extent | None:

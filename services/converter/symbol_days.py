@@ -13,7 +13,7 @@ import numpy as np
 from services.converter.bars import Bars, Minutes, on_grid
 from services.converter.calendars import FREQUENCIES, Frequency
 from services.converter.changes import runs_of_days
-from services.converter.damage import Published, lost_bar, obstacle_of, what_helps
+from services.converter.damage import Held, Published, lost_bar, obstacle_of, what_helps
 from services.converter.fields import Recipe, features
 from services.converter.known import Known
 from services.converter.qlib_store import QlibStore, Slice
@@ -54,10 +54,10 @@ class SymbolDays:
     known: Known
     ledger: Mapping[date, LedgerDay]
     versions: Mapping[date, str]
+    held: Held
+    """What its bins hold. Where they are damaged `days` are all that there are, and the bins are replaced."""
     unknown: Mapping[date, str] = field(default_factory=dict)
     """Days of which something beside the candles cannot be true, each with the reason."""
-    damage: str = ""
-    """What is wrong with the bins: then `days` are all that there are, and the bins are replaced."""
 
     def ledger_of(self, day: date) -> LedgerDay:
         """Return what the ledger says of a day."""
@@ -120,15 +120,15 @@ def _compute(build: Build, work: SymbolDays) -> _Computed:
 
 def _refusal(build: Build, store: QlibStore, work: SymbolDays, computed: _Computed) -> str:
     """Return why nothing of a symbol is to be written; empty where it can be."""
-    if obstacle := obstacle_of(store, work.symbol, (field.name for field in build.recipe.fields)):
+    if obstacle := obstacle_of(store, work.symbol, work.held.bins):
         return obstacle
     for frequency in FREQUENCIES:
         parts = computed.slices[frequency]["coverage"] if computed.slices else []
-        lost = lost_bar(store, work.symbol, frequency, build.published, parts, replaces=bool(work.damage))
+        lost = lost_bar(store, work.symbol, frequency, build.published, held=work.held, computed=parts)
         if lost is not None:
             return (
-                f"{work.damage or store.folder(work.symbol)}; the {frequency.name} bar {lost:%Y-%m-%d %H:%M} is in no "
-                f"raw day that can be read: {what_helps(store, work.symbol)}"
+                f"{work.held.damage or store.folder(work.symbol)}; the {frequency.name} bar {lost:%Y-%m-%d %H:%M} is "
+                f"in no raw day that can be read: {what_helps(store, work.symbol)}"
             )
     return ""
 
@@ -184,8 +184,7 @@ def _write_fields(
     slices: Mapping[str, list[Slice]],
 ) -> None:
     """Write the fields of one frequency: each bin begins and ends with a bar of which something is known."""
-    bars = published.bars(frequency)
-    kept = {} if work.damage else store.readable(work.symbol, frequency, slices, bars).extents
+    kept = {} if work.held.damage else work.held.bins[frequency].extents
     ends = list(kept.values())
     # Fields of which one or the other is in every bar that has any.
     for part, other in zip(slices["funding_paid"], slices["coverage"], strict=True):
@@ -197,11 +196,9 @@ def _write_fields(
     span = min(first for first, _ in ends), max(end for _, end in ends)
     for name, parts in slices.items():
         clipped = [clip for part in parts if (clip := _clip(part, *span)) is not None]
-        if not clipped:
-            continue
-        if name in kept:
-            store.cut(work.symbol, name, frequency, bars)
-        store.write(work.symbol, name, frequency, clipped, span, replaces=name not in kept)
+        if clipped:
+            shown = published.bars(frequency)
+            store.write(work.symbol, name, frequency, clipped, span, shown=shown, replaces=name not in kept)
 
 
 def _clip(part: Slice, first: int, end: int) -> Slice | None:

@@ -13,7 +13,7 @@ import pytest
 from services.converter import processes
 from services.converter.calendars import FREQUENCIES
 from services.converter.convert import convert
-from services.converter.damage import Published
+from services.converter.damage import Published, held_by
 from services.converter.fields import Recipe
 from services.converter.known import Known
 from services.converter.processes import ProcessDiedError, _Inherited, _Worker, processes_for
@@ -152,13 +152,11 @@ def test_a_process_leaves_nothing_that_is_not_durable(raw, qlib, disk, distrusts
     if not distrusts:  # else everything is there already, and may not be durable
         store(raw, some_minutes("BTC_USDT", range(1000, 1440)))
     midnight = day_start(DAY_0)
-    _Worker.start(
-        Build(raw, Recipe(), midnight, midnight + DAY, Published(midnight, midnight, frozenset())),
-        head_folder(qlib),
-        _Inherited(-1),
-    )
+    published = Published(midnight, midnight, frozenset())
+    held = held_by(QlibStore(head_folder(qlib)), "BTC_USDT", (), published)
+    _Worker.start(Build(raw, Recipe(), midnight, midnight + DAY, published), head_folder(qlib), _Inherited(-1))
     disk.calls.clear()
 
-    _Worker.convert(SymbolDays("BTC_USDT", [DAY_0], Known(), {}, {}), distrusts)
+    _Worker.convert(SymbolDays("BTC_USDT", [DAY_0], Known(), {}, {}, held), distrusts)
 
     assert disk.synced(QlibStore(head_folder(qlib)).bin_path("BTC_USDT", "close", FREQUENCIES[0])) >= 0
