@@ -28,8 +28,19 @@ from shared.symbol import Symbol
 log = structlog.get_logger()
 
 BusError = RedisError
-RefusedError = ResponseError
-"""What Redis answers where it does not do what it was asked: a `BusError` whose text says why."""
+
+_MOST_REASON = 200
+
+
+def failure_of(error: BusError | OSError) -> str:
+    """Return why the bus failed, to stand behind "Redis": what Redis refuses in its words, else only the kind.
+
+    Other texts may hold an address with a password.
+    """
+    if isinstance(error, ResponseError):
+        return f"refuses: {str(error)[:_MOST_REASON]}"
+    return f"does not answer ({type(error).__name__})"
+
 
 #: Stream → the groups that must have seen an entry before it may be trimmed.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -189,14 +200,16 @@ class Bus:
         except ResponseError as error:
             raise ResponseError(f"{key}: {error}") from error
 
-    async def _read_hash[T](self, key: str, read: Callable[[str], T]) -> dict[str, T] | None:
+    async def _read_hash[N, T](
+        self, key: str, read: Callable[[str], T], name_of: Callable[[str], N]
+    ) -> dict[N, T] | None:
         """Return the fields of a hash; None where there is none. What cannot be read is forgotten, and said."""
         texts: dict[str, str] = await self._read_key(key, self._redis.hgetall(key))
-        found = {}
+        found: dict[N, T] = {}
         for name, text in texts.items():
             try:
                 if name:
-                    found[name] = read(text)
+                    found[name_of(name)] = read(text)
             except ValueError as error:
                 await self._forget(key, name, error, self._redis.hdel(key, name))
         return found if texts else None
@@ -205,6 +218,8 @@ class Bus:
         """Remove what makes no sense under a key of ours: whoever owns it makes it again, as after a loss of Redis."""
         log.warning("made no sense in Redis, removed", key=key, name=name, error=str(error))
         await removal
+        if key == _LEDGER_VERSIONS:
+            await self.set_ledger_ready(ready=False)  # the writer says everything again
 
     # --- streams
 
@@ -456,7 +471,7 @@ class Bus:
 
     async def left(self) -> dict[str, datetime] | None:
         """Return what `set_left` recorded; None where it never did, or Redis has forgotten it."""
-        return await self._read_hash(_LEFT, _instant)
+        return await self._read_hash(_LEFT, _instant, str)
 
     async def last_ranking(self) -> Ranking | None:
         """Return the newest ranking whole, everybody's place included; None where the stream has none (any more).
@@ -481,7 +496,7 @@ class Bus:
 
     async def definitions(self) -> dict[Symbol, InstrumentDefinition] | None:
         """Return what `set_definitions` recorded; None where it never did, or Redis has forgotten it."""
-        found = await self._read_hash(_DEFINITIONS, _DEFINITION.decode)
+        found = await self._read_hash(_DEFINITIONS, _DEFINITION.decode, str)
         return None if found is None else {one.symbol: one for one in found.values()}
 
     # --- what is stored, and up to when
@@ -506,15 +521,7 @@ class Bus:
 
     async def ledger_versions(self) -> dict[date, int]:
         """Return which days the ledger knows, each with a number that changes whenever the day does."""
-        found = await self._read_hash(_LEDGER_VERSIONS, lambda version: version) or {}
-        versions = {}
-        for name, version in found.items():
-            try:
-                versions[_day(name)] = int(version)
-            except ValueError as error:
-                await self._forget(_LEDGER_VERSIONS, name, error, self._redis.hdel(_LEDGER_VERSIONS, name))
-                await self.set_ledger_ready(ready=False)  # so that the writer says everything again
-        return versions
+        return await self._read_hash(_LEDGER_VERSIONS, int, _day) or {}
 
     async def forget_ledger(self, days: Sequence[date]) -> None:
         """Drop the copy of some days; they stay on disk."""
@@ -539,7 +546,7 @@ class Bus:
 
     async def watermarks(self) -> dict[str, datetime]:
         """Return every watermark."""
-        return await self._read_hash(_WATERMARKS, _instant) or {}
+        return await self._read_hash(_WATERMARKS, _instant, str) or {}
 
     async def set_converted(self, digests: Mapping[str, str]) -> None:
         """Record which version of which raw day is in Qlib ("kline_1m/2025-04-05" → digest of its files).

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from shared.backoff import backoff_seconds
-from shared.bus import Bus, BusError, Heartbeat, RefusedError
+from shared.bus import Bus, BusError, Heartbeat, failure_of
 from shared.clock import ExchangeClock
 from shared.exchange import ExchangeClient, ExchangeError
 from shared.heartbeat import BEAT_SECONDS, TTL_SECONDS
@@ -117,12 +117,7 @@ class Service:
             try:
                 result = await call()
             except BusError as error:
-                what = (
-                    f"refuses: {error}"
-                    if isinstance(error, RefusedError)
-                    else f"does not answer ({type(error).__name__})"
-                )
-                self.health.problem("redis", f"Redis {what[:_MOST_REASON]}, trying again")
+                self.health.problem("redis", f"Redis {failure_of(error)}, trying again")
                 if not await self.pause(backoff_seconds(attempt, cap=5.0)):
                     raise asyncio.CancelledError from error
                 attempt += 1

@@ -10,7 +10,7 @@ from pydantic import RedisDsn
 
 from services.api.completeness import Books, arrived_until
 from services.api.ledger import LedgerReader
-from shared.bus import Bus, BusError, GroupLag, Heartbeat, Memory, RefusedError
+from shared.bus import Bus, BusError, GroupLag, Heartbeat, Memory, failure_of
 from shared.clock import ExchangeClock
 from shared.events import Ranking
 from shared.service import Health
@@ -21,7 +21,6 @@ API = "api"
 
 PATIENCE_SECONDS = 2.5
 """How long one request waits for Redis: longer than any hiccup of a local one, shorter than a probe's usual 3 s."""
-_MOST_REASON = 200
 
 RECENT_SECONDS = 600.0
 """A dead letter younger than this says that something is wrong now."""
@@ -52,10 +51,8 @@ class Sources:
                 return await answer
         except TimeoutError as error:
             raise BusSilentError(f"Redis at {self.redis_name} does not answer within {PATIENCE_SECONDS:g} s") from error
-        except RefusedError as error:
-            raise BusSilentError(f"Redis at {self.redis_name} refuses: {str(error)[:_MOST_REASON]}") from error
-        except (BusError, OSError) as error:  # only the kind is told: texts of others are not ours to publish
-            raise BusSilentError(f"Redis at {self.redis_name} does not answer ({type(error).__name__})") from error
+        except (BusError, OSError) as error:
+            raise BusSilentError(f"Redis at {self.redis_name} {failure_of(error)}") from error
 
 
 def redis_name(url: RedisDsn) -> str:
