@@ -12,8 +12,8 @@ import numpy as np
 from services.converter.changes import DayFiles
 from services.converter.known import Contract
 from services.converter.lives import Said, contract_values, lives_of
-from services.converter.raw import Unreadable, UnreadableError, read_definitions
-from services.converter.remembered import recall, remember
+from services.converter.raw import Unreadable, read_definitions
+from services.converter.remembered import up_to_date
 from shared.dataset import Partition
 from shared.events import InstrumentDefinition
 
@@ -38,22 +38,14 @@ def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, ke
     What was read once counts on, whatever becomes of its file. The writer puts a file aside that cannot be read, and
     the collector publishes again what is true now.
     """
-    known = recall(root, "definitions", _Day)
-    found = dict(known)
-    unreadable = Unreadable()
-    for day, files in days.items():
-        before = known.get(str(day), _Day("", []))
-        if before.version != files.digest:
-            try:
-                fresh = read_definitions(data_dir, Partition(InstrumentDefinition.dataset, day))
-            except UnreadableError as error:
-                unreadable[day] = str(error)
-            else:
-                found[str(day)] = _Day(files.digest, _merged(before.said, fresh))
-    if keep and found != known:
-        remember(root, "definitions", found)
+
+    def read(day: date, version: str, before: _Day | None) -> _Day:
+        fresh = read_definitions(data_dir, Partition(InstrumentDefinition.dataset, day))
+        return _Day(version, _merged(before.said if before else [], fresh))
+
+    found, unreadable = up_to_date(root, "definitions", _Day, days, read, keep=keep)
     by_symbol: dict[str, list[Said]] = defaultdict(list)
-    for _, one in sorted(found.items()):
+    for one in found:
         for symbol, said_of_it in one.said:
             by_symbol[symbol].append(said_of_it)
     return Definitions(by_symbol, unreadable)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from services.converter.changes import DayFiles
-from services.converter.raw import Unreadable, UnreadableError, read_members
-from services.converter.remembered import recall, remember
+from services.converter.raw import Unreadable, read_members
+from services.converter.remembered import up_to_date
 from shared.dataset import Partition
 from shared.events import Rank
 
@@ -33,22 +33,13 @@ def members_after_rankings(root: Path, data_dir: Path, days: Mapping[date, DayFi
 
     A ranking that was read once counts on, whatever becomes of its file: the bins of its days were made with it.
     """
-    known = recall(root, "members", _Day)
-    found = dict(known)
-    unreadable = Unreadable()
-    for day, files in days.items():
-        before = known.get(str(day), _Day("", []))
-        if before.version != files.digest:
-            try:
-                rankings = dict(before.rankings) | dict(_rankings(data_dir, day))
-            except UnreadableError as error:
-                unreadable[day] = str(error)
-            else:
-                found[str(day)] = _Day(files.digest, sorted(rankings.items()))
-    if found != known:
-        remember(root, "members", found)
-    after = [(ranked, frozenset(members)) for _, day in sorted(found.items()) for ranked, members in day.rankings]
-    return Members(after, unreadable)
+
+    def read(day: date, version: str, before: _Day | None) -> _Day:
+        rankings = dict(before.rankings if before else []) | dict(_rankings(data_dir, day))
+        return _Day(version, sorted(rankings.items()))
+
+    found, unreadable = up_to_date(root, "members", _Day, days, read)
+    return Members([(ranked, frozenset(members)) for day in found for ranked, members in day.rankings], unreadable)
 
 
 def _rankings(data_dir: Path, day: date) -> list[tuple[datetime, list[str]]]:

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from services.writer.ledger import read_or_put_aside
-from shared.dataset import Partition, digest_of, partitions, signature
+from shared.dataset import Partition, day_digest
 from shared.dataset import days as days_on_disk
 from shared.events import BY_DATASET
 
@@ -29,13 +29,11 @@ def look_again(root: Path, dataset: str, before: Mapping[date, Seen], *, keep_ti
     """
     found = {}
     for day in days_on_disk(root, dataset):
-        files = {partition.symbol or "": signature(stat) for partition, stat in partitions(root, dataset, day)}
-        digest = digest_of(files)
-        seen = before.get(day)
-        if files and (seen is None or seen.digest != digest):
-            table = read_or_put_aside(root, Partition(dataset, day))
+        digest, seen = day_digest(root, dataset, day), before.get(day)
+        if seen is None or seen.digest != digest:
+            table = read_or_put_aside(root, Partition(dataset, day))  # None, too, where there is no such file
             times = table[BY_DATASET[dataset].time].unique().to_pylist() if table is not None and keep_times else []
             seen = None if table is None else Seen(digest, frozenset(times))
-        if files and seen is not None:
+        if seen is not None:
             found[day] = seen
     return found
