@@ -22,8 +22,7 @@ from launch.truth import read_refused
 from services.simulator.bulk import FLOOD_ROWS
 from shared.exchange import inst_id_of
 from shared.grid import DAY, MINUTE, floor_minute, to_ms
-from tests.support.builders import wait_for
-from tests.support.patience import Deadline
+from tests.support.builders import wait_for, wait_until_none
 from tests.support.running import MARKET, SYMBOLS, Running, note_healed
 
 pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.invariant(11)]
@@ -666,10 +665,7 @@ def test_in_the_end_the_ledger_accounts_for_every_minute(scene):
                 found[symbol] = {"has": has, "should": should}
         return found
 
-    deadline = Deadline(60)
-    while left := differing():
-        assert not deadline.has_passed, f"wanted, stored, refused, missing: {left}"
-        time.sleep(0.5)
+    wait_until_none(differing, "wanted, stored, refused, missing", 60)
     assert not scene.problems(scene.begin, end)
     for symbol in scene.symbols:
         known = scene.ledger(symbol, scene.begin, end)

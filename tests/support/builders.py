@@ -225,6 +225,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20.0, *, every: floa
     return value
 
 
+def wait_until_none[T](find: Callable[[], T], what: str, seconds: float = 20.0, *, every: float = 0.5) -> None:
+    """Wait until nothing is found any more; fail with `what` and what is still found when that takes too long."""
+    deadline = Deadline(seconds)
+    while found := find():
+        assert not deadline.has_passed, f"{what} after {seconds} s: {found}"
+        time.sleep(every)
+
+
 async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
     """Wait until a condition holds while other tasks run; fail when it does not within so many seconds."""
     async with asyncio.timeout(patience(seconds)):

@@ -19,8 +19,7 @@ from shared.events import InstrumentDefinition
 from shared.grid import MINUTE, days_between, floor_minute, from_ms, to_ms
 from shared.ledger import NOTHING, from_text
 from shared.parquet import read_rows
-from tests.support.builders import wait_for
-from tests.support.patience import Deadline
+from tests.support.builders import wait_for, wait_until_none
 
 SPEED = 60
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT", "XRP_USDT")
@@ -70,10 +69,7 @@ class Running:
         """Wait until everything up to `end` is as it was, by default up to now but for what is on its way."""
         began = time.monotonic()
         end = end or floor_minute(self.now()) - 2 * MINUTE
-        deadline = Deadline(seconds)
-        while problems := self.problems(begin, end):
-            assert not deadline.has_passed, f"not whole after {seconds} s: {problems}"
-            time.sleep(0.5)
+        wait_until_none(lambda: self.problems(begin, end), "not whole", seconds)
         note_healed(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0], time.monotonic() - began)
         return end
 

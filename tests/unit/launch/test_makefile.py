@@ -9,6 +9,8 @@ import pytest
 
 MAKEFILE = Path(__file__).parents[3] / "Makefile"
 
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
 
 def commands(folder: Path, *arguments: str) -> list[str]:
     """Return the words that the shell would see in a folder."""
@@ -32,7 +34,6 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_a_folder_may_have_any_name(folder):
     found = commands(folder, "workflow")
 
@@ -40,14 +41,12 @@ def test_a_folder_may_have_any_name(folder):
     assert f"EXPERIMENTS_DIR={folder}/experiments" in found
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_a_recording_may_have_any_name(folder):
     found = commands(folder, "replay", "DATA=my 'rec' $$HOME")
 
     assert found[found.index("--data") + 1] == "my 'rec' $HOME"
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize("market", ["nope", "empty", "it's a $HOME", None])
 def test_a_market_that_is_not_there_is_said_in_one_sentence_before_anything_is_loaded(folder, market):
     instruments = folder / "qlib_data" / "instruments"
@@ -63,7 +62,6 @@ def test_a_market_that_is_not_there_is_said_in_one_sentence_before_anything_is_l
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_a_market_that_is_there_is_found_whatever_its_case(folder):
     (folder / "qlib_data" / "instruments").mkdir(parents=True)
     (folder / "qlib_data" / "calendars").mkdir()

@@ -20,12 +20,12 @@ class Cached:
     """An exchange whose time has been kept by a cache for a minute; its rows are made by `row_time`."""
 
     def __init__(self, row_time):
-        self.row_time, self.told = row_time, time.time()
+        self.row_time, self.said = row_time, time.time()
         self.here = time.monotonic() - 60.0
 
     async def measure_time(self):
         self.here += 10.0
-        return Sample(self.here, self.here + 0.02, self.told)
+        return Sample(self.here, self.here + 0.02, self.said)
 
     async def newest_row_time(self):
         return self.row_time
