@@ -121,7 +121,7 @@ def _unknown(snapshot: Snapshot) -> Iterator[str]:
     if "collector" not in snapshot.heartbeats:
         yield from ("refused", "rates")
     if missing_minutes(snapshot) is None or not {"collector", "writer"} <= snapshot.heartbeats.keys():
-        yield from ("gaps", "settlements")  # one tells the ledger what is wanted, the other keeps it
+        yield from ("gaps", "settlements")  # one reports to the ledger what is wanted, the other keeps it
     if not snapshot.clock.measured:
         yield "symbol"
 

@@ -40,7 +40,7 @@ class ApiSettings(CommonSettings):
     ] = SecretStr("")
     alert_every: Annotated[float, Field(gt=0, le=300, description="Seconds between looks at what is wrong")] = 15.0
     alert_after: Annotated[
-        float, Field(ge=0, le=31_536_000, description="Seconds that something must be wrong before it is told")
+        float, Field(ge=0, le=31_536_000, description="Seconds that something must be wrong before it is reported")
     ] = 60.0
     alert_again: Annotated[
         float, Field(ge=0, le=876_000, description="Hours between reminders of what stays wrong; 0: none")
