@@ -197,6 +197,7 @@ def test_what_a_run_left_behind_the_calendar_is_no_damage(raw, qlib, tmp_path, m
     monkeypatch.undo()
 
     convert(raw, qlib, until=minute(1440))
+    assert convert(raw, qlib, until=minute(1500)).is_whole
     assert convert(raw, qlib, until=None).is_whole
 
     assert len(values(qlib, "BTC_USDT", "close")) == len(values(qlib, "ETH_USDT", "close")) == 2 * 1440
