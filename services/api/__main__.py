@@ -9,18 +9,18 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 
-from services.api.alerts import Watch
+from services.api.alerts.conditions import Thresholds
+from services.api.alerts.lifecycle import Patience
+from services.api.alerts.targets import targets
+from services.api.alerts.watch import Watch
 from services.api.app import create_app
-from services.api.conditions import Thresholds
-from services.api.ledger import LedgerReader
+from services.api.completeness.reader import LedgerReader
+from services.api.health.snapshot import Sources, redis_name
+from services.api.health.status import Limits
 from services.api.settings import ApiSettings
-from services.api.snapshot import Sources, redis_name
-from services.api.status import Limits
-from services.api.targets import targets
-from services.api.telling import Patience
-from shared.command import run
-from shared.service import Service, running
-from shared.settings import read_settings
+from shared.runtime.command import run
+from shared.runtime.service import Service, running
+from shared.runtime.settings import read_settings
 
 log = structlog.get_logger()
 

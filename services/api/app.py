@@ -3,11 +3,11 @@
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from services.api.alerts import Watch
-from services.api.datasets import DiskReader
+from services.api.alerts.watch import Watch
+from services.api.disk import DiskReader
+from services.api.health.snapshot import Sources
+from services.api.health.status import Limits
 from services.api.routes import router
-from services.api.snapshot import Sources
-from services.api.status import Limits
 
 _DESCRIPTION = "Is it healthy? Lag, freshness, universe and data of qlib-crypto. Read only."
 

@@ -7,12 +7,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, gener
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.api.completeness import Books
-from services.api.datasets import Disk
-from services.api.lag import missing_minutes, symbol_ages
-from services.api.snapshot import API, SERVICES, Snapshot
-from services.api.status import Status, Verdict
-from shared.ledger import MinuteVerdict
+from services.api.completeness.days import Books
+from services.api.disk import Disk
+from services.api.health.lag import missing_minutes, symbol_ages
+from services.api.health.snapshot import API, SERVICES, Snapshot
+from services.api.health.status import Status, Verdict
+from shared.ledger.day import MinuteVerdict
 
 _PREFIX = "qlib_crypto_"
 

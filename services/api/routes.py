@@ -10,13 +10,10 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from services.api.alerts import Watch
-from services.api.completeness import Day, sentence
-from services.api.conditions import Severity
-from services.api.datasets import Disk, DiskReader
-from services.api.heatmap import page
-from services.api.lag import Lag, lag_of
-from services.api.ledger_answers import (
+from services.api.alerts.conditions import Severity
+from services.api.alerts.watch import Watch
+from services.api.completeness.days import Day, sentence
+from services.api.completeness.query import (
     Gaps,
     LedgerAnswer,
     Span,
@@ -27,12 +24,15 @@ from services.api.ledger_answers import (
     ledger_of_span,
     span_of,
 )
+from services.api.dashboard.completeness import page
+from services.api.disk import Disk, DiskReader
+from services.api.health.lag import Lag, lag_of
+from services.api.health.snapshot import BusSilentError, Snapshot, Sources, read_snapshot
+from services.api.health.status import Limits, Status, not_ready, status_of
 from services.api.metrics import exposition
-from services.api.snapshot import BusSilentError, Snapshot, Sources, read_snapshot
-from services.api.status import Limits, Status, not_ready, status_of
 from services.api.universe import Universe, current_universe, universe_at
 from shared.grid import DAY, floor_day
-from shared.ledger import MinuteVerdict
+from shared.ledger.day import MinuteVerdict
 
 router = APIRouter()
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
-from services.api.targets import targets
-from shared.settings import CommonSettings
+from services.api.alerts.targets import targets
+from shared.runtime.settings import CommonSettings
 
 
 class ApiSettings(CommonSettings):

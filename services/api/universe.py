@@ -8,10 +8,12 @@ from typing import Literal
 import msgspec
 from pydantic import BaseModel, Field
 
-from services.api.snapshot import BusSilentError, Sources
-from shared.dataset import days, partitions
-from shared.events import Rank, RankBy, Ranking, UndecodableError
-from shared.parquet import read_partition
+from services.api.health.snapshot import BusSilentError, Sources
+from shared.datasets.registry import UndecodableError
+from shared.datasets.row import RankBy
+from shared.datasets.universe import Rank, Ranking
+from shared.storage.layout import days, partitions
+from shared.storage.parquet import read_partition
 
 
 class Member(BaseModel):

@@ -9,25 +9,34 @@ import structlog
 import uvloop
 from aiolimiter import AsyncLimiter
 
-from services.collector.backfill import Backfill
-from services.collector.bookkeeping import Bookkeeping
-from services.collector.definitions import Definitions
-from services.collector.feeds import CHANNELS, CONNECTS_PER_SECOND, Endpoint
-from services.collector.instruments import Instruments
-from services.collector.intake import Intake
-from services.collector.live import LiveChannel
+from services.collector.channels.backfill import Backfill
+from services.collector.channels.intake import Intake
+from services.collector.channels.settlements import Settlements
 from services.collector.metrics import DATA_AGE, DISBELIEVED, FOLLOWED, LIFE_CYCLE
 from services.collector.publisher import Publisher
+from services.collector.reconcile import Bookkeeping
 from services.collector.settings import CollectorSettings
-from services.collector.settlements import Settlements
-from services.collector.wanted import Reach, Universe
-from shared.bus import consumer_name
-from shared.command import run
-from shared.events import Ranking, UndecodableError
-from shared.exchange import EXCHANGE, ExchangeError, Listing, definition_of, inst_id_of, symbol_of, tls_context
-from shared.ledger_copy import LedgerCopy
-from shared.service import Service, running, wait_for_clock
-from shared.settings import read_settings
+from services.collector.stream.okx import CHANNELS, CONNECTS_PER_SECOND, Endpoint
+from services.collector.stream.subscriptions import LiveChannel
+from services.collector.tracking.definitions import Definitions
+from services.collector.tracking.lifecycle import Instruments
+from services.collector.tracking.wanted import Reach, Universe
+from shared.bus.streams import consumer_name
+from shared.datasets.registry import UndecodableError
+from shared.datasets.universe import Ranking
+from shared.exchanges.registry import (
+    EXCHANGE,
+    ExchangeError,
+    Listing,
+    definition_of,
+    inst_id_of,
+    symbol_of,
+    tls_context,
+)
+from shared.ledger.replica import LedgerCopy
+from shared.runtime.command import run
+from shared.runtime.service import Service, running, wait_for_clock
+from shared.runtime.settings import read_settings
 from shared.symbol import Symbol
 
 log = structlog.get_logger()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from services.collector.metrics import BUFFERED, FORGOTTEN
-from shared.events import AnyEvent
-from shared.service import Service
+from shared.datasets.registry import AnyEvent
+from shared.runtime.service import Service
 
 _BATCH = 500
 #: Above this length of the stream history waits: live rows go first, and the hard cap is never near.

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from shared.settings import CommonSettings
+from shared.runtime.settings import CommonSettings
 
 _FOR_EVER_DAYS = 36_500
 

@@ -18,11 +18,12 @@ from services.converter.convert import NothingToConvertError, convert
 from services.converter.convert import Progress as TellProgress
 from services.converter.report import PUT_ASIDE, Report, log_report, publish
 from services.converter.settings import ConverterSettings
-from shared.bus import Bus, BusError
-from shared.command import run
-from shared.durable import BusyError
-from shared.log import setup_logging
-from shared.settings import read_settings
+from shared.bus.bus import Bus
+from shared.bus.connection import BusError
+from shared.runtime.command import run
+from shared.runtime.log import setup_logging
+from shared.runtime.settings import read_settings
+from shared.storage.files import BusyError
 
 log = structlog.get_logger()
 

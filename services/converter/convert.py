@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import structlog
 
-from services.converter.calendars import FREQUENCIES
-from services.converter.changes import (
+from services.converter.checks import check_stored
+from services.converter.features.asof import Ints, Known, Predictions, Settlements
+from services.converter.features.fields import Recipe, fields_named
+from services.converter.features.symbol import Build, SymbolDays
+from services.converter.manifest import (
     NO_FILES,
     VALID_DAYS,
     Holes,
@@ -29,16 +32,13 @@ from services.converter.changes import (
     until_latest,
     write_manifest,
 )
-from services.converter.damage import Held, Published, held_by, what_helps
-from services.converter.definitions import Definitions, contract_of, definitions
-from services.converter.fields import Recipe, fields_named
-from services.converter.known import Ints, Known, Predictions, Settlements
-from services.converter.lives import lives_of
-from services.converter.members import Members, members_after_rankings
-from services.converter.origin import last_value, with_span
-from services.converter.processes import Outcome, processes_for, symbol_conversion
-from services.converter.qlib_store import CommitError, QlibStore
-from services.converter.raw import (
+from services.converter.pool import Outcome, processes_for, symbol_conversion
+from services.converter.qlib.damage import Held, Published, held_by, what_helps
+from services.converter.qlib.frequencies import FREQUENCIES
+from services.converter.qlib.instruments import all_lines, delisted_lines, market_lines, spans
+from services.converter.qlib.rebase import last_value, with_span
+from services.converter.qlib.store import CommitError, QlibStore
+from services.converter.raw.days import (
     EVERY,
     Faults,
     LedgerDay,
@@ -50,15 +50,20 @@ from services.converter.raw import (
     read_rankings,
     read_settlements,
 )
+from services.converter.raw.definitions import Definitions, contract_of, definitions
+from services.converter.raw.lives import lives_of
+from services.converter.raw.membership import Members, members_after_rankings
 from services.converter.report import Report
-from services.converter.symbol_days import Build, SymbolDays
-from services.converter.universe import all_lines, delisted_lines, market_lines, spans
-from services.converter.validation import check_stored
-from services.converter.versions import LockedVersions, VersionError, changing, head_folder
-from shared.dataset import Partition
-from shared.durable import remove_stale_temporaries
-from shared.events import Candle, FundingRate, InstrumentDefinition, LedgerRow, PredictedFundingRate, Rank, Row
+from services.converter.versions.versions import LockedVersions, VersionError, changing, head_folder
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate, PredictedFundingRate
+from shared.datasets.instrument import InstrumentDefinition
+from shared.datasets.ledger import LedgerRow
+from shared.datasets.row import Row
+from shared.datasets.universe import Rank
 from shared.grid import DAY, MINUTE, day_start, from_ms
+from shared.storage.files import remove_stale_temporaries
+from shared.storage.layout import Partition
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from shared.bus import Bus
+from shared.bus.bus import Bus
 
 log = structlog.get_logger()
 

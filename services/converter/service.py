@@ -9,15 +9,15 @@ import structlog
 from services.converter import metrics
 from services.converter.convert import Late, NothingToConvertError, convert, late_days
 from services.converter.history import PATIENCE_SECONDS, History
-from services.converter.qlib_store import CommitError
+from services.converter.qlib.store import CommitError
 from services.converter.report import Report, log_report, publish, unreadable_sentence
 from services.converter.settings import ConverterSettings
-from services.converter.versions import head_folder
-from shared.durable import BusyError
+from services.converter.versions.versions import head_folder
 from shared.grid import floor_day
-from shared.ledger import account, from_text
-from shared.schedule import daily_at, every, firings
-from shared.service import Service, running, wait_for_clock
+from shared.ledger.day import account, from_text
+from shared.runtime.schedule import daily_at, every, firings
+from shared.runtime.service import Service, running, wait_for_clock
+from shared.storage.files import BusyError
 
 log = structlog.get_logger()
 

@@ -6,10 +6,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from services.converter.bars import PartialBars
-from services.converter.fields import Recipe
-from shared.events import BY_DATASET
-from shared.settings import CommonSettings
+from services.converter.features.bars import PartialBars
+from services.converter.features.fields import Recipe
+from shared.datasets.registry import BY_DATASET
+from shared.runtime.settings import CommonSettings
 
 
 class ConverterSettings(CommonSettings):

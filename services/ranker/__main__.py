@@ -10,21 +10,21 @@ import msgspec
 import structlog
 import typer
 
-from services.ranker.exchange import NothingToRankError, fetch
-from services.ranker.keeping import keep, kept, not_stored, publish_again
+from services.ranker.fetch import NothingToRankError, fetch
+from services.ranker.history import keep, kept, not_stored, publish_again
 from services.ranker.metrics import CHANGES, RANKED, RANKED_TIME, RANKINGS
 from services.ranker.ranking import Market, rank, ranking_of
 from services.ranker.settings import RankerSettings
 from shared.backoff import backoff_seconds
-from shared.bus import BusError
-from shared.command import run
-from shared.dataset import UNIVERSE_FILE
-from shared.durable import replace_text
-from shared.events import Ranking
-from shared.exchange import ExchangeError
-from shared.schedule import every_hours, firings
-from shared.service import Service, keep_going, running, wait_for_clock
-from shared.settings import read_settings
+from shared.bus.connection import BusError
+from shared.datasets.universe import Ranking
+from shared.exchanges.registry import ExchangeError
+from shared.runtime.command import run
+from shared.runtime.schedule import every_hours, firings
+from shared.runtime.service import Service, keep_going, running, wait_for_clock
+from shared.runtime.settings import read_settings
+from shared.storage.files import replace_text
+from shared.storage.layout import UNIVERSE_FILE
 
 log = structlog.get_logger()
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from shared.events import PredictedFundingRate, Rank, RankBy, Ranking
-from shared.exchange import Instrument, is_eligible
+from shared.datasets.funding import PredictedFundingRate
+from shared.datasets.row import RankBy
+from shared.datasets.universe import Rank, Ranking
+from shared.exchanges.registry import Instrument, is_eligible
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from shared.events import RankBy
-from shared.settings import CommonSettings
+from shared.datasets.row import RankBy
+from shared.runtime.settings import CommonSettings
 
 
 class RankerSettings(CommonSettings):

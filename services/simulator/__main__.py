@@ -19,21 +19,21 @@ import msgspec
 import typer
 from aiohttp import web
 
-from services.simulator.answers import Exchange
-from services.simulator.chaos import Chaos, Recipe
-from services.simulator.clock import SimulatedClock
 from services.simulator.control import Control
-from services.simulator.faults import KINDS, BadFaultError, read_faults
-from services.simulator.life import BadChangeError, LivingMarket, read_changes
-from services.simulator.market import HOUR_MS, MINUTE_MS, Market
-from services.simulator.plan import FaultPlan
-from services.simulator.replay import ReplayMarket, UnusableRecordingError, load_recording
-from services.simulator.rest import rest_app
-from services.simulator.sockets import Sockets
+from services.simulator.engine.clock import SimulatedClock
+from services.simulator.engine.life import BadChangeError, LivingMarket, read_changes
+from services.simulator.engine.market import HOUR_MS, MINUTE_MS, Market
+from services.simulator.engine.replay import ReplayMarket, UnusableRecordingError, load_recording
+from services.simulator.engine.synthetic import EARLIEST_START_MS, SWAP_NAME, SyntheticMarket
+from services.simulator.faults.chaos import Chaos, Recipe
+from services.simulator.faults.kinds import KINDS, BadFaultError, read_faults
+from services.simulator.faults.plan import FaultPlan
+from services.simulator.okx.answers import Exchange
+from services.simulator.okx.rest import rest_app
+from services.simulator.okx.sockets import Sockets
 from services.simulator.stats import Stats
-from services.simulator.synthetic import EARLIEST_START_MS, SWAP_NAME, SyntheticMarket
 from services.simulator.tls import server_context
-from shared.log import setup_logging
+from shared.runtime.log import setup_logging
 
 log = logging.getLogger("simulator")
 

@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from services.simulator.chaos import Chaos
-from services.simulator.clock import SimulatedClock
-from services.simulator.faults import BadFaultError, read_faults
-from services.simulator.life import BadChangeError, LivingMarket, read_changes
-from services.simulator.plan import FaultPlan
-from services.simulator.spelling import candle_row, funding_row, settlement_row
+from services.simulator.engine.clock import SimulatedClock
+from services.simulator.engine.life import BadChangeError, LivingMarket, read_changes
+from services.simulator.faults.chaos import Chaos
+from services.simulator.faults.kinds import BadFaultError, read_faults
+from services.simulator.faults.plan import FaultPlan
+from services.simulator.okx.spelling import candle_row, funding_row, settlement_row
 from services.simulator.stats import Stats
 
 

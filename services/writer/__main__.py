@@ -11,34 +11,32 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
-from services.writer.auditing import ContinuousAudit, withdraw
+from services.writer.audit.auditor import ContinuousAudit, withdraw
 from services.writer.batch import Batch, is_retired, should_flush
 from services.writer.day_files import Seen, look_again
 from services.writer.definitions import digests_of_definitions, newest_definitions, read_definitions
-from services.writer.ledger import changed_since, newest_of, scan_day
+from services.writer.ledger_store import changed_since, newest_of, scan_day
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
 from services.writer.settings import WriterSettings
 from services.writer.store import Written, retire, write_batch
 from services.writer.watermark import written_until
-from shared.bus import GROUPS, BusError, Entry, consumer_name
-from shared.command import run
-from shared.dataset import days
-from shared.durable import BusyError, exclusive, reason_of, remove_stale_temporaries
-from shared.events import (
-    AnyEvent,
-    Candle,
-    InstrumentDefinition,
-    LedgerRow,
-    PredictedFundingRate,
-    Rank,
-    UndecodableError,
-)
-from shared.exchange import EXCHANGE
+from shared.bus.connection import BusError
+from shared.bus.streams import GROUPS, Entry, consumer_name
+from shared.datasets.candle import Candle
+from shared.datasets.funding import PredictedFundingRate
+from shared.datasets.instrument import InstrumentDefinition
+from shared.datasets.ledger import LedgerRow
+from shared.datasets.plausible import AHEAD, impossible
+from shared.datasets.registry import AnyEvent, UndecodableError
+from shared.datasets.universe import Rank
+from shared.exchanges.registry import EXCHANGE
 from shared.grid import LAST_DAY, day_start
-from shared.ledger import to_text
-from shared.plausible import AHEAD, impossible
-from shared.service import Service, running
-from shared.settings import read_settings
+from shared.ledger.day import to_text
+from shared.runtime.command import run
+from shared.runtime.service import Service, running
+from shared.runtime.settings import read_settings
+from shared.storage.files import BusyError, exclusive, reason_of, remove_stale_temporaries
+from shared.storage.layout import days
 from shared.symbol import Symbol
 
 log = structlog.get_logger()

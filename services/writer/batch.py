@@ -4,9 +4,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from shared.bus import Entry
-from shared.dataset import Partition, partition_of
-from shared.events import AnyEvent, Candle, Row, Verdict, rows_of
+from shared.bus.streams import Entry
+from shared.datasets.candle import Candle
+from shared.datasets.ledger import Verdict
+from shared.datasets.registry import AnyEvent, rows_of
+from shared.datasets.row import Row
+from shared.storage.layout import Partition, partition_of
 
 
 @dataclass

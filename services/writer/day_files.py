@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-from services.writer.ledger import read_or_put_aside
-from shared.dataset import Partition, day_digest
-from shared.dataset import days as days_on_disk
-from shared.events import BY_DATASET
+from services.writer.ledger_store import read_or_put_aside
+from shared.datasets.registry import BY_DATASET
+from shared.storage.layout import Partition, day_digest
+from shared.storage.layout import days as days_on_disk
 
 
 @dataclass(frozen=True)

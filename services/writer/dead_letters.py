@@ -22,10 +22,14 @@ from rich.text import Text
 
 from services.writer.batch import is_retired
 from services.writer.settings import WriterSettings
-from shared.bus import DEAD_LETTER, Bus, BusError, DeadLetter
-from shared.events import AnyEvent, Source, UndecodableError, decode
-from shared.exchange import SpellingError, candle_of, candle_row_of, predicted_of, settled_of
-from shared.settings import read_settings
+from shared.bus.bus import Bus
+from shared.bus.connection import BusError
+from shared.bus.dead_letters import DeadLetter
+from shared.bus.streams import DEAD_LETTER
+from shared.datasets.registry import AnyEvent, UndecodableError, decode
+from shared.datasets.row import Source
+from shared.exchanges.registry import SpellingError, candle_of, candle_row_of, predicted_of, settled_of
+from shared.runtime.settings import read_settings
 
 _PAGE = 200
 """Letters that are replayed in one transaction."""

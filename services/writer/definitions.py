@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from services.writer.ledger import read_or_put_aside
-from shared.dataset import day_digest, days, partitions
-from shared.events import InstrumentDefinition
+from services.writer.ledger_store import read_or_put_aside
+from shared.datasets.instrument import InstrumentDefinition
+from shared.storage.layout import day_digest, days, partitions
 from shared.symbol import Symbol
 
 

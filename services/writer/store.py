@@ -8,11 +8,15 @@ from typing import NamedTuple
 
 import structlog
 
-from services.writer.ledger import Changes, Known, make_way, read_or_put_aside, settled_of, stored_of, update_day
-from shared.dataset import Partition, day_digest, day_folder, days, partitions, signature
-from shared.durable import fsync_path, reason_of
-from shared.events import BY_DATASET, Candle, FundingRate, Row, Verdict
-from shared.parquet import merge, table_of, write_table
+from services.writer.ledger_store import Changes, Known, make_way, read_or_put_aside, settled_of, stored_of, update_day
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate
+from shared.datasets.ledger import Verdict
+from shared.datasets.registry import BY_DATASET
+from shared.datasets.row import Row
+from shared.storage.files import fsync_path, reason_of
+from shared.storage.layout import Partition, day_digest, day_folder, days, partitions, signature
+from shared.storage.parquet import merge, table_of, write_table
 
 log = structlog.get_logger()
 

@@ -17,7 +17,7 @@ def test_nothing_is_lost_doubled_or_wrong_after_a_minute_of_chaos(tmp_path: Path
     report = tmp_path / "report.json"
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "launch.chaos", "--seed", "4", "--minutes", "0.5", "--rate", "1.5"),
+            *(sys.executable, "-m", "proofs.chaos", "--seed", "4", "--minutes", "0.5", "--rate", "1.5"),
             *("--symbols", "12", "--members", "8", "--speed", "300", "--backfill-days", "2"),
             # What the exchange corrects later is audited more than a minute later; the audit has tests of its own.
             *("--without", "corrected"),

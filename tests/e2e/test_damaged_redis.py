@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.stack import Stack
+from cli.stack import Stack
 from tests.support.builders import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.invariant(11), pytest.mark.timeout(900)]

@@ -5,12 +5,12 @@ import shutil
 import pytest
 import redis
 
-from launch.stack import SERVICES, Stack
-from launch.truth import read_stored
-from shared.bus import Bus
+from cli.stack import SERVICES, Stack
+from proofs.judges.stored import read_stored
+from shared.bus.bus import Bus
 from shared.grid import MINUTE, from_ms
-from shared.ledger import MinuteVerdict
-from shared.ledger_copy import LedgerCopy
+from shared.ledger.day import MinuteVerdict
+from shared.ledger.replica import LedgerCopy
 from tests.support.builders import wait_for
 from tests.support.running import MARKET, SYMBOLS, Running, minutes_of
 

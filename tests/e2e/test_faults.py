@@ -16,11 +16,11 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from launch.small_disk import NoSmallDiskError, SmallDisk
-from launch.stack import Stack, free_port
-from launch.truth import read_refused
-from services.simulator.bulk import FLOOD_ROWS
-from shared.exchange import inst_id_of
+from cli.stack import Stack, free_port
+from proofs.judges.stored import read_refused
+from proofs.rig.small_disk import NoSmallDiskError, SmallDisk
+from services.simulator.faults.bulk import FLOOD_ROWS
+from shared.exchanges.registry import inst_id_of
 from shared.grid import DAY, MINUTE, floor_minute, to_ms
 from tests.support.builders import wait_for, wait_until_none
 from tests.support.running import MARKET, SYMBOLS, Running, note_healed

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from launch.stack import Stack, free_port
+from cli.stack import Stack, free_port
 from services.converter.convert import convert
 from shared.grid import MINUTE, to_ms
 from tests.support.patience import Deadline

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.judge.bins import FREQUENCIES, MINUTE_MS, read_bin, read_calendar, read_spans
-from launch.judge.recompute import Options, Raw
-from launch.judge.values import judge_values
-from launch.stack import Stack
+from cli.stack import Stack
+from proofs.judges.bins import FREQUENCIES, MINUTE_MS, read_bin, read_calendar, read_spans
+from proofs.judges.recompute import Options, Raw
+from proofs.judges.values import judge_values
 from services.converter.convert import convert
-from shared.events import ENDED_STATE
+from shared.datasets.instrument import ENDED_STATE
 from shared.grid import DAY, MINUTE, ceil_minute, floor_minute, from_ms, to_ms
 from tests.support.builders import wait_for
 from tests.support.patience import patience

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from launch.judge.bins import read_bin
-from launch.stack import Stack
+from cli.stack import Stack
+from proofs.judges.bins import read_bin
 from tests.support.builders import wait_for
 from tests.support.running import Running
 

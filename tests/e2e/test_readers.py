@@ -2,8 +2,8 @@
 
 import pytest
 
-from launch.readers import watch
-from launch.verify_qlib import RESEARCH_PYTHON
+from proofs.judges.recorded_qlib import RESEARCH_PYTHON
+from proofs.readers.__main__ import watch
 
 pytestmark = [
     pytest.mark.slow,
@@ -15,7 +15,7 @@ pytestmark = [
 
 @pytest.mark.invariant(8)
 def test_a_reader_never_sees_half_while_the_converter_is_killed_again_and_again(tmp_path):
-    """Invariant 8. `python -m launch.readers --kills 50` is the long form."""
+    """Invariant 8. `python -m proofs.readers --kills 50` is the long form."""
     seen, minutes = watch(tmp_path, kills=8, seed=3)
 
     assert seen.clean, seen.first

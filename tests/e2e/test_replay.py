@@ -66,7 +66,7 @@ def test_a_recording_comes_out_of_qlib_value_for_value(tmp_path: Path, options: 
         [
             sys.executable,
             "-m",
-            "launch.replay",
+            "proofs.replay",
             "--data",
             data,
             "--speed",
@@ -88,7 +88,7 @@ def test_a_recording_comes_out_of_qlib_value_for_value(tmp_path: Path, options: 
 def test_a_folder_without_a_recording_is_refused_by_its_whole_name(tmp_path: Path) -> None:
     wider_than_a_window = tmp_path / ("recordings-" * 10)
     replay = subprocess.run(
-        [sys.executable, "-m", "launch.replay", "--data", wider_than_a_window, "--folder", tmp_path / "run"],
+        [sys.executable, "-m", "proofs.replay", "--data", wider_than_a_window, "--folder", tmp_path / "run"],
         cwd=ROOT,
         capture_output=True,
         text=True,

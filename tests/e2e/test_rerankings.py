@@ -7,9 +7,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from launch.stack import Stack
-from launch.truth import judge_candles, read_stored, read_truth
-from shared.bus import Bus
+from cli.stack import Stack
+from proofs.judges.stored import judge_candles, read_stored, read_truth
+from shared.bus.bus import Bus
 from shared.grid import MINUTE, floor_minute, to_ms
 from tests.support.builders import a_ranking, wait_for
 from tests.support.patience import patience

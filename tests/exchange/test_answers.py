@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.simulator.answers import Exchange, answer
-from services.simulator.market import DAY_MS, HOUR_MS, MINUTE_MS
-from services.simulator.replay import load_recording
-from services.simulator.synthetic import SyntheticMarket
+from services.simulator.engine.market import DAY_MS, HOUR_MS, MINUTE_MS
+from services.simulator.engine.replay import load_recording
+from services.simulator.engine.synthetic import SyntheticMarket
+from services.simulator.okx.answers import Exchange, answer
 
 BEGIN = 1_748_736_000_000
 NOW = 1_795_000_030_000  # half a minute into a minute

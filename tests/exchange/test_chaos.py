@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import WebSocketException
 
-from services.simulator.chaos import Chaos, Recipe, schedule
-from services.simulator.faults import KINDS, SUBSCRIBE_KINDS
-from services.simulator.market import HOUR_MS, MINUTE_MS
+from services.simulator.engine.market import HOUR_MS, MINUTE_MS
+from services.simulator.faults.chaos import Chaos, Recipe, schedule
+from services.simulator.faults.kinds import KINDS, SUBSCRIBE_KINDS
 from tests.exchange.wire import args, connected, send
 from tests.support.patience import Deadline
 from tests.support.simulator import ROOT, Simulator

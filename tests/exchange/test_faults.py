@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from services.simulator.fault import Asked, Push, Reply
-from services.simulator.faults import BadFaultError, read_faults
-from services.simulator.plan import FaultPlan
+from services.simulator.faults.fault import Asked, Push, Reply
+from services.simulator.faults.kinds import BadFaultError, read_faults
+from services.simulator.faults.plan import FaultPlan
 
 NOW = 1_000_000
 CONFIRM = Push("business", "candle1m", "ADA-USDT-SWAP", "confirm", b'{"confirm":1}')

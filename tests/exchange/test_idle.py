@@ -6,12 +6,12 @@ import pytest
 from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 
-from services.simulator.clock import SimulatedClock
-from services.simulator.life import LivingMarket
-from services.simulator.plan import FaultPlan
-from services.simulator.sockets import Sockets
+from services.simulator.engine.clock import SimulatedClock
+from services.simulator.engine.life import LivingMarket
+from services.simulator.engine.synthetic import SyntheticMarket
+from services.simulator.faults.plan import FaultPlan
+from services.simulator.okx.sockets import Sockets
 from services.simulator.stats import Stats
-from services.simulator.synthetic import SyntheticMarket
 
 NOW = 1_795_000_030_000
 
@@ -52,7 +52,7 @@ async def test_a_ping_is_a_sign_of_life(served):
 
 async def test_a_client_that_does_not_read_is_closed(served, monkeypatch):
     sockets, _, socket = served
-    monkeypatch.setattr("services.simulator.sockets.SLOW_CONSUMER_BYTES", -1)
+    monkeypatch.setattr("services.simulator.okx.sockets.SLOW_CONSUMER_BYTES", -1)
 
     message = await socket.receive(timeout=2)
 

@@ -5,11 +5,11 @@ from decimal import Decimal
 
 import pytest
 
-from services.simulator.life import BadChangeError, LivingMarket, read_changes
-from services.simulator.market import DAY_MS, DETAILS_MS, HOUR_MS, MINUTE_MS
-from services.simulator.replay import load_recording
-from services.simulator.spelling import candle_row, instrument_row
-from services.simulator.synthetic import SyntheticMarket
+from services.simulator.engine.life import BadChangeError, LivingMarket, read_changes
+from services.simulator.engine.market import DAY_MS, DETAILS_MS, HOUR_MS, MINUTE_MS
+from services.simulator.engine.replay import load_recording
+from services.simulator.engine.synthetic import SyntheticMarket
+from services.simulator.okx.spelling import candle_row, instrument_row
 from tests.exchange.wire import args, connected, events, send, until
 from tests.support.simulator import Simulator
 

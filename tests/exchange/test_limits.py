@@ -1,4 +1,4 @@
-from services.simulator.limits import SlidingWindow
+from services.simulator.okx.limits import SlidingWindow
 
 
 def test_a_window_allows_its_limit_and_recovers():

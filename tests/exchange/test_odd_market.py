@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from services.simulator.odd_minutes import TOO_LARGE, TOO_SMALL
+from services.simulator.engine.odd_minutes import TOO_LARGE, TOO_SMALL
 from tests.exchange.wire import args, connected, events, rows, send, until
 from tests.support.simulator import ROOT, Simulator
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.simulator.replay import UnusableRecordingError, load_recording
+from services.simulator.engine.replay import UnusableRecordingError, load_recording
 
 BEGIN = 1_748_736_000_000
 MINUTE = 60_000

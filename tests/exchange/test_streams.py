@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from services.simulator.market import HOUR_MS, MINUTE_MS
-from services.simulator.replay import load_recording
-from services.simulator.streams import CANDLES, FUNDING, Key, Streams
+from services.simulator.engine.market import HOUR_MS, MINUTE_MS
+from services.simulator.engine.replay import load_recording
+from services.simulator.okx.streams import CANDLES, FUNDING, Key, Streams
 
 BEGIN = 1_748_736_000_000
 PEPE, GONE, ADA = (f"{base}-USDT-SWAP" for base in ("1000PEPE", "GONE", "ADA"))

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.simulator.market import DAY_MS, HOUR_MS, MINUTE_MS
-from services.simulator.spelling import candle_row
-from services.simulator.synthetic import SyntheticMarket
+from services.simulator.engine.market import DAY_MS, HOUR_MS, MINUTE_MS
+from services.simulator.engine.synthetic import SyntheticMarket
+from services.simulator.okx.spelling import candle_row
 
 NOW = 1_795_000_020_000
 MARKET = SyntheticMarket(60, seed=3, start_ms=NOW)

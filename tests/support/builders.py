@@ -7,23 +7,17 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from shared.bus import Entry
-from shared.dataset import partition_of
-from shared.events import (
-    BY_DATASET,
-    AnyEvent,
-    Candle,
-    FundingRate,
-    InstrumentDefinition,
-    PredictedFundingRate,
-    Rank,
-    Ranking,
-    Row,
-    Verdict,
-    encode,
-)
+from shared.bus.streams import Entry
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate, PredictedFundingRate
+from shared.datasets.instrument import InstrumentDefinition
+from shared.datasets.ledger import Verdict
+from shared.datasets.registry import BY_DATASET, AnyEvent, encode
+from shared.datasets.row import Row
+from shared.datasets.universe import Rank, Ranking
+from shared.exchanges.okx.parse import Instrument, inst_id_of
 from shared.grid import MINUTE, day_start, to_ms
-from shared.okx.spelling import Instrument, inst_id_of
+from shared.storage.layout import partition_of
 from tests.support.patience import Deadline, patience
 
 DAY_0 = date(2025, 4, 5)
@@ -206,7 +200,7 @@ def an_entry(event: AnyEvent, number: int = 1) -> Entry:
 
 def store(root: Path, rows: Iterable[Row]) -> None:
     """Merge rows into their day files under `root`."""
-    from shared.parquet import merge, read_rows, table_of, write_table
+    from shared.storage.parquet import merge, read_rows, table_of, write_table
 
     files: dict[Any, list[Row]] = {}
     for row in rows:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from services.converter.convert import convert
-from shared.events import LedgerRow
+from shared.datasets.ledger import LedgerRow
 from tests.support.builders import (
     a_candle,
     minute,

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import redis
 
-from launch.stack import SERVICES
-from launch.truth import Stored, judge_candles, judge_settlements, read_settlements, read_stored, read_truth
-from shared.coverage import day_mask, gaps_of_mask
-from shared.events import InstrumentDefinition
+from cli.stack import SERVICES
+from proofs.judges.stored import Stored, judge_candles, judge_settlements, read_settlements, read_stored, read_truth
+from shared.datasets.instrument import InstrumentDefinition
 from shared.grid import MINUTE, days_between, floor_minute, from_ms, to_ms
-from shared.ledger import NOTHING, from_text
-from shared.parquet import read_rows
+from shared.ledger.day import NOTHING, from_text
+from shared.ledger.minutes import day_mask, gaps_of_mask
+from shared.storage.parquet import read_rows
 from tests.support.builders import wait_for, wait_until_none
 
 SPEED = 60

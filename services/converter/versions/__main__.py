@@ -14,14 +14,14 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from services.converter.calendars import FREQUENCIES
-from services.converter.qlib_store import QlibStore
+from services.converter.qlib.frequencies import FREQUENCIES
+from services.converter.qlib.store import QlibStore
 from services.converter.settings import ConverterSettings
-from services.converter.snapshots import take_snapshot
-from services.converter.verification import Findings, verify
-from services.converter.versions import SNAPSHOT_FILE, Entry, VersionError, Versions, changing, size_of
-from shared.durable import BusyError
-from shared.settings import read_settings
+from services.converter.versions.snapshots import take_snapshot
+from services.converter.versions.verify import Findings, verify
+from services.converter.versions.versions import SNAPSHOT_FILE, Entry, VersionError, Versions, changing, size_of
+from shared.runtime.settings import read_settings
+from shared.storage.files import BusyError
 
 _PATIENCE_SECONDS = 600.0
 """A conversion takes seconds, a rebuild of years takes minutes."""

@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.api.completeness import Books, Day
-from services.api.snapshot import API, SERVICES, ClockReading, Snapshot
-from shared.bus import GroupLag, Heartbeat
-from shared.coverage import span_mask
-from shared.events import Ranking
-from shared.ledger import DayLedger
+from services.api.completeness.days import Books, Day
+from services.api.health.snapshot import API, SERVICES, ClockReading, Snapshot
+from shared.bus.state import Heartbeat
+from shared.bus.streams import GroupLag
+from shared.datasets.universe import Ranking
+from shared.ledger.day import DayLedger
+from shared.ledger.minutes import span_mask
 
 NOW = datetime(2025, 4, 5, 12, 0, 30, tzinfo=UTC)
 

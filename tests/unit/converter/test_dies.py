@@ -14,8 +14,8 @@ from functools import partial
 import pytest
 
 from services.converter.convert import convert
-from services.converter.qlib_store import CommitError
-from shared.durable import BusyError
+from services.converter.qlib.store import CommitError
+from shared.storage.files import BusyError
 from tests.support.builders import (
     a_funding_rate,
     a_ranking,

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.converter.calendars import FREQUENCIES
 from services.converter.convert import NothingToConvertError, convert, late_days
-from services.converter.fields import FIELDS, Recipe
-from services.converter.snapshots import take_snapshot
-from services.converter.versions import VersionError, changing, head_folder
-from shared.dataset import day_digest, day_folder
+from services.converter.features.fields import FIELDS, Recipe
+from services.converter.qlib.frequencies import FREQUENCIES
+from services.converter.versions.snapshots import take_snapshot
+from services.converter.versions.versions import VersionError, changing, head_folder
 from shared.grid import DAY
+from shared.storage.layout import day_digest, day_folder
 from tests.support.builders import (
     DAY_0,
     MIDNIGHT,

@@ -9,10 +9,10 @@ import pytest
 
 from services.converter.convert import NothingToConvertError, convert
 from services.converter.settings import ConverterSettings
-from services.converter.versions import VersionError
-from shared.dataset import Partition, day_folder
+from services.converter.versions.versions import VersionError
 from shared.grid import DAY
-from shared.settings import read_settings
+from shared.runtime.settings import read_settings
+from shared.storage.layout import Partition, day_folder
 from tests.support.builders import DAY_0, a_definition, minute, store
 from tests.support.conversions import rebuilt, some_minutes
 from tests.support.provider import labels, tree, values

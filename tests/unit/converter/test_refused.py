@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
+from services.converter.checks import ValidationError
 from services.converter.convert import NothingToConvertError, convert
-from services.converter.fields import Recipe, as_float32
-from services.converter.validation import ValidationError
-from shared.dataset import Partition, day_digest, signature
+from services.converter.features.fields import Recipe, as_float32
 from shared.grid import DAY
+from shared.storage.layout import Partition, day_digest, signature
 from tests.support.builders import (
     DAY_0,
     MIDNIGHT,

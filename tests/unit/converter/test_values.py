@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from services.converter.convert import convert, late_days
-from services.converter.fields import Recipe
+from services.converter.features.fields import Recipe
 from shared.grid import DAY, day_start
 from tests.support.builders import (
     DAY_0,

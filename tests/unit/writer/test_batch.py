@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from services.writer.batch import Batch, is_retired, should_flush
-from shared.dataset import Partition
+from shared.storage.layout import Partition
 from tests.support.builders import DAY_0, a_candle, a_funding_rate, a_prediction, a_ranking, an_entry, minute
 
 ONE_OR_TEN = {"max_age_seconds": 10.0, "max_entries": 3}

@@ -6,8 +6,10 @@ import msgspec
 import pytest
 
 from services.writer.dead_letters import Choice, Now, StillBadError, events_of
-from shared.bus import DeadLetter
-from shared.events import Candle, FundingRate, PredictedFundingRate, encode
+from shared.bus.dead_letters import DeadLetter
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate, PredictedFundingRate
+from shared.datasets.registry import encode
 from tests.support.builders import MIDNIGHT, a_candle, a_candle_row, a_funding_row, a_ranking, minute
 
 BTC = "BTC-USDT-SWAP"

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.writer.ledger import newest_of, read_day, scan_day
+from services.writer.ledger_store import newest_of, read_day, scan_day
 from services.writer.store import retirable, retire, write_batch
-from shared.coverage import mask_from_minutes
-from shared.dataset import Partition, day_digest, day_folder, days, partition_of, partitions
-from shared.durable import remove_stale_temporaries
-from shared.events import Candle, FundingRate
-from shared.ledger import DayLedger
-from shared.parquet import read_rows
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate
+from shared.ledger.day import DayLedger
+from shared.ledger.minutes import mask_from_minutes
+from shared.storage.files import remove_stale_temporaries
+from shared.storage.layout import Partition, day_digest, day_folder, days, partition_of, partitions
+from shared.storage.parquet import read_rows
 from tests.support.builders import (
     DAY_0,
     a_candle,
@@ -172,7 +173,7 @@ def test_a_second_look_reads_no_candle_file(tmp_path, monkeypatch):
     store(tmp_path, [a_candle("BTC_USDT"), a_candle("ETH_USDT")])
     _, first = scan_day(tmp_path, DAY_0)
     read = []
-    monkeypatch.setattr("services.writer.ledger._look_into", lambda *looked: read.append(looked))
+    monkeypatch.setattr("services.writer.ledger_store._look_into", lambda *looked: read.append(looked))
 
     assert scan_day(tmp_path, DAY_0) == (first, first)
     assert read == []

@@ -1,0 +1,1 @@
+"""What a person types: run, demo, and the commands that ask a running system."""

@@ -1,1 +1,0 @@
-"""Ways to run the whole system on one machine, without Docker: run, demo, replay."""

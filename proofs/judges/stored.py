@@ -1,0 +1,450 @@
+"""What was stored against what the simulator knows to be true: every minute, settlement and ranking.
+
+The raw data is read here from its files with pyarrow alone. Which minutes are wanted is worked out from the rankings on
+disk, not asked of the services.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from proofs.judges.recorded import Spans
+from proofs.rig.recording import MINUTE_MS, PRICES_AND_VOLUME, Recorded
+
+DAY_MS = 86_400_000
+FIELDS = (*PRICES_AND_VOLUME, "amount", "contracts")
+_COLUMN = {"open": 1, "high": 2, "low": 3, "close": 4, "contracts": 5, "volume": 6, "amount": 7}
+"""Where the exchange's row has each of our fields."""
+_DAYS_A_PAGE = 5
+_NEIGHBOURS = 10
+_KEPT_DIFFERENCES = 50
+_RATE_TOLERANCE = 1e-12
+
+_NONE = np.zeros(0, np.int64)
+
+Ask = Callable[[str], Any]
+"""Asks the simulator: path → what it answers."""
+Windows = list[tuple[int, int]]
+"""[begin, end) in Unix ms."""
+
+
+class Difference(NamedTuple):
+    """One thing that is not as it was."""
+
+    at_ms: int
+    symbol: str
+    problem: str
+    stored: str
+    true: str
+
+
+@dataclass
+class Judgement:
+    """What was compared, and how often it differed. Everything in `wrong` must be 0."""
+
+    compared: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    """The earliest ones."""
+
+    def blame(self, problem: str, found: Iterable[Difference], count: int | None = None) -> None:
+        """Count differences and keep the earliest."""
+        kept = list(found)
+        self.wrong[problem] += len(kept) if count is None else count
+        self.differences = sorted([*self.differences, *kept])[:_KEPT_DIFFERENCES]
+
+    def add(self, other: "Judgement") -> None:
+        """Take what another comparison found."""
+        self.compared.update(other.compared)
+        self.wrong.update(other.wrong)
+        self.differences = sorted([*self.differences, *other.differences])[:_KEPT_DIFFERENCES]
+
+    @property
+    def clean(self) -> bool:
+        """Return whether something was compared and nothing differs."""
+        return self.compared["candles"] > 0 and not any(self.wrong.values())
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The candle rows of one symbol as they lie on disk: neither sorted nor made unique."""
+
+    opens: NDArray[np.int64]
+    values: dict[str, NDArray[np.float64]]
+    live: NDArray[np.bool_]
+    """Whether a row says that it came over the socket."""
+    misplaced: int = 0
+    """Rows in the file of another day."""
+
+
+# --- What is wanted
+
+
+def wanted_windows(members: Spans, *, backfill_days: int, pickup_ms: int, end_ms: int) -> dict[str, Windows]:
+    """Return when each symbol that ever was a member is wanted, until `end_ms`. Pure.
+
+    From `backfill_days` before the day on which it became a member, up to the minute that was open when it was dropped.
+    A collector that was away takes a ranking over up to `pickup_ms` later, maybe on the next day: that day's history
+    is not asked for.
+    """
+    found: dict[str, Windows] = {}
+    for symbol, spans in members.items():
+        windows: Windows = []
+        for since, until in spans:
+            picked = (since + pickup_ms) // DAY_MS * DAY_MS
+            begin = min(picked - backfill_days * DAY_MS, since // MINUTE_MS * MINUTE_MS)
+            end = end_ms if until is None else min(end_ms, -(-until // MINUTE_MS) * MINUTE_MS)
+            if windows and begin <= windows[-1][1]:
+                windows[-1] = (windows[-1][0], max(windows[-1][1], end))
+            elif begin < end:
+                windows.append((begin, end))
+        if windows:
+            found[symbol] = windows
+    return found
+
+
+def inside(times: NDArray[np.int64], windows: Windows) -> NDArray[np.bool_]:
+    """Tell which instants lie in one of the windows. Pure."""
+    found = np.zeros(len(times), bool)
+    for begin, end in windows:
+        found |= (times >= begin) & (times < end)
+    return found
+
+
+# --- What is true
+
+
+def read_truth(ask: Ask, symbol: str, begin_ms: int, end_ms: int) -> Recorded:
+    """Ask for every minute that opens, and every settlement, in [begin, end)."""
+    swap = _query_of(symbol)
+    rows: list[list[str]] = []
+    for page in range(begin_ms, end_ms, _DAYS_A_PAGE * DAY_MS):
+        last = min(end_ms, page + _DAYS_A_PAGE * DAY_MS)
+        rows += ask(f"/sim/truth/candles?{swap}&begin={page}&end={last}")
+    settled = ask(f"/sim/truth/funding?{swap}&begin={begin_ms}&end={end_ms}")
+    return Recorded(
+        np.array([int(row[0]) for row in rows], np.int64),
+        {name: np.array([float(row[column]) for row in rows], np.float64) for name, column in _COLUMN.items()},
+        np.array([int(row["fundingTime"]) for row in settled], np.int64),
+        np.array([float(row["fundingRate"]) for row in settled], np.float64),
+    )
+
+
+def read_refused(ask: Ask, symbol: str, begin_ms: int, end_ms: int) -> NDArray[np.int64]:
+    """Ask for the minutes in [begin, end) of which the exchange never shows anything that can be believed.
+
+    They are not part of `read_truth`: nothing may be stored for them, and Qlib has NaN there.
+    """
+    refused = ask(f"/sim/truth/refused?{_query_of(symbol)}&begin={begin_ms}&end={end_ms}")
+    return np.array(refused, np.int64)
+
+
+def _query_of(symbol: str) -> str:
+    base, _, settled_in = symbol.partition("_")
+    return f"instId={quote(base)}-{quote(settled_in)}-SWAP"
+
+
+def due_in(windows: Windows) -> Windows:
+    """Return when settlements are wanted: from a day earlier on, so that the first bars have a rate, too."""
+    return [(begin - DAY_MS, end) for begin, end in windows]
+
+
+def only(truth: Recorded, minutes: NDArray[np.bool_], settlements: NDArray[np.bool_]) -> Recorded:
+    """Return the truth of some of its minutes and settlements."""
+    values = {name: column[minutes] for name, column in truth.values.items()}
+    return Recorded(truth.opens[minutes], values, truth.settled_times[settlements], truth.settled_rates[settlements])
+
+
+# --- What is stored
+
+
+def stored_symbols(data_dir: Path) -> set[str]:
+    """Return the symbols that have a candle file."""
+    return {path.name.rsplit("_", 1)[0] for path in (data_dir / "kline_1m").glob("date=*/[!.]*.parquet")}
+
+
+def read_stored(data_dir: Path, symbol: str) -> tuple[Stored, list[Path]]:
+    """Return the candle rows of a symbol, and which of its files cannot be read."""
+    tables, unreadable, misplaced = [], [], 0
+    for path in sorted((data_dir / "kline_1m").glob(f"date=*/{symbol}_????????.parquet")):
+        try:
+            table = pq.ParquetFile(path).read(columns=["open_time", "source", *FIELDS])
+        except (OSError, pa.ArrowInvalid):
+            unreadable.append(path)
+            continue
+        midnight = int(np.datetime64(path.parent.name.removeprefix("date="), "ms").astype(np.int64))
+        opens = table["open_time"].cast("int64").to_numpy()
+        misplaced += int(np.count_nonzero((opens < midnight) | (opens >= midnight + DAY_MS)))
+        tables.append(table)
+    if not tables:
+        empty = {name: np.zeros(0) for name in FIELDS}
+        return Stored(np.zeros(0, np.int64), empty, np.zeros(0, bool)), unreadable
+    table = pa.concat_tables(tables)
+    values = {name: table[name].to_numpy().astype(np.float64) for name in FIELDS}
+    live = pc.equal(table["source"].cast(pa.string()), "ws").to_numpy().astype(bool)
+    return Stored(table["open_time"].cast("int64").to_numpy(), values, live, misplaced), unreadable
+
+
+class StoredMinutes:
+    """The minutes on disk, read again only where a file has changed: to look again and again while it fills."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir / "kline_1m"
+        self._read: dict[Path, tuple[tuple[int, int, int], pa.Table]] = {}
+
+    def unlike(self, symbol: str, true: Recorded, wanted: NDArray[np.bool_]) -> int:
+        """Count the wanted minutes of a symbol that are not there, or not as they were. What is unreadable is not."""
+        paths = sorted(self._folder.glob(f"date=*/{symbol}_????????.parquet"))
+        tables = [table for path in paths if (table := self._of_file(path)) is not None]
+        if not tables:
+            return int(np.count_nonzero(wanted))
+        table = pa.concat_tables(tables)
+        opens = table["open_time"].cast("int64").to_numpy()
+        _, here, there = np.intersect1d(opens, true.opens, return_indices=True)
+        alike = np.zeros(len(true.opens), bool)
+        alike[there] = True
+        for name in FIELDS:
+            alike[there] &= table[name].to_numpy()[here] == true.values[name][there]
+        return int(np.count_nonzero(wanted & ~alike))
+
+    def _of_file(self, path: Path) -> pa.Table | None:
+        try:
+            stat = path.stat()
+            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            known = self._read.get(path)
+            if known is None or known[0] != version:
+                known = self._read[path] = (version, pq.ParquetFile(path).read(columns=["open_time", *FIELDS]))
+        except (OSError, pa.ArrowInvalid):  # damaged, or put aside a moment ago
+            return None
+        return known[1]
+
+
+def read_settlements(data_dir: Path) -> dict[str, dict[int, list[float]]]:
+    """Return the settled rates on disk: symbol → Unix ms → the rates stored for it, one if all is well."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for path in sorted((data_dir / "funding").glob("date=*/[!.]*.parquet")):
+        table = pq.ParquetFile(path).read(columns=["symbol", "funding_time", "funding_rate"])
+        times = table["funding_time"].cast("int64").to_pylist()
+        for symbol, time, rate in zip(
+            table["symbol"].to_pylist(), times, table["funding_rate"].to_pylist(), strict=True
+        ):
+            found.setdefault(symbol, {}).setdefault(time, []).append(rate)
+    return found
+
+
+def read_rankings(data_dir: Path) -> dict[int, list[dict[str, Any]]]:
+    """Return the rankings on disk: Unix ms → their rows."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for path in sorted((data_dir / "universe").glob("date=*/[!.]*.parquet")):
+        for row in pq.ParquetFile(path).read().to_pylist():
+            found.setdefault(int(row["ranked_time"].timestamp() * 1000), []).append(row)
+    return found
+
+
+# --- The comparison
+
+
+def judge_candles(symbol: str, stored: Stored, truth: Recorded, wanted: NDArray[np.bool_]) -> Judgement:
+    """Compare the stored rows of a symbol with its true minutes; `wanted` tells which of these must be there. Pure."""
+    judgement = Judgement()
+    opens, first, copies = np.unique(stored.opens, return_index=True, return_counts=True)
+    _, here, there = np.intersect1d(opens, truth.opens, return_indices=True)
+    judgement.compared["candles"] = int(np.count_nonzero(wanted))
+    judgement.compared["stored"] = len(stored.opens)
+
+    def say(problem: str, times: NDArray[np.int64], tell: Callable[[int], tuple[str, str]]) -> None:
+        said = [Difference(time, symbol, problem, *tell(time)) for time in times[:_KEPT_DIFFERENCES].tolist()]
+        judgement.blame(problem, said, len(times))
+
+    def of_stored(time: int) -> str:
+        return str([_figures(stored.values, int(row)) for row in np.flatnonzero(stored.opens == time)])
+
+    def of_truth(time: int) -> str:
+        rows = np.flatnonzero(truth.opens == time)
+        return str(_figures(truth.values, int(rows[0]))) if len(rows) else "no such minute"
+
+    lacking = np.setdiff1d(truth.opens[wanted], opens)
+    say("lost", lacking, lambda time: ("nothing", of_truth(time)))
+    say("doubled", opens[copies > 1], lambda time: (of_stored(time), of_truth(time)))
+    say("invented", np.setdiff1d(opens, truth.opens), lambda time: (of_stored(time), of_truth(time)))
+    differs = np.zeros(len(here), bool)
+    for name in FIELDS:
+        differs |= stored.values[name][first[here]] != truth.values[name][there]
+    say("wrong", opens[here][differs], lambda time: (of_stored(time), of_truth(time)))
+    judgement.wrong["shifted"] += _shifted(stored, first[here][differs], truth, there[differs])
+    judgement.wrong["misplaced"] += stored.misplaced
+    return judgement
+
+
+def _figures(values: Mapping[str, NDArray[np.float64]], row: int) -> list[float]:
+    return [float(values[name][row]) for name in FIELDS]
+
+
+def _shifted(stored: Stored, rows: NDArray[np.intp], truth: Recorded, places: NDArray[np.intp]) -> int:
+    """Count the wrong rows that are the truth of a minute nearby."""
+    count = 0
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        nearby = range(max(0, place - _NEIGHBOURS), min(len(truth.opens), place + _NEIGHBOURS + 1))
+        count += any(_figures(stored.values, row) == _figures(truth.values, other) for other in nearby)
+    return count
+
+
+def judge_settlements(
+    symbol: str, stored: Mapping[int, list[float]], truth: Recorded, wanted: NDArray[np.bool_]
+) -> Judgement:
+    """Compare the settled rates of a symbol; `wanted` tells which of the true ones must be there. Pure."""
+    judgement = Judgement()
+    true = dict(zip(truth.settled_times.tolist(), truth.settled_rates.tolist(), strict=True))
+    judgement.compared["settlements"] = int(np.count_nonzero(wanted))
+
+    def say(problem: str, times: Iterable[int]) -> None:
+        found = [Difference(time, symbol, problem, str(stored.get(time)), str(true.get(time))) for time in times]
+        judgement.blame(problem, found)
+
+    say("funding lost", [time for time in truth.settled_times[wanted].tolist() if time not in stored])
+    say("funding doubled", [time for time, rates in stored.items() if len(rates) > 1])
+    say("funding wrong", [time for time, rates in stored.items() if {true.get(time)} != set(rates)])
+    return judgement
+
+
+def read_ledger(data_dir: Path) -> dict[str, dict[str, NDArray[np.int64]]] | None:
+    """Return the ledger on disk: symbol → set → the minutes in it, Unix ms; None where there is no ledger at all."""
+    files = sorted((data_dir / "ledger").glob("date=*/[!.]*.parquet"))
+    pieces: dict[str, dict[str, list[NDArray[np.int64]]]] = {}
+    for path in files:
+        midnight = int(np.datetime64(path.parent.name.removeprefix("date="), "ms").astype(np.int64))
+        for row in pq.ParquetFile(path).read().to_pylist():
+            for name in (*_ACCOUNTED, "wanted"):
+                pieces.setdefault(row["symbol"], {}).setdefault(name, []).append(
+                    _minutes(midnight, row.get(name) or "")  # a set that an older ledger lacks is empty
+                )
+    found = {symbol: {name: np.concatenate(parts) for name, parts in sets.items()} for symbol, sets in pieces.items()}
+    return found if files else None
+
+
+def open_minutes(ledger: Mapping[str, NDArray[np.int64]], end_ms: int) -> int:
+    """Count the minutes of a symbol that its ledger says to be wanted, before `end_ms`, without a verdict. Pure."""
+    told = ledger["wanted"]
+    known = np.concatenate([ledger.get(name, np.zeros(0, np.int64)) for name in _ACCOUNTED])
+    return len(np.setdiff1d(told[told < end_ms], known))
+
+
+def unwanted_minutes(ledger: Mapping[str, NDArray[np.int64]], windows: Windows) -> int:
+    """Count the minutes of some windows that the ledger of a symbol does not say to be wanted, so far. Pure."""
+    known = np.unique(ledger.get("wanted", _NONE))
+    return sum(
+        (end - begin) // MINUTE_MS - int(np.count_nonzero(inside(known, [(begin, end)]))) for begin, end in windows
+    )
+
+
+_ACCOUNTED = ("received", "healed", "absent", "halted", "refused")
+
+
+def _minutes(midnight: int, runs: str) -> NDArray[np.int64]:
+    """Read "0-99,101-1439" as the opens of these minutes of a day."""
+    ends = [run.split("-") for run in runs.split(",") if run]
+    spans = [np.arange(int(run[0]), int(run[-1]) + 1, dtype=np.int64) for run in ends]
+    return midnight + MINUTE_MS * np.concatenate([np.zeros(0, np.int64), *spans])
+
+
+def judge_ledger(
+    symbol: str,
+    ledger: Mapping[str, NDArray[np.int64]],
+    stored: Stored,
+    truth: Recorded,
+    windows: Windows,
+    *,
+    end_ms: int,
+    refused: NDArray[np.int64] = _NONE,
+) -> Judgement:
+    """Compare the verdicts of a symbol with what is stored and what is true. Pure.
+
+    Every minute has one that is wanted and opens before `end_ms`, also one that the exchange does not have. Wanted is
+    what lies in the windows, and what the ledger itself says to be. `refused` are the minutes of which the exchange
+    shows nothing, for good, that can be believed: the ledger says so of these, and of no others.
+    """
+    judgement = Judgement()
+    spans = [np.arange(begin, end, MINUTE_MS, dtype=np.int64) for begin, end in windows]
+    wanted = np.concatenate([np.zeros(0, np.int64), *spans])
+    sets = {name: ledger.get(name, np.zeros(0, np.int64)) for name in (*_ACCOUNTED, "wanted")}
+    told = sets["wanted"]
+    every = np.union1d(wanted, told[told < end_ms])
+    judgement.compared["verdicts"] = len(every)
+
+    def say(problem: str, times: NDArray[np.int64], verdict: str, true: str) -> None:
+        kept = [Difference(time, symbol, problem, verdict, true) for time in times[:_KEPT_DIFFERENCES].tolist()]
+        judgement.blame(problem, kept, len(times))
+
+    on_disk = np.unique(stored.opens)
+    for name, live in (("received", True), ("healed", False)):
+        really = np.unique(stored.opens[stored.live == live])
+        say("ledger wrong", np.setdiff1d(sets[name], really), name, "not stored so")
+        say("ledger wrong", np.setdiff1d(really, sets[name]), f"not {name}", "stored so")
+    for name in ("absent", "halted"):
+        denied = np.setdiff1d(sets[name], on_disk)  # a row that came after all overrules
+        say("ledger wrong", np.intersect1d(denied, truth.opens), name, "the exchange has it")
+    kept_out = np.intersect1d(refused, every)
+    say("ledger wrong", np.setdiff1d(kept_out, sets["refused"]), "not refused", "the exchange shows it impossible")
+    believable = np.setdiff1d(np.setdiff1d(sets["refused"], on_disk), refused)
+    say("ledger wrong", believable[believable < end_ms], "refused", "the exchange shows it as it was")
+    known = np.concatenate([sets[name] for name in _ACCOUNTED])
+    say("unexplained", np.setdiff1d(every, known), "missing", "wanted, and over")
+    say("unexplained", np.setdiff1d(wanted, sets["wanted"]), "not wanted", "wanted")
+    return judgement
+
+
+def judge_rankings(ask: Ask, rankings: Mapping[int, list[dict[str, Any]]], *, top_n: int) -> Judgement:
+    """Rank anew what the exchange published: the same rates, the same order, the same members."""
+    judgement = Judgement()
+    judgement.compared["rankings"] = len(rankings)
+    judgement.wrong["ranking wrong"] = 0
+    published = cache(lambda at: ask(f"/sim/truth/predicted?at={at}"))
+    for time, rows in rankings.items():
+        ordered = sorted(rows, key=lambda row: (-abs(row["funding_rate"]), row["symbol"]))
+        members = {row["symbol"] for row in rows if row["member"]}
+        first = {row["symbol"] for row in ordered[:top_n]}
+        untrue = [row["symbol"] for row in rows if not _is_published(published, row)]
+        if members != first or untrue or len({row["symbol"] for row in rows}) != len(rows):
+            told = f"members not first: {sorted(members ^ first)}, other rates than published: {untrue}"
+            judgement.blame("ranking wrong", [Difference(time, "*", "ranking wrong", told, "")])
+    return judgement
+
+
+def _is_published(published: Callable[[int], Any], row: Mapping[str, Any]) -> bool:
+    base, _, quote = row["symbol"].partition("_")
+    rate = published(int(row["known_time"].timestamp() * 1000)).get(f"{base}-{quote}-SWAP")
+    return rate is not None and abs(float(rate) - float(row["funding_rate"])) < _RATE_TOLERANCE
+
+
+def judge_told_rankings(told: Iterable[int], rankings: Mapping[int, object]) -> Judgement:
+    """Look for the rankings that were published among those that are stored. Pure."""
+    judgement = Judgement()
+    # Stored to the millisecond; told to the microsecond.
+    lost = [time for time in told if not {time - 1, time, time + 1} & set(rankings)]
+    judgement.blame("ranking lost", [Difference(time, "*", "ranking lost", "nothing", "published") for time in lost])
+    return judgement
+
+
+def write_recording(folder: Path, recording: Mapping[str, Recorded]) -> None:
+    """Write the truth as a recording, for a judge in another environment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    symbols = [symbol for symbol, true in recording.items() for _ in range(len(true.opens))]
+    candles = {name: np.concatenate([true.values[name] for true in recording.values()]) for name in PRICES_AND_VOLUME}
+    opens = np.concatenate([true.opens for true in recording.values()])
+    pq.write_table(pa.table({"symbol": symbols, "timestamp": opens} | candles), folder / "candles_1m.parquet")
+    funding = {
+        "symbol": [symbol for symbol, true in recording.items() for _ in range(len(true.settled_times))],
+        "timestamp": np.concatenate([true.settled_times for true in recording.values()]),
+        "funding_rate": np.concatenate([true.settled_rates for true in recording.values()]),
+    }
+    pq.write_table(pa.table(funding), folder / "funding.parquet")

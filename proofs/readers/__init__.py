@@ -1,0 +1,1 @@
+"""A reader of the dataset must never see half, though the converter dies all the time."""

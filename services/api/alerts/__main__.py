@@ -1,0 +1,82 @@
+"""`python -m services.api.alerts`: show the open alerts, or try the targets with `--test`."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.api.alerts.lifecycle import Alert, Message
+from services.api.alerts.targets import Target, targets
+from services.api.alerts.watch import Kept
+from services.api.completeness.reader import LedgerReader
+from services.api.health.snapshot import BusSilentError, Sources, redis_name
+from services.api.settings import ApiSettings
+from shared.bus.bus import Bus
+from shared.clock import ExchangeClock
+from shared.runtime.command import run
+from shared.runtime.service import Health
+from shared.runtime.settings import read_settings
+
+_TEST = Message(title="qlib-crypto: a test", body="If you read this, alerts reach you.", severity=None)
+
+
+def send_test(told: Sequence[Target], console: Console) -> int:
+    """Send a test message to every target and say what became of it; return the exit code."""
+    if not told:
+        console.print("ALERT_URLS is empty: nobody is told anything")
+        return 1
+    failed = 0
+    for target in told:
+        problem = target.send(_TEST)
+        failed += problem is not None
+        console.print(f"target {target.name}: {problem or 'delivered'}", markup=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
+async def open_alerts(settings: ApiSettings) -> list[Alert]:
+    """Return what the api keeps as open. Raises `BusSilentError`."""
+    bus = Bus(str(settings.redis_url), timeout_seconds=2)
+    name = redis_name(settings.redis_url)
+    sources = Sources(
+        bus, name, ExchangeClock(), Health(), settings.data_dir, settings.qlib_dir, LedgerReader(settings.data_dir)
+    )
+    try:
+        text = await sources.ask(bus.kept_alerts())
+    finally:
+        await bus.close()
+    return msgspec.json.decode(text or "{}", type=Kept).alerts
+
+
+def show(alerts: Sequence[Alert], console: Console) -> None:
+    """Print the alerts that are open."""
+    table = Table("since (UTC)", "severity", "what", "told")
+    for alert in sorted(alerts, key=lambda alert: alert.since):
+        told = f"{alert.told:%H:%M}" if alert.told else "not yet"
+        table.add_row(f"{alert.since:%Y-%m-%d %H:%M}", alert.severity, alert.what, told)
+    console.print(table if alerts else "no alert is open")
+
+
+def main(
+    test: Annotated[bool, typer.Option("--test", help="Send a test message to every target of ALERT_URLS")] = False,
+) -> None:
+    """Show the alerts that are open, or try the targets.
+
+    --test exits with 1 where a target fails, or where there is none.
+    """
+    settings, console = read_settings(ApiSettings), Console()
+    if test:
+        sys.exit(send_test(targets(settings.alert_urls.get_secret_value()), console))
+    try:
+        show(asyncio.run(open_alerts(settings)), console)
+    except BusSilentError as error:
+        console.print(str(error), markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run(main)

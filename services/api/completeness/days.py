@@ -1,0 +1,219 @@
+"""How complete the data is: the ledger's days, counted, and what is still open. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple
+
+from shared.grid import MINUTE, MINUTES_PER_DAY, day_start
+from shared.ledger.day import Account, DayLedger, MinuteVerdict, account_of, over_mask, total
+from shared.ledger.minutes import FULL_DAY, Gap, day_mask, gaps_of_mask
+
+_ARRIVES_SECONDS = 25.0
+"""From the end of a minute to its flush: the exchange confirms it, or it is asked for over REST."""
+
+
+def arrived_until(exchange_time: datetime, rate: float, flush_seconds: float) -> datetime:
+    """Return the end of the minutes that should be stored by now; younger ones are on their way, not missing.
+
+    A minute takes its time to pass on the exchange's clock; what follows takes ours, so it grows with the rate.
+    """
+    return exchange_time - MINUTE - timedelta(seconds=(_ARRIVES_SECONDS + flush_seconds) * max(1.0, rate))
+
+
+def accounts_of(ledgers: Mapping[str, DayLedger], over: int) -> dict[str, Account]:
+    """Count every symbol's minutes among some of a day; what is the same object, as most are, is counted once."""
+    once = {id(ledger): ledger for ledger in ledgers.values()}
+    counted = {number: account_of(ledger, over) for number, ledger in once.items()}
+    return {symbol: counted[id(ledger)] for symbol, ledger in ledgers.items()}
+
+
+class Day:
+    """What the ledger says of one UTC day. It never changes, so what is reckoned of all of it is reckoned once."""
+
+    def __init__(self, day: date, ledgers: Mapping[str, DayLedger]) -> None:
+        self.day = day
+        self.ledgers = ledgers
+
+    @cached_property
+    def accounts(self) -> Mapping[str, Account]:
+        """Symbol → its minutes by verdict, over the whole day."""
+        return accounts_of(self.ledgers, FULL_DAY)
+
+    @cached_property
+    def account(self) -> Account:
+        """Minutes of all symbols, over the whole day."""
+        return total(self.accounts.values())
+
+    @cached_property
+    def missing(self) -> Mapping[str, int]:
+        """Symbol → its missing minutes, over the whole day, where it has some: nearly always nobody."""
+        found = ((symbol, ledger.missing(FULL_DAY)) for symbol, ledger in self.ledgers.items())
+        return {symbol: mask for symbol, mask in found if mask}
+
+    @cached_property
+    def missing_settlements(self) -> Mapping[str, int]:
+        """Symbol → minutes at whose open funding was settled and the rate is not stored, where there are some."""
+        found = ((symbol, ledger.missing_settlements(FULL_DAY)) for symbol, ledger in self.ledgers.items())
+        return {symbol: mask for symbol, mask in found if mask}
+
+    def count(self, over: int) -> Mapping[str, Account]:
+        """Return each symbol's account over some minutes of the day."""
+        if over == FULL_DAY:
+            return self.accounts
+        return accounts_of(self.ledgers, over)
+
+    def total(self, over: int) -> Account:
+        """Return the account of all symbols over some minutes of the day."""
+        return self.account if over == FULL_DAY else total(self.count(over).values())
+
+    def masks(self, verdict: MinuteVerdict, over: int) -> Iterator[tuple[str, int]]:
+        """Yield symbols that have minutes of a verdict among some of the day, with these minutes."""
+        if verdict is MinuteVerdict.MISSING:
+            found = ((symbol, mask & over) for symbol, mask in self.missing.items())
+        else:
+            found = ((symbol, ledger.verdicts(over)[verdict]) for symbol, ledger in self.ledgers.items())
+        return ((symbol, mask) for symbol, mask in found if mask)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is open now."""
+
+    minutes: int = 0
+    symbols: int = 0
+    gaps: int = 0
+    """Runs of missing minutes."""
+    since: datetime | None = None
+    """Open of the oldest missing minute."""
+    settlements: int = 0
+
+
+def standing(days: Iterable[Day], until: datetime) -> Standing:
+    """Count what is missing among the minutes that opened before `until`, without spelling every gap."""
+    minutes = gaps = settlements = 0
+    symbols: set[str] = set()
+    since: datetime | None = None
+    yesterday: tuple[date, Mapping[str, int]] = (date.min, {})
+    for day in sorted(days, key=lambda day: day.day):
+        over = over_mask(day.day, until)
+        missing = dict(day.masks(MinuteVerdict.MISSING, over))
+        before = yesterday[1] if day.day.toordinal() - yesterday[0].toordinal() == 1 else {}
+        for symbol, mask in missing.items():
+            minutes += mask.bit_count()
+            gaps += (mask & ~(mask << 1)).bit_count()
+            gaps -= mask & before.get(symbol, 0) >> (MINUTES_PER_DAY - 1) & 1  # one gap goes on over midnight
+        if missing and since is None:
+            since = min(next(gaps_of_mask(day.day, mask)).begin for mask in missing.values())
+        symbols |= missing.keys()
+        settlements += sum((mask & over).bit_count() for mask in day.missing_settlements.values())
+        yesterday = (day.day, missing)
+    return Standing(minutes, len(symbols), gaps, since, settlements)
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the ledger on the bus said at one moment."""
+
+    days: Mapping[date, Day]
+    until: datetime
+    """Minutes that open from here on are still on their way."""
+
+    @cached_property
+    def standing(self) -> Standing:
+        """What is open."""
+        return standing(self.days.values(), self.until)
+
+    @cached_property
+    def unsettled(self) -> Sequence[tuple[str, datetime]]:
+        """Symbols and instants at which funding was settled and the rate is not stored, the newest first."""
+        days = [day for day in self.days.values() if day.missing_settlements]
+        return missing_settlements(days, day_start(min(self.days)), self.until) if days else []
+
+    @cached_property
+    def account(self) -> Account:
+        """Everything that the bus knows of, summed up."""
+        return total(day.total(over_mask(day.day, self.until)) for day in self.days.values())
+
+
+def by_symbol(
+    days: Iterable[Day], begin: datetime, end: datetime, symbol: str | None = None
+) -> dict[str, tuple[Account, ...]]:
+    """Return the accounts of the days of each symbol that had minutes, or settlements, in [begin, end)."""
+    found: dict[str, list[Account]] = defaultdict(list)
+    for day in days:
+        for name, account in day.count(day_mask(day.day, begin, end)).items():
+            if symbol in {None, name} and (account.wanted or account.settlements):
+                found[name].append(account)
+    return {name: tuple(accounts) for name, accounts in sorted(found.items())}
+
+
+class SymbolGap(NamedTuple):
+    """Minutes of one symbol in a row, all of one verdict."""
+
+    symbol: str
+    gap: Gap
+
+
+def gaps(
+    days: Iterable[Day], begin: datetime, end: datetime, verdict: MinuteVerdict, symbol: str | None = None
+) -> list[SymbolGap]:
+    """Return the gaps of a verdict within [begin, end), joined across midnight, the newest first."""
+    found: dict[str, list[Gap]] = defaultdict(list)
+    for day in sorted(days, key=lambda day: day.day):
+        for name, mask in day.masks(verdict, day_mask(day.day, begin, end)):
+            if symbol in {None, name}:
+                for gap in gaps_of_mask(day.day, mask):
+                    known = found[name]
+                    joined = known and known[-1].end == gap.begin
+                    known.append(Gap(known.pop().begin, gap.end) if joined else gap)
+    named = [SymbolGap(name, gap) for name, known in found.items() for gap in known]
+    return sorted(named, key=lambda one: (-one.gap.end.timestamp(), -one.gap.begin.timestamp(), one.symbol))
+
+
+def missing_settlements(
+    days: Iterable[Day], begin: datetime, end: datetime, symbol: str | None = None
+) -> list[tuple[str, datetime]]:
+    """Return symbols and instants in [begin, end) whose settled rate is missing, the newest first."""
+    found = [
+        (name, gap.begin + number * MINUTE)
+        for day in days
+        for name, mask in day.missing_settlements.items()
+        if symbol in {None, name}
+        for gap in gaps_of_mask(day.day, mask & day_mask(day.day, begin, end))
+        for number in range(gap.minutes)
+    ]
+    return sorted(found, key=lambda one: (-one[1].timestamp(), one[0]))
+
+
+def per_cent(account: Account) -> str | None:
+    """Spell the share of what exists that is stored: "99.998 %"; None where nothing exists.
+
+    Counted are minutes and settlements. Rounded down: 100.000 % means that nothing is missing.
+    """
+    known = account.existing + account.settlements
+    if not known:
+        return None
+    thousandths = 100_000 * (known - account.missing - account.settlements_missing) // known
+    return f"{thousandths // 1000}.{thousandths % 1000:03} %"
+
+
+def sentence(books: Books | None) -> str:
+    """Say in one sentence how complete the data is."""
+    if books is None:
+        return "nobody can tell yet how complete the data is"
+    open_now = books.standing
+    parts = [
+        f"{count:,} {what}{'s' if count != 1 else ''}"
+        for count, what in ((open_now.minutes, "minute"), (open_now.settlements, "settlement"))
+        if count
+    ]
+    if not parts:
+        return "no minute missing"
+    if open_now.since is None:
+        return f"{parts[0]} missing; being healed"
+    symbols = f"{open_now.symbols:,} symbol{'s' if open_now.symbols != 1 else ''}"
+    rest = f" and {parts[1]}" if len(parts) > 1 else ""
+    return f"{parts[0]} of {symbols}{rest} missing since {open_now.since:%Y-%m-%d %H:%M} UTC; being healed"

@@ -1,0 +1,108 @@
+"""The ledger as the api reads it: from the bus as far as it reaches, older days from their files. I/O."""
+
+import asyncio
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from datetime import date
+from itertools import batched
+from pathlib import Path
+from threading import Lock
+
+import structlog
+
+from services.api.completeness.days import Day
+from shared.bus.bus import Bus
+from shared.datasets.ledger import LedgerRow
+from shared.ledger.day import SETS, DayLedger, from_sets
+from shared.ledger.replica import LedgerCopy
+from shared.storage.layout import partitions, signature
+from shared.storage.parquet import read_rows
+
+log = structlog.get_logger()
+
+_DAYS_AT_ONCE = 31
+"""Read at a time: a request that was given up leaves what it has read to the next one."""
+_KEPT_DAYS = 400
+"""Days of files that are kept in memory: a year and a little."""
+
+
+class LedgerReader:
+    """Keeps what was read, and reads only what has changed since."""
+
+    def __init__(self, data_dir: Path, flush_seconds: float = 5.0) -> None:
+        self.flush_seconds = flush_seconds
+        """Longest time that the writer holds a row: as long it is on its way."""
+        self._data_dir = data_dir
+        self._copy = LedgerCopy()
+        self._days: dict[date, Day] = {}
+        self._reading = asyncio.Lock()
+        self._files: OrderedDict[date, tuple[str, Day]] = OrderedDict()
+        self._files_lock = Lock()
+
+    async def on_bus(self, bus: Bus) -> Mapping[date, Day] | None:
+        """Return every day that the bus knows; None while the writer still looks at its disk.
+
+        Raises `BusError`; `ValueError` where the ledger makes no sense.
+        """
+        async with self._reading:
+            if not await bus.ledger_ready():
+                self._copy = LedgerCopy()  # Redis forgot it: its versions begin anew, and say nothing about ours
+                return None
+            await self._refresh(bus)
+            for day, ledgers in self._copy.days.items():
+                known = self._days.get(day)
+                if known is None or known.ledgers is not ledgers:  # a day that changes is a new mapping
+                    self._days[day] = Day(day, ledgers)
+            for day in self._days.keys() - self._copy.days.keys():
+                del self._days[day]
+            return dict(self._days)
+
+    async def _refresh(self, bus: Bus) -> None:
+        """Read what has changed, and what was never read in parts, the newest first."""
+        unread = sorted((await bus.ledger_versions()).keys() - self._copy.days.keys(), reverse=True)
+        wanted = set(self._copy.days)
+        try:
+            for part in [*batched(unread, _DAYS_AT_ONCE)] or [()]:
+                wanted.update(part)
+                await self._copy.refresh(bus, wanted.__contains__)
+        except TypeError as error:  # a set that nobody knows
+            raise ValueError(f"a day of the ledger on the bus makes no sense: {error}") from error
+
+    def stored(self, days: Iterable[date]) -> dict[date, Day]:
+        """Read the files of some days; a day without one is left out. Blocks: call it in a thread.
+
+        Raises `OSError`, and `ValueError` where a file is unreadable, with its name.
+        """
+        with self._files_lock:
+            found = {day: known for day in days if (known := self._stored(day)) is not None}
+            while len(self._files) > _KEPT_DAYS:
+                self._files.popitem(last=False)
+        return found
+
+    def _stored(self, day: date) -> Day | None:
+        for file, stat in partitions(self._data_dir, LedgerRow.dataset, day):
+            version, path = signature(stat), file.path(self._data_dir)
+            known = self._files.get(day)
+            if known is None or known[0] != version:
+                known = (version, Day(day, read_day(path)))
+            self._files[day] = known
+            self._files.move_to_end(day)
+            return known[1]
+        self._files.pop(day, None)
+        return None
+
+
+_READ = ["symbol", *SETS]
+
+
+def read_day(path: Path) -> dict[str, DayLedger]:
+    """Read the ledger of a day from its file. Raises `OSError`, and `ValueError` where it is unreadable."""
+    try:
+        table = read_rows(LedgerRow, path, _READ)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # pyarrow's own errors about a file's content carry no number
+        raise ValueError(f"{path.name} is unreadable: {error}") from error
+    symbols, *sets = (column.to_pylist() for column in table.columns)
+    return dict(zip(map(sys.intern, symbols), map(from_sets, *sets), strict=True))

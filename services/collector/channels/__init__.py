@@ -1,0 +1,1 @@
+"""What a row means, and what heals a gap."""

@@ -1,0 +1,125 @@
+"""Settled funding rates, complete and checked: every settlement is taken after the roll and held against history. I/O.
+
+OKX's history reaches back three months only, so a hole is healed while it can be.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import structlog
+
+from services.collector.channels.intake import Intake
+from services.collector.metrics import SETTLEMENTS
+from services.collector.publisher import Publisher
+from services.collector.tracking.wanted import Universe
+from shared.exchanges.registry import ExchangeError, UnknownInstrument, settlements_of
+from shared.grid import DAY
+from shared.runtime.service import Service
+from shared.symbol import Symbol
+
+log = structlog.get_logger()
+
+CHECK_AFTER_SECONDS = 30.0
+"""How long after a roll the history is asked: its row was seen to take seconds to a minute."""
+CHECKS = 20
+"""Times that a row which is not there yet is looked for."""
+_MISSING_EVERY_SECONDS = 30.0
+_RETRY_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
+
+
+class Settlements:
+    """Asks the funding history: for new symbols, after every roll, and for what the ledger lacks."""
+
+    def __init__(self, service: Service, universe: Universe, intake: Intake, publisher: Publisher) -> None:
+        self._service = service
+        self._universe = universe
+        self._intake = intake
+        self._publisher = publisher
+        self._asked: dict[Symbol, datetime] = {}
+        self._not_before: dict[str, float] = {}
+        self._checks: dict[tuple[Symbol, datetime], tuple[float, int]] = {}
+        """(symbol, settlement) → when to look for it in the history, and how often that was done."""
+
+    def ask(self, symbols: Iterable[Symbol]) -> None:
+        """Ask for the whole history of some symbols, as far as they are wanted."""
+        for symbol in symbols:
+            if (wanted := self._universe.symbols.get(symbol)) is not None:
+                self.ask_since(symbol, wanted.begin)
+
+    def ask_since(self, symbol: Symbol, begin: datetime) -> None:
+        """Ask for the history of a symbol from an instant on."""
+        self._asked[symbol] = min(begin, self._asked.get(symbol, begin))
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        loop = asyncio.get_running_loop()
+        look_for_missing = loop.time()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if loop.time() >= look_for_missing:
+                look_for_missing = loop.time() + _MISSING_EVERY_SECONDS
+                self.ask(self._universe.missing_settlements())
+            self.ask(symbol for symbol, wanted in self._universe.symbols.items() if not wanted.funding_known)
+            self._note_rolls(loop.time())
+            for symbol in sorted(self._asked):  # also one that was let go meanwhile: its candles were few
+                if self._not_before.get(symbol, 0.0) <= loop.time():
+                    await self._fetch(symbol, self._asked.pop(symbol))
+
+    def _note_rolls(self, now: float) -> None:
+        """Plan the check of what was settled, and ask at once for what was missed."""
+        for symbol, at in self._intake.take_missed():
+            self.ask_since(symbol, at)
+        for settled in self._intake.take_settled():
+            self._checks[settled.symbol, settled.funding_time] = (now + CHECK_AFTER_SECONDS, 0)
+        for (checked, at), (due, _) in self._checks.items():
+            if due <= now and checked not in self._asked:
+                self.ask_since(checked, at)
+
+    async def _fetch(self, symbol: Symbol, begin: datetime) -> None:
+        """Fetch the settlements since a day before `begin`: the day before serves the first bars of a feature."""
+        now = self._service.clock.now()
+        loop_now = asyncio.get_running_loop().time()
+        try:
+            rows = await self._service.exchange.funding_history(symbol, since=begin - DAY, until=now)
+            found, refused = settlements_of(symbol, rows, known_time=now, receive_time=datetime.now(UTC))
+        except UnknownInstrument as error:
+            log.warning("no funding history", symbol=symbol, error=str(error))
+            self._forget_checks(symbol)
+            self._note_known(symbol, begin)
+            return
+        except ExchangeError as error:
+            self._service.health.problem("settlements", f"the exchange does not give the funding history: {error}")
+            self.ask_since(symbol, begin)
+            self._not_before[symbol] = loop_now + _RETRY_SECONDS
+            return
+        self._service.health.solved("settlements")
+        for row, reason in refused:
+            self._service.set_aside("collector:settlements", row, reason)
+        self._checked(symbol, {settled.funding_time for settled in found}, loop_now)
+        await self._publisher.put(self._intake.settled_by_history(found))
+        self._note_known(symbol, begin)
+
+    def _note_known(self, symbol: Symbol, begin: datetime) -> None:
+        """Note that the history was asked for, as far as the symbol is wanted."""
+        wanted = self._universe.symbols.get(symbol)
+        if wanted is not None and begin <= wanted.begin:
+            wanted.funding_known = True
+
+    def _checked(self, symbol: Symbol, there: set[datetime], now: float) -> None:
+        for (checked, at), (due, times) in list(self._checks.items()):
+            if checked != symbol or due > now:
+                continue
+            if at in there or times >= CHECKS:
+                del self._checks[checked, at]
+                if at not in there:
+                    SETTLEMENTS.labels("unconfirmed").inc()
+                    log.warning("the history never showed a settlement", symbol=symbol, funding_time=at.isoformat())
+            else:
+                self._checks[checked, at] = (now + CHECK_AFTER_SECONDS, times + 1)
+
+    def _forget_checks(self, symbol: Symbol) -> None:
+        for checked, at in list(self._checks):
+            if checked == symbol:
+                del self._checks[checked, at]

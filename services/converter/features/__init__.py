@@ -1,0 +1,1 @@
+"""Minutes of a symbol, turned into the fields of Qlib."""

@@ -1,0 +1,131 @@
+"""Many symbols at once: one after the other here, or shared out among processes. I/O.
+
+A process that computes holds the lock of the dataset as well, by inheritance: should this one be killed, nobody else
+can begin to write before the last of them has ended.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from datetime import date
+from functools import partial
+from multiprocessing import reduction
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from services.converter.features.symbol import Build, Converted, SymbolDays, convert_symbol
+from services.converter.qlib.store import QlibStore
+
+_DAYS_WORTH_A_PROCESS = 500
+"""Symbol days that are computed in about the time that a process takes to start."""
+
+
+class ProcessDiedError(OSError):
+    """A process that computed bars was killed."""
+
+
+Outcome = tuple[str, Converted]
+"""Symbol, and what became of its days."""
+Convert = Callable[[list[SymbolDays]], Iterator[Outcome]]
+
+
+def processes_for(dirty: Mapping[str, list[date]], most: int) -> int:
+    """Return how many processes are worth their start. Pure. dirty: symbol → the days to compute again."""
+    return min(most, len(dirty), sum(len(days) for days in dirty.values()) // _DAYS_WORTH_A_PROCESS)
+
+
+@contextmanager
+def symbol_conversion(build: Build, store: QlibStore, *, lock: int, processes: int) -> Iterator[Convert]:
+    """Give a function that converts symbols: in order or, with more than one process, as they come.
+
+    The processes start at once, and take a while to: the caller may read what they need meanwhile. lock: the descriptor
+    that the lock of the dataset hangs on. The function raises:
+
+        OSError: a bin cannot be written.
+        ProcessDiedError: a process died; what the others have written stays invisible, and is written again.
+
+    """
+    if processes <= 1:
+        yield lambda work: (_outcome(build, store, one) for one in work)
+        return
+    spawn = multiprocessing.get_context("spawn")  # polars has threads, which a fork would not take along
+    pool = ProcessPoolExecutor(processes, spawn, _Worker.start, (build, store.root, _Inherited(lock)))
+    try:
+        for _ in range(processes):
+            pool.submit(_Worker.ready)
+        yield partial(_shared_out, pool, store, processes)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _shared_out(
+    pool: ProcessPoolExecutor, store: QlibStore, processes: int, work: list[SymbolDays]
+) -> Iterator[Outcome]:
+    # The longest first, so that none is left over for the end.
+    ordered = sorted(work, key=lambda one: -len(one.days))
+    try:
+        for future in as_completed([pool.submit(_Worker.convert, one, store.distrusts) for one in ordered]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise ProcessDiedError(
+            f"one of {processes} processes that computed bars was killed, perhaps for want of memory; "
+            "with CONVERT_PROCESSES=1 the least is needed"
+        ) from error
+
+
+def _outcome(build: Build, store: QlibStore, work: SymbolDays) -> Outcome:
+    return work.symbol, convert_symbol(build, store, work)
+
+
+# --- The other processes
+
+
+class _Inherited:
+    """A descriptor that is open in a process that this one starts, too."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_in_child, (reduction.DupFd(self.descriptor),)
+
+
+def _open_in_child(duplicate: Any) -> _Inherited:
+    return _Inherited(duplicate.detach())
+
+
+class _Worker:
+    """What one of the processes knows."""
+
+    build: Build
+    store: QlibStore
+    lock: _Inherited
+
+    @classmethod
+    def start(cls, build: Build, root: Path, lock: _Inherited) -> None:
+        """Take what is the same for all symbols. Who started us may be killed: then nobody else would end us."""
+        cls.build, cls.store, cls.lock = build, QlibStore(root), lock
+        Thread(target=_end_with_parent, daemon=True).start()
+
+    @classmethod
+    def ready(cls) -> None:
+        """Do nothing: whoever does it has started."""
+
+    @classmethod
+    def convert(cls, work: SymbolDays, distrusts: bool) -> Outcome:
+        """Convert a symbol, so that nothing is left to make durable."""
+        cls.store.distrusts = distrusts
+        found = _outcome(cls.build, cls.store, work)
+        cls.store.make_durable()
+        return found
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""Qlib's folder: bins, calendars, instruments."""

@@ -1,0 +1,523 @@
+"""Qlib's folder on disk: bins by offset, calendars and instruments by rename. The only file that knows its layout.
+
+    calendars/1min.txt                      one label a line: the commit record
+    instruments/all.txt                     symbol, first, last; a row for each instrument of the name
+    features/btc_usdt/close.1min.bin        little-endian float32: the position of the first value, then the values
+
+A reader seeks in the bins up to the calendar's end, so values beyond it are invisible: first all bins, then the
+calendars, then the instruments. Writing a value twice at its offset changes nothing, so a run that died is run again.
+Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarStorage`, `FileInstrumentStorage`).
+"""
+
+import errno
+import os
+import re
+import shutil
+import stat
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from services.converter.qlib.frequencies import FREQUENCIES, Frequency, calendar_lines, future_bars
+from services.converter.qlib.names import Names, folder_of
+from shared.storage.files import fsync_path, stage_file, temporary_of
+
+log = structlog.get_logger()
+
+_WIDTH = 4
+_LAST_POSITION = 2**24
+"""The last one up to which every position is a float32 of its own: 31 years of minutes."""
+_AT_ONCE = 8
+"""Files that are made durable at a time."""
+_LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
+
+_BIN_NAME = re.compile(r"(?P<field>\w+)\.(?P<frequency>\w+)\.bin")
+
+
+class CommitError(OSError):
+    """What is visible is in part of this conversion, in part of the one before; the text says which."""
+
+
+class DamagedBinError(ValueError):
+    """A bin that cannot be what was written; the text names it."""
+
+
+Values = NDArray[np.float32]
+Extent = tuple[int, int]
+"""The positions [first, end) of the calendar that a bin holds."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Values of consecutive bars, from a position of the calendar on."""
+
+    position: int
+    values: Values
+
+    @property
+    def end(self) -> int:
+        """Return the position after the last value."""
+        return self.position + len(self.values)
+
+
+class Bins(NamedTuple):
+    """What the bins of a symbol hold at a frequency: field → extent, and of the damaged ones field → the reason."""
+
+    extents: Mapping[str, Extent]
+    damaged: Mapping[str, str]
+
+    @property
+    def common(self) -> Extent | None:
+        """The extent that most of them have."""
+        counted = Counter(self.extents.values()).most_common(1)
+        return counted[0][0] if counted else None
+
+    def of(self, names: Container[str]) -> "Bins":
+        """Return the same of some fields only."""
+        extents = {name: extent for name, extent in self.extents.items() if name in names}
+        return Bins(extents, {name: reason for name, reason in self.damaged.items() if name in names})
+
+
+@dataclass
+class QlibStore:
+    """One provider folder."""
+
+    root: Path
+    distrusts: bool = False
+    """Whether the last run died before its commit: then what is equal on disk may not be durable yet."""
+    converted: tuple[str, ...] = ()
+    """Symbols of which raw files have been converted, as they are spelled: their names count before those on disk."""
+    _touched: set[Path] = field(default_factory=set)
+    """Bins that were written in place, and are not durable yet."""
+    _unnamed: dict[Path, Path] = field(default_factory=dict)
+    """Bins that were written anew, under names that nobody reads: temporary → its name."""
+    _folders: set[Path] = field(default_factory=set)
+    """Folders whose names are not durable yet."""
+
+    # --- what is there
+
+    def calendar(self, frequency: Frequency) -> tuple[datetime, int] | None:
+        """Return the origin and the number of bars of a calendar, or None where there is none yet."""
+        path, width = self._calendar_path(frequency), _label_bytes(frequency)
+        if not os.path.lexists(path):
+            return None
+        if not path.is_file():
+            raise _no_calendar(path, "is no file")
+        with path.open("rb") as handle:
+            first = handle.read(width)
+            bars, rest = divmod(os.fstat(handle.fileno()).st_size, width)
+        if not first:
+            return None
+        try:
+            origin = datetime.fromisoformat(first.decode("ascii").removesuffix("\n")).replace(tzinfo=UTC)
+        except ValueError:
+            raise _no_calendar(path, "does not begin with a label") from None
+        if rest or not first.endswith(b"\n"):
+            raise _no_calendar(path, "its size is no multiple of a label's")
+        return origin, bars
+
+    def span(self) -> tuple[datetime, datetime] | None:
+        """Return [first, end) of what the calendars show, or None where there is none: the longest one counts.
+
+        One of them may have been deleted, or cut: the bins hold what the others show. Raises `ValueError` where one
+        begins elsewhere than the others.
+        """
+        found = {frequency: known for frequency in FREQUENCIES if (known := self.calendar(frequency)) is not None}
+        if not found:
+            return None
+        origin = Counter(first for first, _ in found.values()).most_common(1)[0][0]
+        for frequency, (first, _) in found.items():
+            if first != origin:
+                raise _no_calendar(self._calendar_path(frequency), f"begins at {first}, the others at {origin}")
+        return origin, max(origin + bars * frequency.step for frequency, (_, bars) in found.items())
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have features, as they are spelled."""
+        return sorted(map(self.names.spelled, self._feature_folders()))
+
+    def _feature_folders(self) -> list[str]:
+        """Return the names of the folders of features; what others have put there is not looked at."""
+        with suppress(FileNotFoundError), os.scandir(self.root / "features") as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+        return []
+
+    @cached_property
+    def names(self) -> Names:
+        """The symbols that have been published. `all.txt` keeps their spelling: folders are in lower case.
+
+        A name in it that has no folder was not written by this converter.
+        """
+        folders = {*self._feature_folders()}
+        listed = (name for name in self._listed_names() if folder_of(name) in folders)
+        return Names([*self.converted, *listed])
+
+    def _listed_names(self) -> list[str]:
+        """Return the names in `all.txt`, or where it cannot be read those in the other instruments files."""
+        for path in [self.market_path("all"), *sorted(self.market_path("all").parent.glob("*.txt"))]:
+            try:
+                # Nothing else is opened: a FIFO would be waited for.
+                text = path.read_text(encoding="utf-8") if path.is_file() else None
+            except (OSError, UnicodeDecodeError) as error:
+                log.warning("instruments cannot be read, they are written again", path=str(path), error=str(error))
+            else:
+                if text is not None:
+                    return [line.partition("\t")[0] for line in text.splitlines()]
+                if os.path.lexists(path):
+                    log.warning("instruments that are no file, they are written again", path=str(path))
+        return []
+
+    def market_path(self, market: str) -> Path:
+        """Return where an instruments file lies."""
+        return self.root / "instruments" / f"{market}.txt"
+
+    def extent(self, symbol: str, name: str, frequency: Frequency) -> Extent | None:
+        """Return the positions [first, end) that a bin holds, or None where there is no bin. See `read_extent`."""
+        return read_extent(self.bin_path(symbol, name, frequency))
+
+    def extents(self, symbol: str) -> Mapping[str, Mapping[str, Extent]]:
+        """Return the extent of every bin of a symbol: name of the frequency → field → extent."""
+        found: dict[str, dict[str, Extent]] = {frequency.name: {} for frequency in FREQUENCIES}
+        with suppress(FileNotFoundError), os.scandir(self.folder(symbol)) as entries:
+            for entry in entries:
+                match = _BIN_NAME.fullmatch(entry.name)
+                extent = read_extent(entry.path) if match and match["frequency"] in found else None
+                if match and extent is not None:
+                    found[match["frequency"]][match["field"]] = extent
+        return found
+
+    def value(self, symbol: str, name: str, frequency: Frequency, position: int) -> np.float32:
+        """Return the value at a position, NaN where the bin does not reach."""
+        extent = self.extent(symbol, name, frequency)
+        if extent is None or not extent[0] <= position < extent[1]:
+            return np.float32("nan")
+        offset = _WIDTH * (1 + position - extent[0])
+        found: np.float32 = np.fromfile(self.bin_path(symbol, name, frequency), "<f4", count=1, offset=offset)[0]
+        return found
+
+    def values(self, symbol: str, name: str, frequency: Frequency) -> Slice | None:
+        """Return all that a bin holds, or None where there is no bin. Raises `DamagedBinError`."""
+        return read_bin(self.bin_path(symbol, name, frequency))
+
+    def readable(self, symbol: str, frequency: Frequency, names: Iterable[str], bars: int) -> Bins:
+        """Return what the bins of some fields hold of the first `bars` bars, and why not of those that are damaged."""
+        extents, damaged = dict[str, Extent](), dict[str, str]()
+        for name in names:
+            try:
+                extent = self.extent(symbol, name, frequency)
+            except DamagedBinError as error:
+                damaged[name] = str(error)
+            else:
+                if extent is not None and extent[0] < bars:
+                    extents[name] = extent[0], min(extent[1], bars)
+        return Bins(extents, damaged)
+
+    def last_label(self, frequency: Frequency) -> str:
+        """Return the last label of a calendar that is there."""
+        with self._calendar_path(frequency).open("rb") as handle:
+            handle.seek(-_label_bytes(frequency), os.SEEK_END)
+            return handle.read().decode("utf-8", errors="replace").strip()
+
+    def folder(self, symbol: str) -> Path:
+        """Return where the bins of a symbol lie."""
+        return self.root / "features" / folder_of(symbol)
+
+    def bin_path(self, symbol: str, name: str, frequency: Frequency) -> Path:
+        """Return where a field of a symbol lies."""
+        return Path(f"{self.root}/features/{folder_of(symbol)}/{name}.{frequency.name}.bin")
+
+    def _calendar_path(self, frequency: Frequency, suffix: str = "") -> Path:
+        return self.root / "calendars" / f"{frequency.name}{suffix}.txt"
+
+    # --- features
+
+    def begin(self) -> None:
+        """Say that bins are being written. Whoever finds that somebody died since syncs also what it need not write."""
+        self.distrusts = self.unfinished
+        self._marker.parent.mkdir(parents=True, exist_ok=True)
+        self._marker.touch()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last run that wrote has not come to its commit."""
+        return self._marker.exists()
+
+    @property
+    def _marker(self) -> Path:
+        return self.root / ".converter" / "writing"
+
+    def write(
+        self,
+        symbol: str,
+        name: str,
+        frequency: Frequency,
+        slices: list[Slice],
+        span: Extent,
+        *,
+        shown: int = _LAST_POSITION,
+        replaces: bool = False,
+    ) -> None:
+        """Put values at their positions, and let the bin hold all of `span`, NaN where nobody gave a value.
+
+        slices: sorted, disjoint, inside of span. span: [first, end) of the bars that the symbol has; it never shrinks.
+        shown: the bars of the calendar; what lies behind was left by a run that did not end, and is cut off.
+        replaces: nothing is taken from the bin that is there.
+        """
+        path = self.bin_path(symbol, name, frequency)
+        extent = None if replaces else self.extent(symbol, name, frequency)
+        if extent is not None and extent[0] < shown < extent[1]:
+            os.truncate(path, _WIDTH * (1 + shown - extent[0]))
+            self._touched.add(path)
+            extent = extent[0], shown
+        if extent is None or span[0] < extent[0]:
+            self._rewrite(path, extent, slices, span)
+        elif self._patch(path, extent, slices, span) or self.distrusts:
+            self._touched.add(path)
+
+    def _rewrite(self, path: Path, extent: Extent | None, slices: list[Slice], span: Extent) -> None:
+        """Write a bin anew, with a new first position. It gets its name by `name_new`, so that no reader sees half."""
+        parts = slices
+        if extent is not None:
+            old = np.fromfile(path, "<f4", offset=_WIDTH, count=extent[1] - extent[0])
+            parts = [Slice(extent[0], old), *slices]
+        first, end = span[0], max(span[1], *(part.end for part in parts))
+        content = np.empty(1 + end - first, "<f4")
+        content[0] = first
+        if extent is not None or sum(len(part.values) for part in parts) != end - first:
+            content[1:] = np.nan
+        for part in parts:
+            content[1 + part.position - first : 1 + part.end - first] = part.values
+        temporary = temporary_of(path)
+        _write_new(temporary, content.data.cast("B"))
+        self._unnamed[temporary] = path
+
+    def name_new(self) -> None:
+        """Give the bins that were written anew their names, once they are durable."""
+        _sync_all(self._unnamed)
+        for temporary, path in self._unnamed.items():
+            temporary.replace(path)
+            self._folders.add(path.parent)
+        self._unnamed.clear()
+
+    def _patch(self, path: Path, extent: Extent, slices: list[Slice], span: Extent) -> bool:
+        """Write what is not there yet; return whether that was anything."""
+        first, end = extent
+        changed = False
+        with path.open("r+b") as handle:
+            for part in [*slices, Slice(span[1], np.array([], "<f4"))]:
+                if part.position > end:  # a hole between the bin's end and the slice: bars that do not exist
+                    hole = np.full(part.position - end, np.nan, "<f4")
+                    part = Slice(end, np.concatenate([hole, part.values]))  # noqa: PLW2901
+                content, at = part.values.astype("<f4").tobytes(), _WIDTH * (1 + part.position - first)
+                if os.pread(handle.fileno(), len(content), at) != content:
+                    _write_whole(handle.fileno(), memoryview(content), at)
+                    changed = True
+                end = max(end, part.end)
+        return changed
+
+    # --- commit
+
+    def commit(self, origin: datetime, until: datetime, market_texts: dict[str, str]) -> None:
+        """Make everything visible: bins durable, then the calendars, then the instruments.
+
+        until: the instant up to which minutes are there; calendars never get shorter. Everything is written and durable
+        under temporary names before the first rename, so that a full disk or a name that cannot be spelled changes
+        nothing that is visible.
+
+        Raises:
+            CommitError: it failed when some files had their names already; it says what is visible now.
+            OSError: before that; then calendars and instruments are as they were.
+
+        """
+        self.make_durable()
+        staged: list[tuple[Path, Path]] = []
+        try:
+            for frequency in FREQUENCIES:
+                for pair in self._stage_calendar(frequency, origin, frequency.bars_until(origin, until)):
+                    staged.append(pair)  # noqa: PERF402 - each one as it is made: the next may fail
+            for market, text in market_texts.items():
+                staged.append(_stage_text(self.market_path(market), text))
+            self._show(staged)
+        except BaseException:
+            for temporary, _ in staged:
+                with suppress(OSError):  # the next run removes what stays
+                    temporary.unlink(missing_ok=True)
+            raise
+
+    def _show(self, staged: list[tuple[Path, Path]]) -> None:
+        """Give what has been written its names: from the first one on a failure can be seen, so it is said what can."""
+        for number, (temporary, path) in enumerate(staged):
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                if not number:
+                    raise
+                shown = ", ".join(str(done.relative_to(self.root)) for _, done in staged[:number])
+                raise CommitError(
+                    f"{path} cannot be replaced ({error.strerror}): new are {shown}; the other calendars and "
+                    "instruments are those of the conversion before; the next conversion replaces all of them"
+                ) from error
+        try:
+            for folder in {path.parent for _, path in staged}:
+                fsync_path(folder)
+            self._marker.unlink(missing_ok=True)
+        except OSError as error:
+            raise CommitError(
+                f"calendars and instruments are new, but a power cut may take them back ({error.strerror}); "
+                "the next conversion writes them again"
+            ) from error
+
+    def make_durable(self) -> None:
+        """Make every bin durable that was written."""
+        self.name_new()
+        _sync_all(self._touched)
+        _sync_all(self._folders)
+        if self._folders:
+            fsync_path(self.root / "features")
+        self._touched.clear()
+        self._folders.clear()
+
+    def _stage_calendar(self, frequency: Frequency, origin: datetime, bars: int) -> Iterator[tuple[Path, Path]]:
+        """Write a calendar under a temporary name, and the one that reaches ahead, where it has more bars."""
+        existing = self.calendar(frequency)
+        known = existing[1] if existing else 0
+        if bars <= known:
+            return
+        path = self._calendar_path(frequency)
+        lines = calendar_lines(frequency, origin, known, bars - known)
+        if frequency.future:  # first: the calendar is the record that both are there
+            ahead = calendar_lines(frequency, origin, bars, future_bars(bars) - bars)
+            future = self._calendar_path(frequency, "_future")
+            yield stage_file(future, lambda temporary: _extend(path, temporary, known, lines + ahead)), future
+        yield stage_file(path, lambda temporary: _extend(path, temporary, known, lines)), path
+
+    def day_spans(
+        self, frequency: Frequency, origin: datetime, until: datetime
+    ) -> dict[str, tuple[datetime, datetime]]:
+        """Return the first and last bar of every symbol, as far as the calendar shows them."""
+        bars = frequency.bars_until(origin, until)
+        found = {}
+        for symbol in self.symbols():
+            extent = self._shown(symbol, frequency, bars)
+            if extent is not None:
+                found[symbol] = (origin + extent[0] * frequency.step, origin + (extent[1] - 1) * frequency.step)
+        return found
+
+    def _shown(self, symbol: str, frequency: Frequency, bars: int) -> Extent | None:
+        """Return what a symbol holds of the first `bars` bars: that of `close`, of the others where it is damaged."""
+        close = self.readable(symbol, frequency, ["close"], bars)
+        if not close.damaged:
+            return close.common
+        names = {match["field"] for path in self.folder(symbol).iterdir() if (match := _BIN_NAME.fullmatch(path.name))}
+        return self.readable(symbol, frequency, names, bars).common
+
+
+def read_bin(path: Path) -> Slice | None:
+    """Return all that a bin holds, or None where there is no bin. Raises `DamagedBinError`."""
+    extent = read_extent(path)
+    return None if extent is None else Slice(extent[0], np.fromfile(path, "<f4", offset=_WIDTH))
+
+
+def read_extent(path: str | Path) -> Extent | None:
+    """Return the positions [first, end) that a bin holds, or None where there is no bin.
+
+    Raises:
+        DamagedBinError: it is no regular file, cannot be read, or its size or its first position cannot be.
+
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would be waited for
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise
+        raise DamagedBinError(f"{path}: {error.strerror}") from error
+    try:
+        return _checked_extent(path, handle)
+    finally:
+        os.close(handle)
+
+
+_OF_THE_FILE = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO}
+"""What the system says of something that is no file; anything else says nothing about the bin."""
+
+
+def _checked_extent(path: str | Path, handle: int) -> Extent:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedBinError(f"{path}: is no regular file")
+    if status.st_size < 2 * _WIDTH:  # behind whole values there may be a part of one: killed while it was appended
+        raise DamagedBinError(f"{path}: {status.st_size} bytes are no position and values")
+    head = float(np.frombuffer(os.pread(handle, _WIDTH, 0), "<f4")[0])
+    if not head.is_integer() or not 0 <= head <= _LAST_POSITION:  # infinity and NaN are no integers
+        raise DamagedBinError(f"{path}: begins at position {head:g}, which cannot be")
+    return int(head), int(head) + status.st_size // _WIDTH - 1
+
+
+def _write_new(path: Path, content: memoryview) -> None:
+    """Write a file that is not there yet, nor perhaps its folder."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        handle = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, flags, 0o666)
+    try:
+        _write_whole(handle, content, 0)
+    finally:
+        os.close(handle)
+
+
+def _write_whole(handle: int, content: memoryview, at: int) -> None:
+    """Write at an offset. A disk that gets full takes a part first, and says so only when it is asked again."""
+    while content:
+        written = os.pwrite(handle, content, at)
+        content, at = content[written:], at + written
+
+
+def _sync_all(paths: Collection[Path]) -> None:
+    """Make files durable: a disk that is asked for many at a time takes little longer than for one."""
+    ordered = list(paths)
+    shares = [share for start in range(_AT_ONCE) if (share := ordered[start::_AT_ONCE])]
+    if shares:
+        with ThreadPoolExecutor(max_workers=len(shares)) as pool:
+            list(pool.map(_sync_one_by_one, shares))
+
+
+def _sync_one_by_one(paths: list[Path]) -> None:
+    for path in paths:
+        fsync_path(path)
+
+
+def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:
+    """Write a calendar by copying what is known and adding what is new: the cost follows the new bars."""
+    if known:
+        shutil.copyfile(path, temporary)
+    with temporary.open("a", encoding="utf-8") as handle:
+        handle.write(lines)
+
+
+def _stage_text(path: Path, text: str) -> tuple[Path, Path]:
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(f"{path} is a folder, where a file of instruments belongs: remove it")
+    return stage_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8")), path
+
+
+def _no_calendar(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{path}: {why}, so it was not written by this converter; delete it, and it is made from the other calendars"
+    )
+
+
+def _label_bytes(frequency: Frequency) -> int:
+    return _LABEL_BYTES[frequency.minutes % 1440 == 0]

@@ -1,0 +1,269 @@
+"""Reading the raw days: candles of one symbol, settlements, predictions, rankings, ledger. polars lives here. I/O."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from services.converter.features.asof import Floats, Ints, Predictions, Rankings, Settlements
+from services.converter.features.fields import COLUMNS
+from services.converter.raw.lives import Said
+from shared.datasets.registry import BY_DATASET
+from shared.datasets.row import FLOAT32_SAFE
+from shared.grid import FIRST_DAY, LAST_DAY, day_start, to_ms
+from shared.ledger.minutes import mask_from_text
+from shared.storage.layout import Partition
+from shared.storage.parquet import read_partition, read_rows, wrong_content
+
+
+class UnreadableError(ValueError):
+    """A raw file that cannot be read; the text names it."""
+
+
+@dataclass(frozen=True)
+class Candles:
+    """Columns of one symbol's candles. opens: Unix ms."""
+
+    opens: Ints
+    columns: dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class LedgerDay:
+    """What the ledger says of one symbol's day, as masks of minutes.
+
+    without: the exchange has no candle. stored: a candle was stored when the candle file had the signature `version`.
+    """
+
+    without: int = 0
+    stored: int = 0
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class AllRankings:
+    """Every ranking of some days, ascending by time, with the places of all symbols."""
+
+    times: Ints
+    places: dict[str, tuple[Ints, Floats, Floats]]
+    """Symbol → positions in `times`, ranks, membership (1 or 0)."""
+
+    def of(self, symbol: str) -> Rankings:
+        """Return a symbol's place in each ranking: none and no member in one that does not name it."""
+        ranks, members = np.full(len(self.times), np.nan), np.zeros(len(self.times))
+        if symbol in self.places:
+            at, rank, member = self.places[symbol]
+            ranks[at], members[at] = rank, member
+        return Rankings(self.times, ranks, members)
+
+
+def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles:
+    """Read the candles of some day files, as far as they open before `until`."""
+    frame = _read(root, files, ["open_time", *COLUMNS]).with_columns(_epoch("open_time"))
+    opens = _ints(frame, "open_time")
+    columns = {name: _floats(frame, name) for name in COLUMNS}
+    inside = opens < to_ms(until)
+    if not inside.all():
+        opens, columns = opens[inside], {name: values[inside] for name, values in columns.items()}
+    return Candles(opens, columns)
+
+
+Faults = dict[str, dict[date, str]]
+"""Symbol → the days of which a file of many symbols cannot be true of it, each with the reason."""
+EVERY = "*"
+"""Stands in `Faults` for all symbols: the file cannot be read at all. No symbol is called so."""
+
+
+def read_settlements(root: Path, files: Iterable[Partition]) -> tuple[dict[str, Settlements], Faults]:
+    """Read the settled funding rates by symbol, each in order of time."""
+    by_symbol, faults = _by_symbol(root, files, ["funding_time"], ["funding_rate", "interval_hours"])
+    return {
+        symbol: Settlements(_ints(part, "funding_time"), _floats(part, "funding_rate"), _floats(part, "interval_hours"))
+        for symbol, part in by_symbol.items()
+    }, faults
+
+
+def read_predictions(root: Path, files: Iterable[Partition]) -> tuple[dict[str, Predictions], Faults]:
+    """Read the predicted funding rates by symbol, each in the order in which they became known."""
+    by_symbol, faults = _by_symbol(root, files, ["known_time", "funding_time"], ["funding_rate", "interval_hours"])
+    return {
+        symbol: Predictions(
+            _ints(part, "known_time"),
+            _ints(part, "funding_time"),
+            _floats(part, "funding_rate"),
+            _floats(part, "interval_hours"),
+        )
+        for symbol, part in by_symbol.items()
+    }, faults
+
+
+Unreadable = dict[date, str]
+"""The days whose file of all symbols cannot be read, each with the reason, which names the file."""
+
+
+def read_rankings(root: Path, files: Iterable[Partition]) -> tuple[AllRankings, Unreadable]:
+    """Read where every symbol stood in each ranking.
+
+    A ranking is one statement about all symbols: of a file of which one row cannot be true nothing is taken.
+    """
+    tables, unreadable = [], Unreadable()
+    for file in files:
+        try:
+            tables.append(_read_one(root, file, ["symbol", "ranked_time", "rank", "member"]))
+        except UnreadableError as error:
+            unreadable[file.day] = str(error)
+    read = {
+        symbol: (_ints(part, "ranked_time"), _floats(part, "rank"), _floats(part, "member"))
+        for symbol, part in _split(tables, ["ranked_time"]).items()
+    }
+    times = np.unique(np.concatenate([times for times, _, _ in read.values()])) if read else np.array([], np.int64)
+    places = {symbol: (np.searchsorted(times, ranked), rank, member) for symbol, (ranked, rank, member) in read.items()}
+    return AllRankings(times, places), unreadable
+
+
+def read_members(root: Path, file: Partition) -> list[tuple[datetime, frozenset[str]]]:
+    """Read who was a member after each ranking, in order of time; a ranking that nobody won is an empty set."""
+    rows = _read(root, [file], ["ranked_time", "symbol", "member"])
+    frame = rows.group_by("ranked_time").agg(pl.col("symbol").filter(pl.col("member"))).sort("ranked_time")
+    return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
+
+
+def read_definitions(root: Path, file: Partition) -> list[tuple[str, Said]]:
+    """Read what was said of instruments, as (symbol, what was said), in order of time."""
+    names = ("known_time", "state", "list_time", "end_time", "contract_value")
+    rows = _read(root, [file], ["symbol", *names]).with_columns(
+        *(pl.col(name).dt.epoch("ms") for name in names if name.endswith("_time"))
+    )
+    return [
+        (symbol, Said(known, state, _market_time(listed), _market_time(ended), _size(value)))
+        for symbol, known, state, listed, ended, value in rows.sort("known_time", "symbol").iter_rows()
+    ]
+
+
+_MARKET_TIMES = range(to_ms(day_start(FIRST_DAY)), to_ms(day_start(LAST_DAY)))
+
+
+def _market_time(instant: int | None) -> int | None:
+    """Return an instant, Unix ms, at which there can be a market; None for any other."""
+    return instant if instant is not None and instant in _MARKET_TIMES else None
+
+
+def _size(value: float | None) -> float | None:
+    """Return a size that float32 can hold; None for any other."""
+    least, most = FLOAT32_SAFE
+    return value if value is not None and least <= value <= most else None
+
+
+def read_ledgers(root: Path, files: Iterable[Partition]) -> tuple[dict[date, dict[str, LedgerDay]], Unreadable]:
+    """Read what the ledger says of some days: day → symbol → what it says."""
+    found, unreadable = dict[date, dict[str, LedgerDay]](), Unreadable()
+    for file in files:
+        try:
+            found[file.day] = _read_ledger(root, file)
+        except UnreadableError as error:
+            unreadable[file.day] = str(error)
+    return found, unreadable
+
+
+def _read_ledger(root: Path, file: Partition) -> dict[str, LedgerDay]:
+    found = {}
+    rows = _read(root, [file], ["symbol", "absent", "halted", "refused", "received", "healed", "version"])
+    for symbol, *texts, version in rows.iter_rows():
+        absent, halted, refused, received, healed = (mask_from_text(text or "") for text in texts)
+        stored = received | healed
+        found[symbol] = LedgerDay((absent | halted) & ~(stored | refused), stored, version or "")
+    return found
+
+
+def _by_symbol(
+    root: Path, files: Iterable[Partition], times: list[str], values: list[str]
+) -> tuple[dict[str, pl.DataFrame], Faults]:
+    """Read some columns of a dataset by symbol, in the order of the first time; times become Unix ms.
+
+    Of a symbol whose rows in a file cannot be true, none of that file is taken; those of the others are.
+    """
+    tables, faults = [], Faults()
+    for file in files:
+        try:
+            table, found = _read_shared(root, file, ["symbol", *times, *values])
+        except UnreadableError as error:
+            faults.setdefault(EVERY, {})[file.day] = str(error)
+            continue
+        tables.append(table)
+        for symbol, reason in found.items():
+            faults.setdefault(symbol, {})[file.day] = f"{file.path(root)}: {reason}"
+    return _split(tables, times), faults
+
+
+def _split(tables: list[pa.Table], times: list[str]) -> dict[str, pl.DataFrame]:
+    """Put tables together and split them by symbol, in the order of the first time; times become Unix ms."""
+    if not tables:
+        return {}
+    rows = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables)))
+    frame = rows.with_columns(*map(_epoch, times)).sort("symbol", times[0])
+    return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}
+
+
+def _read_shared(root: Path, file: Partition, columns: list[str]) -> tuple[pa.Table, dict[str, str]]:
+    """Read a file of many symbols; return its rows without those of symbols that cannot be true, and why not."""
+    try:
+        return _read_one(root, file, columns), {}
+    except UnreadableError:
+        table = _whole(root, file)
+        if table is None:
+            raise
+        parts = {one: table.filter(pc.equal(table["symbol"], one)) for one in table["symbol"].unique().to_pylist()}
+        reasons = {symbol: wrong_content(file, part) or _empty_rate(part) for symbol, part in parts.items()}
+        faults = {symbol: reason for symbol, reason in reasons.items() if reason is not None}
+        if not faults:
+            raise
+        return table.filter(pc.invert(pc.is_in(table["symbol"], pa.array(faults)))).select(columns), faults
+
+
+def _empty_rate(rows: pa.Table) -> str | None:
+    """Return why rates without a value cannot be true: of a single symbol, they look like a column of older files."""
+    if "funding_rate" in rows.schema.names and pc.any(pc.is_nan(rows["funding_rate"])).as_py():
+        return "funding_rate: nan cannot be true"
+    return None
+
+
+def _whole(root: Path, file: Partition) -> pa.Table | None:
+    """Read a file as it was written, whatever its rows say; None where that cannot be done."""
+    try:
+        return read_rows(BY_DATASET[file.dataset], file.path(root))
+    except (ValueError, MemoryError, OSError, pa.ArrowException):
+        return None
+
+
+def _epoch(name: str) -> pl.Expr:
+    return pl.col(name).dt.epoch("ms")
+
+
+def _ints(frame: pl.DataFrame, name: str) -> Ints:
+    return frame[name].to_numpy().astype(np.int64, copy=False)
+
+
+def _floats(frame: pl.DataFrame, name: str) -> Floats:
+    """Return a column as numbers; polars makes an empty cell NaN."""
+    return frame[name].to_numpy().astype(np.float64, copy=False)
+
+
+def _read(root: Path, files: list[Partition], columns: Iterable[str]) -> pl.DataFrame:
+    """Read files of one dataset as it is declared now, verified and checked: each holds what its name says.
+
+    pyarrow reads them, since polars does not look at checksums: 0.3 ms a day file instead of 0.16.
+    """
+    wanted = list(columns)
+    return pl.DataFrame(pl.from_arrow(pa.concat_tables([_read_one(root, file, wanted) for file in files])))
+
+
+def _read_one(root: Path, file: Partition, columns: list[str]) -> pa.Table:
+    try:
+        return read_partition(root, file, columns)
+    except (ValueError, MemoryError, OSError, pa.ArrowException) as error:
+        raise UnreadableError(f"{file.path(root)}: {error}") from error

@@ -1,0 +1,67 @@
+"""What the exchange said of its instruments: read once from each file, then remembered. I/O."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from services.converter.features.asof import Contract
+from services.converter.manifest import DayFiles
+from services.converter.raw.days import Unreadable, read_definitions
+from services.converter.raw.lives import Said, contract_values, lives_of
+from services.converter.raw.remembered import up_to_date
+from shared.datasets.instrument import InstrumentDefinition
+from shared.storage.layout import Partition
+
+
+class _Day(msgspec.Struct):
+    """The definitions of one day. version: the digest of its file. said: (symbol, what was said) in order of time."""
+
+    version: str
+    said: list[tuple[str, Said]]
+
+
+class Definitions(NamedTuple):
+    """Symbol → what was said of it, in order of time. unreadable: days whose file cannot be read, and why."""
+
+    of: Mapping[str, Sequence[Said]]
+    unreadable: Unreadable
+
+
+def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, keep: bool = True) -> Definitions:
+    """Return what was said of every instrument. days: those that are on disk. keep: remember it.
+
+    What was read once counts on, whatever becomes of its file. The writer puts a file aside that cannot be read, and
+    the collector publishes again what is true now.
+    """
+
+    def read(day: date, version: str, before: _Day | None) -> _Day:
+        fresh = read_definitions(data_dir, Partition(InstrumentDefinition.dataset, day))
+        return _Day(version, _merged(before.said if before else [], fresh))
+
+    found, unreadable = up_to_date(root, "definitions", _Day, days, read, keep=keep)
+    by_symbol: dict[str, list[Said]] = defaultdict(list)
+    for one in found:
+        for symbol, said_of_it in one.said:
+            by_symbol[symbol].append(said_of_it)
+    return Definitions(by_symbol, unreadable)
+
+
+def _merged(before: list[tuple[str, Said]], fresh: list[tuple[str, Said]]) -> list[tuple[str, Said]]:
+    """Put what was remembered and what was read together, in order of time: of two at one instant the latter counts."""
+    found = {(said.known, symbol): said for symbol, said in [*before, *fresh]}
+    return [(symbol, said) for (_, symbol), said in sorted(found.items(), key=lambda item: item[0])]
+
+
+def contract_of(said: Sequence[Said]) -> Contract:
+    """Return what bars need to know of the instruments under a name. Pure."""
+    values = contract_values(said)
+    return Contract(
+        np.array([life.begin for life in lives_of(said)], np.int64),
+        np.array([known for known, _ in values], np.int64),
+        np.array([value for _, value in values], np.float64),
+    )

@@ -1,0 +1,1 @@
+"""A market and its clock, whatever the exchange that shows it."""

@@ -1,0 +1,1 @@
+"""OKX's own protocol, REST and WebSocket."""

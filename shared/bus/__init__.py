@@ -1,0 +1,1 @@
+"""How a row travels: Redis Streams, and a few keys."""

@@ -1,0 +1,1 @@
+"""What an exchange says, in our words. One package per exchange."""

@@ -1,0 +1,1 @@
+"""Whether every minute is accounted for."""

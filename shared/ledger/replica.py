@@ -1,0 +1,86 @@
+"""A copy of the ledger in memory, kept up with the bus: only days that changed are read again. I/O."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from shared.bus.bus import Bus
+from shared.grid import MINUTE, day_start
+from shared.ledger.day import NOTHING, DayLedger, from_text
+from shared.ledger.minutes import FULL_DAY, gaps_of_mask
+
+
+@dataclass
+class LedgerCopy:
+    """What the ledger says of every day that the bus knows."""
+
+    days: dict[date, dict[str, DayLedger]] = field(default_factory=dict)
+    lacking: dict[date, frozenset[str]] = field(default_factory=dict)
+    """Which symbols have minutes without a verdict: day → symbols; days without any are not in it."""
+    _versions: dict[date, int] = field(default_factory=dict)
+
+    async def refresh(self, bus: Bus, wanted: Callable[[date], bool] = lambda _: True) -> set[date]:
+        """Read what changed since the last call, of the days asked for; return those days. Raises `BusError`."""
+        versions = {day: version for day, version in (await bus.ledger_versions()).items() if wanted(day)}
+        changed = {day for day, version in versions.items() if self._versions.get(day) != version}
+        gone = self.days.keys() - versions.keys()
+        for day, texts in (await bus.ledger(sorted(changed))).items():
+            self.days[day] = {symbol: from_text(text) for symbol, text in texts.items()}
+            self._note_lacking(day)
+        for day in gone:
+            del self.days[day]
+            self.lacking.pop(day, None)
+        # A day that changes between the two reads is read again next time: its version is the older one.
+        self._versions = versions
+        return changed | gone
+
+    def _note_lacking(self, day: date) -> None:
+        lacking = frozenset(symbol for symbol, known in self.days[day].items() if known.missing(FULL_DAY))
+        if lacking:
+            self.lacking[day] = lacking
+        else:
+            self.lacking.pop(day, None)
+
+    def last_collected(self, symbol: str) -> datetime | None:
+        """Return the open of the last minute of a symbol that was to be collected, or is stored; None without any.
+
+        Whoever collected it may have died before it said that it wanted it.
+        """
+        for day in sorted(self.days, reverse=True):
+            known = self.of(symbol, day)
+            if minutes := known.wanted | known.stored:
+                return day_start(day) + (minutes.bit_length() - 1) * MINUTE
+        return None
+
+    def since(self, symbol: str) -> datetime | None:
+        """Return from which minute on a symbol that was collected before is to be wanted; None where it never was.
+
+        That is the one after the last that was wanted. Where none is known to have been, the first that is stored:
+        whoever collected it died before it said that it wanted it, or the ledger was lost.
+        """
+        stored: datetime | None = None
+        for day in sorted(self.days, reverse=True):
+            known = self.of(symbol, day)
+            if known.wanted:
+                return day_start(day) + known.wanted.bit_length() * MINUTE
+            if known.stored:
+                stored = next(gaps_of_mask(day, known.stored)).begin
+        return stored
+
+    def first_wanted(self, symbol: str) -> datetime | None:
+        """Return the open of the first minute that was to be collected of a symbol; None where none ever was."""
+        for day in sorted(self.days):
+            if wanted := self.of(symbol, day).wanted:
+                return next(gaps_of_mask(day, wanted)).begin
+        return None
+
+    def first_missing(self, symbol: str, begin: datetime) -> datetime | None:
+        """Return the first minute from `begin` on that was wanted and has no verdict; None where there is none."""
+        for day in sorted(day for day in self.days if day >= begin.date()):
+            if missing := self.of(symbol, day).missing(FULL_DAY):
+                return next(gaps_of_mask(day, missing)).begin
+        return None
+
+    def of(self, symbol: str, day: date) -> DayLedger:
+        """Return what is known about a symbol's day; nothing is a ledger without minutes."""
+        return self.days.get(day, {}).get(symbol, NOTHING)

@@ -1,0 +1,108 @@
+"""Whatever comes over the wire: the stream's readers take it or set it aside, and nothing else leaves them."""
+
+import time
+from datetime import timedelta
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.collector.channels.intake import Intake
+from services.collector.stream.okx import FrameError, _read
+from services.collector.tracking.wanted import Reach, Request, Universe
+from shared.clock import ExchangeClock, Sample
+from shared.datasets.registry import decode, encode
+from shared.exchanges.okx.rest import read_envelope
+from shared.grid import MINUTE
+from shared.ledger.minutes import Gap
+from shared.ledger.replica import LedgerCopy
+from tests.support.builders import a_candle_row, a_funding_row, a_ranking, minute
+
+pytestmark = pytest.mark.invariant(12)
+NOON, BTC = minute(720), "BTC-USDT-SWAP"
+CANDLE = a_candle_row(NOON)
+FUNDING = a_funding_row(at=NOON, funding_time=NOON + timedelta(hours=4))
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from(["", "0", "-1", "1e39", "1e-46", "NaN", "99999999999999999", "1743854400000"])
+)
+ANY_JSON = st.recursive(
+    VALUES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(FUNDING)), inner, max_size=2),
+    max_leaves=5,
+)
+CANDLES = ANY_JSON | st.builds(lambda at, value: [*CANDLE[:at], value, *CANDLE[at + 1 :]], st.integers(0, 8), ANY_JSON)
+FUNDINGS = ANY_JSON | st.builds(
+    lambda change: FUNDING | change, st.dictionaries(st.sampled_from(sorted(FUNDING)), ANY_JSON, max_size=3)
+)
+MANY = settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+class Desk:
+    """An intake that follows one symbol, a minute past noon."""
+
+    def __init__(self):
+        clock, here = ExchangeClock(), time.monotonic()
+        for ago in (1.0, 0.0):
+            clock.add(Sample(here - ago, here - ago, minute(721).timestamp() - ago))
+        self.universe = Universe(Reach(1), LedgerCopy())
+        self.universe.apply(a_ranking("BTC_USDT", ranked_time=NOON), NOON, {})
+        self.events, self.asides = [], []
+        self.intake = Intake(self.universe, clock, self.events.append, lambda *aside: self.asides.append(aside))
+
+    def check(self):
+        """Check that what came out can travel, and is what arrives."""
+        assert all(decode(encode(event)) == event for event in self.events)
+
+
+@MANY
+@given(CANDLES)
+def test_any_candle_row_of_the_stream_is_taken_or_set_aside(row):
+    desk = Desk()
+
+    made_sense = desk.intake.live_candle(BTC, row)
+
+    assert made_sense != bool(desk.asides)
+    desk.check()
+
+
+@MANY
+@given(FUNDINGS)
+def test_any_funding_row_of_the_stream_is_taken_or_set_aside(row):
+    desk = Desk()
+
+    made_sense = desk.intake.live_funding(BTC, row)
+
+    assert made_sense != bool(desk.asides)
+    desk.check()
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(CANDLES, max_size=3))
+def test_any_page_of_candles_is_taken_or_set_aside_row_by_row(rows):
+    desk = Desk()
+
+    found = desk.intake.history(Request("BTC_USDT", Gap(NOON, NOON + MINUTE), recent=True), rows)
+
+    assert len(found) + len(desk.asides) <= len(rows)
+    assert all(candle.open_time == NOON for candle in found)
+
+
+@MANY
+@given(st.sampled_from(["arg", "data", "event", "code", "msg", "op"]), ANY_JSON, ANY_JSON, st.binary(max_size=8))
+def test_any_frame_and_any_answer_is_read_or_refused(name, value, other, junk):
+    whole = {"arg": {"channel": "candle1m", "instId": BTC}, "data": [CANDLE], "code": "0"} | {name: value}
+    for text in (msgspec.json.encode(whole), msgspec.json.encode(other), msgspec.json.encode(whole)[:-3] + junk, junk):
+        try:
+            frame = _read(text.decode("utf-8", "replace"))
+        except FrameError:
+            pass
+        else:
+            assert frame.data is None or isinstance(frame.data, list)
+        code, message, data = read_envelope(text, 200)
+        assert (type(code), type(message), type(data)) == (str, str, list)
