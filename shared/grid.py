@@ -44,6 +44,11 @@ def floor_day(instant: datetime) -> datetime:
     return day_start(instant.astimezone(UTC).date())
 
 
+def minutes_between(begin: datetime, end: datetime) -> list[datetime]:
+    """Return the opens of the minutes of [begin, end); `begin` lies on the grid."""
+    return [begin + number * MINUTE for number in range(max(0, -((begin - end) // MINUTE)))]
+
+
 def days_between(begin: datetime, end: datetime) -> list[date]:
     """Return every UTC date that [begin, end) touches."""
     days = []

@@ -2,13 +2,15 @@
 
 A symbol becomes the name of a file (`BTC_USDT_20250405.parquet`), a folder of Qlib (`features/btc_usdt`), a field in
 Redis and a word in text files. So it is safe in all of them: letters and digits of any script, joined by underscores,
-short enough for a file name with its date and its suffixes. Everything else is refused where it comes in; so are
-characters that show nothing, with which one name would look like another.
+short enough for a file name with its date and its suffixes. A symbol is unique over all exchanges: one of OKX stands
+alone (`BTC_USDT`), one of another exchange names it behind a dot (`BTC_USDT.BINANCE`). Everything else is refused where
+it comes in; so are characters that show nothing, with which one name would look like another.
 
 Qlib and some file systems take upper and lower case for the same. Two symbols that differ in nothing else are one
 folder there: `fold` gives what must be unique, `unique` says which of several may stay.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
@@ -28,6 +30,26 @@ class SymbolError(ValueError):
     """A text that cannot be a symbol; it says why."""
 
 
+HOME = "okx"
+"""The exchange whose symbols stand alone."""
+
+
+def suffix_of(exchange: str) -> str:
+    """Return what the symbols of an exchange end with: nothing for OKX, `.BINANCE` for binance or binance_usdm."""
+    return "" if exchange == HOME else f".{exchange.partition('_')[0].upper()}"
+
+
+def symbol_at(exchange: str, text: str) -> Symbol:
+    """Return a text as a symbol of an exchange. Raises `SymbolError`."""
+    return parse_symbol(text + suffix_of(exchange))
+
+
+def belongs(symbol: str, exchange: str) -> bool:
+    """Return whether a symbol is one of an exchange."""
+    _, dot, name = symbol.partition(".")
+    return dot + name == suffix_of(exchange)
+
+
 @lru_cache(maxsize=65_536)
 def parse_symbol(text: str) -> Symbol:
     """Return a text as a symbol. Raises `SymbolError`, naming the text and what is wrong with it."""
@@ -39,15 +61,29 @@ def parse_symbol(text: str) -> Symbol:
 def _wrong(text: str) -> str | None:
     if not text:
         return "it is empty"
+    name, dot, exchange = text.partition(".")
+    if dot and not _EXCHANGE.fullmatch(exchange):
+        return "behind a dot stands the name of an exchange, in upper case letters and digits"
+    return _wrong_letters(name) or _wrong_length(text)
+
+
+def _wrong_letters(text: str) -> str | None:
     if not all(_is_part(part) for part in text.split("_")):
         return "letters and digits of any script are allowed, joined by single underscores"
     if hidden := [character for character in text if _is_invisible(character)]:
         return f"it holds a character that shows nothing: U+{ord(hidden[0]):04X}"
     if unicodedata.normalize("NFC", text) != text:
         return "its characters are not in their composed form (NFC), so a file system may rename it"
+    return None
+
+
+def _wrong_length(text: str) -> str | None:
     if max(_bytes(text), _bytes(fold(text))) > MAX_BYTES:
         return f"it is longer than {MAX_BYTES} bytes"
     return None
+
+
+_EXCHANGE = re.compile(r"[A-Z][A-Z0-9]{1,20}")
 
 
 def _is_part(part: str) -> bool:

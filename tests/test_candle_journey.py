@@ -8,8 +8,9 @@ import struct
 import time
 
 from services.collector.channels.intake import Intake
+
 from services.collector.publisher import Publisher
-from services.collector.tracking.wanted import Reach, Universe
+from services.collector.tracking.universe import Reach, Universe
 from services.converter.convert import convert
 from services.writer.batch import Batch
 from services.writer.store import write_batch

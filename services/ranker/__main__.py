@@ -18,13 +18,14 @@ from services.ranker.settings import RankerSettings
 from shared.backoff import backoff_seconds
 from shared.bus.connection import BusError
 from shared.datasets.universe import Ranking
-from shared.exchanges.registry import ExchangeError
+from shared.exchanges.base import ExchangeError
+from shared.exchanges.registry import instance_of
 from shared.runtime.command import run
 from shared.runtime.schedule import every_hours, firings
 from shared.runtime.service import Service, keep_going, running, wait_for_clock
 from shared.runtime.settings import read_settings
 from shared.storage.files import replace_text
-from shared.storage.layout import UNIVERSE_FILE
+from shared.storage.layout import universe_file
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ _LOOK_SECONDS = 5.0
 
 async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
     """Fetch, rank, keep and publish. Raises `ExchangeError`, `BusError` or `OSError`; then the last universe stays."""
-    last = (await asyncio.to_thread(kept, settings.data_dir))[-1:]
+    last = (await asyncio.to_thread(kept, settings.data_dir, service.exchange.name))[-1:]
     market = await fetch(service, {place.symbol for ranking in last for place in ranking.ranks})
     now = service.clock.now()
     rates = market.rates.values()
@@ -49,7 +50,7 @@ async def rank_once(service: Service, settings: RankerSettings) -> Ranking:
     await asyncio.to_thread(keep, settings.data_dir, ranking)
     await service.bus.set_universe(ranking)
     symbols = msgspec.json.format(msgspec.json.encode(ranking.members), indent=2).decode()
-    await asyncio.to_thread(replace_text, settings.data_dir / UNIVERSE_FILE, symbols + "\n")
+    await asyncio.to_thread(replace_text, universe_file(settings.data_dir, service.exchange.name), symbols + "\n")
     _count(ranking)
     log.info(
         "ranked",
@@ -73,10 +74,10 @@ def _note_left_out(service: Service, market: Market) -> None:
 
 async def _universe_before(service: Service, settings: RankerSettings) -> Ranking | None:
     """Return the ranking in force; where Redis has forgotten it, the last ones are published again first."""
-    before = await service.bus.universe()
+    before = await service.bus.universe(service.exchange.name)
     if before is None:
-        await publish_again(service.bus, await asyncio.to_thread(kept, settings.data_dir))
-        before = await service.bus.universe()
+        await publish_again(service.bus, await asyncio.to_thread(kept, settings.data_dir, service.exchange.name))
+        before = await service.bus.universe(service.exchange.name)
     return before
 
 
@@ -137,14 +138,14 @@ class Ranker:
         while await self.service.pause(_LOOK_SECONDS):
             if self.ranking is None:
                 continue
-            bus = self.service.bus
+            bus, exchange = self.service.bus, self.service.exchange.name
             if not known or known[-1].ranked_time != self.ranking.ranked_time:  # the file changes with a ranking only
-                known = await asyncio.to_thread(kept, self.settings.data_dir)
+                known = await asyncio.to_thread(kept, self.settings.data_dir, exchange)
             try:
-                if await bus.universe() is None:
+                if await bus.universe(exchange) is None:
                     await publish_again(bus, known or [self.ranking])
                     continue
-                lost = not_stored(known, await bus.stored_rankings(), published, time.monotonic())
+                lost = not_stored(known, await bus.stored_rankings(exchange), published, time.monotonic())
                 if lost:
                     await bus.publish(lost)
                     log.warning("not stored yet, published again", rankings=[str(one.ranked_time) for one in lost])
@@ -154,7 +155,8 @@ class Ranker:
 
 async def serve(settings: RankerSettings, *, once: bool) -> int:
     """Run the ranker until it is stopped, or for one ranking; return the exit code."""
-    async with running("ranker", settings, metrics_port=0 if once else settings.ranker_metrics_port) as service:
+    name, port = instance_of("ranker", settings.exchange), 0 if once else settings.ranker_metrics_port
+    async with running(name, settings, metrics_port=port) as service:
         if once:
             await wait_for_clock(service, patience_seconds=30)
             try:
@@ -175,7 +177,7 @@ async def serve(settings: RankerSettings, *, once: bool) -> int:
 def main(
     once: Annotated[bool, typer.Option("--once", help="Rank once, publish, and end")] = False,
 ) -> None:
-    """Rank all OKX perpetual swaps by absolute funding rate and publish the universe.
+    """Rank all perpetual swaps of the exchange by absolute funding rate and publish the universe.
 
     Settings come from the environment and `.env`; see .env.example.
     """

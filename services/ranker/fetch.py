@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime
 
 import structlog
 
 from services.ranker.metrics import UNREADABLE
 from services.ranker.ranking import Market
-from shared.exchanges.registry import ExchangeError, Refused, predictions_of
+from shared.exchanges.base import ExchangeError, Refused
 from shared.runtime.service import Service
 
 log = structlog.get_logger()
@@ -36,7 +35,7 @@ async def fetch(service: Service, before: Collection[str]) -> Market:
     for look in range(LOOKS):
         if look and not await service.pause(_LOOK_AGAIN_SECONDS):
             break
-        market = market | await _look(service)
+        market = market | await _ask(service)
         if not market.lacking(before):
             break
     if not market.names:
@@ -51,16 +50,16 @@ async def fetch(service: Service, before: Collection[str]) -> Market:
     return market
 
 
-async def _look(service: Service) -> Market:
-    received = datetime.now(UTC)
-    listing, rows = await asyncio.gather(service.exchange.instruments(), service.exchange.funding_rates())
-    rates, refused = predictions_of(rows, source="rest", receive_time=received, exchange_now=service.clock.latest())
-    _set_aside(service, "ranker:instruments", listing.refused)
-    _set_aside(service, "ranker:funding", refused)
-    return Market(listing.instruments, {rate.symbol: rate for rate in rates}, listing.names)
+async def _ask(service: Service) -> Market:
+    listing, predictions = await asyncio.gather(
+        service.exchange.instruments(), service.exchange.predictions(now=service.clock.latest())
+    )
+    _set_aside(service, "instruments", listing.refused)
+    _set_aside(service, "funding", predictions.refused)
+    return Market(listing.instruments, {rate.symbol: rate for rate in predictions.events}, listing.names)
 
 
 def _set_aside(service: Service, origin: str, refused: Iterable[Refused]) -> None:
-    for row, reason in refused:
+    for one in refused:
         UNREADABLE.inc()
-        service.set_aside(origin, row, reason)
+        service.set_aside(origin, one.row, one.reason)

@@ -16,7 +16,7 @@ from shared.bus.bus import Bus
 from shared.datasets.universe import Ranking
 from shared.grid import to_ms
 from shared.storage.files import replace_text
-from shared.storage.layout import RANKINGS_FILE
+from shared.storage.layout import rankings_file
 
 log = structlog.get_logger()
 
@@ -26,9 +26,9 @@ KEPT = 10
 
 def keep(folder: Path, ranking: Ranking) -> None:
     """Keep a ranking, whole and durably, behind those before it. Raises `OSError`."""
-    rankings = msgspec.json.encode([*kept(folder), ranking][-KEPT:])
+    rankings = msgspec.json.encode([*kept(folder, ranking.exchange), ranking][-KEPT:])
     content = msgspec.json.encode(_Kept(_digest(rankings), msgspec.Raw(rankings)))
-    replace_text(folder / RANKINGS_FILE, content.decode() + "\n")
+    replace_text(rankings_file(folder, ranking.exchange), content.decode() + "\n")
 
 
 class _Kept(msgspec.Struct):
@@ -42,10 +42,10 @@ def _digest(rankings: bytes) -> str:
     return hashlib.sha256(rankings).hexdigest()
 
 
-def kept(folder: Path) -> list[Ranking]:
-    """Return the rankings that were kept, the last one last; nothing where there are none that can be read."""
+def kept(folder: Path, exchange: str) -> list[Ranking]:
+    """Return the rankings of an exchange that were kept, the last one last; nothing where none can be read."""
     try:
-        return _read((folder / RANKINGS_FILE).read_bytes())
+        return _read(rankings_file(folder, exchange).read_bytes())
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
@@ -59,7 +59,7 @@ def _read(content: bytes) -> list[Ranking]:
         return msgspec.json.decode(content, type=list[Ranking])
     kept = msgspec.json.decode(content, type=_Kept)
     if _digest(bytes(kept.rankings)) != kept.sha256:
-        raise ValueError(f"{RANKINGS_FILE} is not what was written")
+        raise ValueError("the file of the last rankings is not what was written")
     return msgspec.json.decode(kept.rankings, type=list[Ranking])
 
 

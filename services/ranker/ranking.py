@@ -8,15 +8,16 @@ from typing import Literal
 from shared.datasets.funding import PredictedFundingRate
 from shared.datasets.row import RankBy
 from shared.datasets.universe import Rank, Ranking
-from shared.exchanges.registry import Instrument, is_eligible
+from shared.exchanges.base import Instrument
+from shared.symbol import Symbol
 
 
 @dataclass(frozen=True)
 class Market:
     """What the exchange lists: swaps, what each pays, and every name that was in the list of swaps."""
 
-    instruments: Mapping[str, Instrument] = field(default_factory=dict)
-    rates: Mapping[str, PredictedFundingRate] = field(default_factory=dict)
+    instruments: Mapping[Symbol, Instrument] = field(default_factory=dict)
+    rates: Mapping[Symbol, PredictedFundingRate] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
     """Also of rows that could not be read."""
 
@@ -29,9 +30,7 @@ class Market:
     @property
     def unrated(self) -> list[str]:
         """Return the eligible swaps of which no rate is known, in order."""
-        return sorted(
-            symbol for symbol, one in self.instruments.items() if is_eligible(one) and symbol not in self.rates
-        )
+        return sorted(symbol for symbol, one in self.instruments.items() if one.eligible and symbol not in self.rates)
 
     def lacking(self, before: Iterable[str]) -> list[str]:
         """Return the names that should be there and are not, in order. before: who was ranked last."""
@@ -44,7 +43,7 @@ class Market:
         The two lists are held against each other, too: at the first ranking there is nothing else.
         """
         both = self.rates.keys() & self.names
-        eligible = [symbol for symbol, one in self.instruments.items() if is_eligible(one)]
+        eligible = [symbol for symbol, one in self.instruments.items() if one.eligible]
         for group, what in (
             (before, "swaps that were ranked last are in both"),
             (eligible, "eligible swaps have a rate"),
@@ -69,7 +68,7 @@ def score(rate: PredictedFundingRate, rank_by: RankBy) -> float:
 
 def rank(
     rates: Iterable[PredictedFundingRate],
-    instruments: Mapping[str, Instrument],
+    instruments: Mapping[Symbol, Instrument],
     *,
     ranked_time: datetime,
     rank_by: RankBy,
@@ -80,9 +79,7 @@ def rank(
     A rate that is flagged as implausible does not rank: one wrong digit would be the first of all.
     """
     eligible = [
-        rate
-        for rate in rates
-        if rate.flag is None and rate.symbol in instruments and is_eligible(instruments[rate.symbol])
+        rate for rate in rates if rate.flag is None and rate.symbol in instruments and instruments[rate.symbol].eligible
     ]
     ordered = sorted(eligible, key=lambda rate: (-score(rate, rank_by), rate.symbol))
     return tuple(

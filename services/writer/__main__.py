@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from shared.datasets.ledger import LedgerRow
 from shared.datasets.plausible import AHEAD, impossible
 from shared.datasets.registry import AnyEvent, UndecodableError
 from shared.datasets.universe import Rank
-from shared.exchanges.registry import EXCHANGE
+from shared.exchanges.registry import EXCHANGES
 from shared.grid import LAST_DAY, day_start
 from shared.ledger.day import to_text
 from shared.runtime.command import run
@@ -37,7 +38,7 @@ from shared.runtime.service import Service, running
 from shared.runtime.settings import read_settings
 from shared.storage.files import BusyError, exclusive, reason_of, remove_stale_temporaries
 from shared.storage.layout import days
-from shared.symbol import Symbol
+from shared.symbol import Symbol, belongs
 
 log = structlog.get_logger()
 
@@ -175,7 +176,7 @@ class Writer:
     def _reason_against(self, event: AnyEvent) -> str | None:
         """Return why an event is not stored, or None."""
         known = self._knows_today()
-        if reason := impossible(event, EXCHANGE, self.service.clock.now() if known else None):
+        if reason := impossible(event, EXCHANGES, self.service.clock.now() if known else None):
             return reason
         if known and is_retired(event, self._today(), self.settings.retention_days):
             # Its day is gone from disk and complete in Qlib: a lone row must not pose as that day.
@@ -218,9 +219,12 @@ class Writer:
 
     async def _mark_rankings(self) -> None:
         """Say which rankings are on disk; one that is not said is published again, and stored again as the same."""
-        ranked = {row.ranked_time for rows in self.batch.rows.values() for row in rows if isinstance(row, Rank)}
+        ranked: dict[str, set[datetime]] = defaultdict(set)
+        for row in (row for rows in self.batch.rows.values() for row in rows if isinstance(row, Rank)):
+            ranked[row.exchange].add(row.ranked_time)
         try:
-            await self.service.bus.mark_stored(ranked)
+            for exchange, times in ranked.items():
+                await self.service.bus.mark_stored(exchange, times)
         except BusError as error:
             log.warning("not said that a ranking is stored", error=str(error))
 
@@ -273,13 +277,21 @@ class Writer:
             if not self._is_past(day):
                 texts = {symbol: to_text(one.ledger) for symbol, one in symbols.items()}
                 await self.service.bus.set_ledger(day, texts, all_of_them=all_of_them)
-        universe = await self.service.bus.universe()
-        mark = written_until(self.newest, frozenset(universe.members if universe else ()))
+        mark = await self._written_until()
         if mark is not None and self.knows_disk:
             marks["written_until"] = mark
             WRITTEN_UNTIL.set(mark.timestamp())
             self.service.health.details["written_until"] = mark.isoformat()
         await self.service.bus.set_watermarks(marks)
+
+    async def _written_until(self) -> datetime | None:
+        """Return up to when everything is stored, of the exchange that is ahead: none waits for another's outage."""
+        marks = []
+        for exchange in EXCHANGES:
+            universe = await self.service.bus.universe(exchange)
+            newest = {symbol: at for symbol, at in self.newest.items() if belongs(symbol, exchange)}
+            marks.append(written_until(newest, frozenset(universe.members if universe else ())))
+        return max((mark for mark in marks if mark is not None), default=None)
 
     def _is_past(self, day: date) -> bool:
         """Return whether a day is beyond the retention: then the ledger of it lies on disk alone."""
@@ -346,7 +358,9 @@ class Writer:
         async with self.telling:
             seen = await asyncio.to_thread(look_again, self.root, Rank.dataset, self.rankings, keep_times=True)
             if everything or seen != self.rankings:
-                await self.service.bus.set_stored(at for one in seen.values() for at in one.times)
+                for exchange in EXCHANGES:
+                    stored = (at for one in seen.values() for of, at in one.times if of == exchange)
+                    await self.service.bus.set_stored(exchange, stored)
                 self.rankings = seen
 
     async def _look_at_predictions(self) -> None:

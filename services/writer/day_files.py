@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+import pyarrow as pa
+
 from services.writer.ledger_store import read_or_put_aside
 from shared.datasets.registry import BY_DATASET
 from shared.storage.layout import Partition, day_digest
@@ -16,10 +18,10 @@ from shared.storage.layout import days as days_on_disk
 
 @dataclass(frozen=True)
 class Seen:
-    """A day file as it was looked at. digest: its version. times: of its rows, where they are few."""
+    """A day file as it was read. digest: its version. times: (exchange, time) of its rows, where they are few."""
 
     digest: str
-    times: frozenset[datetime] = frozenset()
+    times: frozenset[tuple[str, datetime]] = frozenset()
 
 
 def look_again(root: Path, dataset: str, before: Mapping[date, Seen], *, keep_times: bool = False) -> dict[date, Seen]:
@@ -32,8 +34,13 @@ def look_again(root: Path, dataset: str, before: Mapping[date, Seen], *, keep_ti
         digest, seen = day_digest(root, dataset, day), before.get(day)
         if seen is None or seen.digest != digest:
             table = read_or_put_aside(root, Partition(dataset, day))  # None, too, where there is no such file
-            times = table[BY_DATASET[dataset].time].unique().to_pylist() if table is not None and keep_times else []
-            seen = None if table is None else Seen(digest, frozenset(times))
+            times = _times_of(dataset, table) if table is not None and keep_times else frozenset()
+            seen = None if table is None else Seen(digest, times)
         if seen is not None:
             found[day] = seen
     return found
+
+
+def _times_of(dataset: str, table: pa.Table) -> frozenset[tuple[str, datetime]]:
+    columns = ["exchange", BY_DATASET[dataset].time]
+    return frozenset(tuple(row.values()) for row in table.select(columns).group_by(columns).aggregate([]).to_pylist())

@@ -7,7 +7,7 @@ anew. What makes sense now is published to its stream and removed, in one transa
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -27,8 +27,8 @@ from shared.bus.connection import BusError
 from shared.bus.dead_letters import DeadLetter
 from shared.bus.streams import DEAD_LETTER
 from shared.datasets.registry import AnyEvent, UndecodableError, decode
-from shared.datasets.row import Source
-from shared.exchanges.registry import SpellingError, candle_of, candle_row_of, predicted_of, settled_of
+from shared.exchanges.base import RowError
+from shared.exchanges.registry import exchange_of, part_of
 from shared.runtime.settings import read_settings
 
 _PAGE = 200
@@ -66,7 +66,7 @@ def events_of(letter: DeadLetter, now: Now) -> list[AnyEvent]:
         raise StillBadError(f"the payload is no JSON, or was cut ({error})") from error
     try:
         events = [_entry(payload)] if len(origin) == _PARTS else _rows(origin, payload, letter, now)
-    except (UndecodableError, SpellingError) as error:
+    except (UndecodableError, RowError) as error:
         raise StillBadError(str(error)) from error
     except (ValueError, TypeError, LookupError, OverflowError) as error:  # so far from a row that nobody thought of it
         raise StillBadError(f"it has not the shape of a row ({type(error).__name__})") from error
@@ -82,19 +82,13 @@ def _entry(payload: Any) -> AnyEvent:
 
 
 def _rows(origin: list[str], payload: Any, letter: DeadLetter, now: Now) -> list[AnyEvent]:
-    """Normalise rows of the exchange again: one with its instrument, or a frame of the WebSocket with several."""
-    kind = _KINDS.get(":".join(origin))
-    if kind is None:
-        raise StillBadError(f"nobody knows how to read what {letter.origin or 'nobody'} has set aside")
-    match payload:
-        case {"instId": str(inst_id), "row": row}:
-            rows = [row]
-        case {"arg": {"instId": str(inst_id)}, "data": [*rows]}:
-            pass
-        case _:
-            raise StillBadError("the payload does not say of which instrument it is")
-    received = _received(letter)
-    events = [event for row in rows for event in kind(inst_id, row, received, now)]
+    """Read rows of an exchange again, by its own package."""
+    exchange = exchange_of("collector", origin[0])
+    source = origin[1] if len(origin) > 1 else ""
+    if exchange is None or source not in _ROWS:
+        raise StillBadError(f"it is not known how to read what {letter.origin or 'an unknown service'} has set aside")
+    read = part_of(exchange, "client").reread
+    events: list[AnyEvent] = read(source, payload, received=_received(letter), now=now.exchange_time)
     if not events:
         raise StillBadError("there is no closed candle in it")
     return events
@@ -111,33 +105,8 @@ def _received(letter: DeadLetter) -> datetime:
     return at.astimezone(UTC)
 
 
-def _live_candle(inst_id: str, row: Any, received: datetime, now: Now) -> list[AnyEvent]:
-    return _closed_candle(inst_id, row, "ws", received, now)
-
-
-def _old_candle(inst_id: str, row: Any, received: datetime, now: Now) -> list[AnyEvent]:
-    return _closed_candle(inst_id, row, "rest", received, now)
-
-
-def _closed_candle(inst_id: str, row: Any, source: Source, received: datetime, now: Now) -> list[AnyEvent]:
-    """Read a closed row; a forming one leaves nothing, as when it is live."""
-    if not candle_row_of(row).closed:
-        return []
-    return [candle_of(inst_id, row, source=source, receive_time=received, exchange_now=now.exchange_time)]
-
-
-def _funding(inst_id: str, row: Any, received: datetime, now: Now) -> list[AnyEvent]:
-    if not isinstance(row, Mapping):
-        raise StillBadError("a funding row has names, this one has not")
-    named = {"instId": inst_id, **row}
-    until = now.exchange_time
-    settled = settled_of(named, period_hours=None, source="ws", receive_time=received, exchange_now=until)
-    predicted = predicted_of(named, source="ws", receive_time=received, exchange_now=until)
-    return [predicted, *([settled] if settled else [])]
-
-
-_KINDS = {"collector:candles": _live_candle, "collector:history": _old_candle, "collector:funding": _funding}
-"""Origin of raw rows → how they are read."""
+_ROWS = {"candles", "history", "funding"}
+"""What the letters of a collector may be rows of."""
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,18 @@ _TRIES = 120
 class SetAside:
     """Takes bad input at once, and posts it to the dead letters when Redis takes it."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, service: str) -> None:
         self._bus = bus
+        self._service = service
         self._waiting: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue(maxsize=_MOST_WAITING)
         self._known: dict[bytes, None] = {}
 
-    def __call__(self, origin: str, payload: object, error: str) -> None:
-        """Queue an input for the dead letters, unless it is there already; when the queue is full, the log has it."""
+    def __call__(self, where: str, payload: object, error: str) -> None:
+        """Queue an input for the dead letters, unless it is there already; when the queue is full, the log has it.
+
+        where: the place in the service that met it, such as `candles`.
+        """
+        origin = f"{self._service}:{where}"
         text = payload_text(payload)
         if not self._is_new(origin, text):
             return

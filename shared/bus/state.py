@@ -16,7 +16,7 @@ from shared.datasets.registry import decode, encode
 from shared.datasets.universe import Ranking
 from shared.grid import FIRST_DAY, LAST_DAY
 from shared.metrics import PUBLISHED
-from shared.symbol import Symbol
+from shared.symbol import HOME, Symbol, suffix_of
 
 log = structlog.get_logger()
 
@@ -36,6 +36,15 @@ _CONVERTED = "converted:days"
 _WATERMARKS = "watermarks"
 
 _ALERTS = "alerts:open"
+
+
+_RECENT_RANKINGS = 20
+"""Rankings among which the newest one of an exchange is looked for."""
+
+
+def _of(key: str, exchange: str) -> str:
+    """Return the key of an exchange: of OKX it is the bare one."""
+    return key + suffix_of(exchange).lower().replace(".", ":")
 
 
 def _heartbeat_key(service: str) -> str:
@@ -106,68 +115,73 @@ class State(Connection):
         current = msgspec.json.encode(msgspec.structs.replace(ranking, ranks=())).decode()
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.xadd(Ranking.stream, encode(ranking), maxlen=CAPS[Ranking.stream], approximate=True)
-        pipeline.set(_UNIVERSE, current)
+        pipeline.set(_of(_UNIVERSE, ranking.exchange), current)
         await pipeline.execute()
         PUBLISHED.labels(Ranking.stream).inc()
 
-    async def universe(self) -> Ranking | None:
-        """Return the current universe, without the places of the others; None before the first ranking."""
-        text = await self._read_key(_UNIVERSE, self._redis.get(_UNIVERSE))
+    async def universe(self, exchange: str = HOME) -> Ranking | None:
+        """Return the current universe of an exchange, without the places; None before the first ranking."""
+        key = _of(_UNIVERSE, exchange)
+        text = await self._read_key(key, self._redis.get(key))
         try:
             return None if text is None else msgspec.json.decode(text, type=Ranking)
         except ValueError as error:
-            await self._forget(_UNIVERSE, "", error, self._redis.delete(_UNIVERSE))  # the ranker looks every 2 s
+            await self._forget(key, "", error, self._redis.delete(key))  # the ranker looks every 2 s
             return None
 
-    async def mark_stored(self, ranked_times: Iterable[datetime]) -> None:
-        """Record that some rankings are on disk; a Redis that goes back in time forgets this with the rankings."""
-        await self._mark_stored(ranked_times, all_of_them=False)
+    async def mark_stored(self, exchange: str, ranked_times: Iterable[datetime]) -> None:
+        """Record that some rankings are on disk; a Redis that goes back in time forgets this, and the rankings."""
+        await self._mark_stored(exchange, ranked_times, all_of_them=False)
 
-    async def set_stored(self, ranked_times: Iterable[datetime]) -> None:
-        """Record which rankings are on disk, and that no others are."""
-        await self._mark_stored(ranked_times, all_of_them=True)
+    async def set_stored(self, exchange: str, ranked_times: Iterable[datetime]) -> None:
+        """Record which rankings of an exchange are on disk, and that no others are."""
+        await self._mark_stored(exchange, ranked_times, all_of_them=True)
 
-    async def _mark_stored(self, ranked_times: Iterable[datetime], *, all_of_them: bool) -> None:
+    async def _mark_stored(self, exchange: str, ranked_times: Iterable[datetime], *, all_of_them: bool) -> None:
+        key = _of(_STORED_RANKINGS, exchange)
         marks = {at.isoformat(): at.timestamp() for at in ranked_times}
         pipeline = self._redis.pipeline(transaction=True)
         if all_of_them:
-            pipeline.delete(_STORED_RANKINGS)
+            pipeline.delete(key)
         if marks:
-            pipeline.zadd(_STORED_RANKINGS, marks)
-            pipeline.zremrangebyrank(_STORED_RANKINGS, 0, -_KEPT_MARKS - 1)
+            pipeline.zadd(key, marks)
+            pipeline.zremrangebyrank(key, 0, -_KEPT_MARKS - 1)
         await pipeline.execute()
 
-    async def stored_rankings(self) -> set[datetime]:
-        """Return which of the last rankings are on disk."""
+    async def stored_rankings(self, exchange: str) -> set[datetime]:
+        """Return which of the last rankings of an exchange are on disk."""
+        key = _of(_STORED_RANKINGS, exchange)
         found = set()
-        for text in await self._read_key(_STORED_RANKINGS, self._redis.zrange(_STORED_RANKINGS, 0, -1)):
+        for text in await self._read_key(key, self._redis.zrange(key, 0, -1)):
             try:
                 found.add(_instant(text))
             except ValueError as error:
-                await self._forget(_STORED_RANKINGS, text, error, self._redis.zrem(_STORED_RANKINGS, text))
+                await self._forget(key, text, error, self._redis.zrem(key, text))
         return found
 
-    async def set_left(self, left: Mapping[Symbol, datetime]) -> None:
+    async def set_left(self, exchange: str, left: Mapping[Symbol, datetime]) -> None:
         """Record which symbols are followed on although they left the universe, and when they did."""
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(_LEFT)
+            pipe.delete(_of(_LEFT, exchange))
             # Never empty: whoever finds nothing knows that Redis has forgotten it.
             mapping: dict[str, str] = {"": ""} | {symbol: at.isoformat() for symbol, at in left.items()}
-            pipe.hset(_LEFT, mapping=mapping)
+            pipe.hset(_of(_LEFT, exchange), mapping=mapping)
             await pipe.execute()
 
-    async def left(self) -> dict[str, datetime] | None:
+    async def left(self, exchange: str) -> dict[str, datetime] | None:
         """Return what `set_left` recorded; None where it never did, or Redis has forgotten it."""
-        return await self._read_hash(_LEFT, _instant, str)
+        return await self._read_hash(_of(_LEFT, exchange), _instant, str)
 
-    async def last_ranking(self) -> Ranking | None:
-        """Return the newest ranking whole, everybody's place included; None where the stream has none (any more).
+    async def last_ranking(self, exchange: str = HOME) -> Ranking | None:
+        """Return the newest ranking of an exchange, everybody's place included; None where there is none (any more).
 
         Raises `UndecodableError`.
         """
-        newest = await self._redis.xrevrange(Ranking.stream, count=1)
-        event = decode(newest[0][1]) if newest else None
-        return event if isinstance(event, Ranking) else None
+        for _, fields in await self._redis.xrevrange(Ranking.stream, count=_RECENT_RANKINGS):
+            event = decode(fields)
+            if isinstance(event, Ranking) and event.exchange == exchange:
+                return event
+        return None
 
     async def set_definitions(self, definitions: Iterable[InstrumentDefinition], *, all_of_them: bool = False) -> None:
         """Record what is stored of some instruments, or of all: of each the newest definition."""

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -80,14 +81,16 @@ class GroupLag:
 class Streams(Connection):
     """What travels."""
 
-    async def create_groups(self) -> None:
+    async def create_groups(self, also: Mapping[str, str] = MappingProxyType({})) -> None:
         """Create every declared group at 0, so that no entry is missed, whoever starts first.
+
+        also: stream → a group that is not declared, such as that of another exchange's collector.
 
         Those that exist are left alone: a Redis at its memory ceiling refuses even to create what is there.
         """
         for stream, groups in GROUPS.items():
             known = await self._redis.xinfo_groups(stream) if await self._redis.exists(stream) else []
-            for group in set(groups) - {info["name"] for info in known}:
+            for group in {*groups, *filter(None, [also.get(stream)])} - {info["name"] for info in known}:
                 try:
                     await self._redis.xgroup_create(stream, group, id="0", mkstream=True)
                 except ResponseError as error:
@@ -111,7 +114,7 @@ class Streams(Connection):
         The order matters: what this consumer read before a crash comes again before anything newer, and nothing that
         a dead consumer held is forgotten.
         """
-        await self.create_groups()
+        await self.create_groups(dict.fromkeys(streams, group))
         for stream in streams:
             async for entries in self._own_pending(stream, group, consumer, count):
                 yield entries

@@ -49,5 +49,7 @@ class InstrumentDefinition(Event, frozen=True, kw_only=True):
     receive_time: datetime
 
 
+LIVE_STATE = "live"
+"""State of an instrument that is traded as usual; the same for every exchange, as is the next one."""
 ENDED_STATE = "expired"
-"""State of an instrument that is over, in the word of OKX."""
+"""State of an instrument that is over."""

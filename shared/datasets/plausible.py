@@ -3,13 +3,15 @@
 One row that cannot be true and is stored all the same makes its whole day file a damaged one for every reader.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from shared.datasets.candle import Candle
 from shared.datasets.ledger import Verdict
-from shared.datasets.registry import AnyEvent, rows_of
+from shared.datasets.registry import AnyEvent, rows_of, symbols_of
 from shared.datasets.row import AMOUNT, POSITIVE, Row
 from shared.grid import DAY, FIRST_DAY, LAST_DAY, day_start, floor_minute
+from shared.symbol import belongs
 
 AHEAD = timedelta(hours=1)
 """How far a time may lie ahead of the clock that it is held against: two processes measure the exchange's clock, each
@@ -21,17 +23,19 @@ _ON_THE_HOST = "receive_time"
 """The one time that is not the exchange's: a host's clock may stand anywhere."""
 
 
-def impossible(event: AnyEvent, exchange: str, exchange_now: datetime | None) -> str | None:
+def impossible(event: AnyEvent, exchanges: Collection[str], exchange_now: datetime | None) -> str | None:
     """Return why an event cannot be true, or None.
 
-    exchange: the one whose events these are. exchange_now: None where its clock is not known.
+    exchanges: those that there are. exchange_now: None where the clock of the exchange is not known.
     """
     latest = _LAST if exchange_now is None else min(_LAST, exchange_now + AHEAD)
-    if event.exchange != exchange:
-        return f"exchange: {event.exchange!r} is not {exchange}"
+    if event.exchange not in exchanges:
+        return f"exchange: {event.exchange!r} is none of {', '.join(exchanges)}"
+    if foreign := [symbol for symbol in symbols_of(event) if not belongs(symbol, event.exchange)]:
+        return f"symbol: {foreign[0]!r} is none of {event.exchange}"
     if isinstance(event, Verdict):
         return _impossible_verdict(event, latest)
-    return next((reason for row in rows_of(event) if (reason := _impossible_row(row, exchange, latest))), None)
+    return next((reason for row in rows_of(event) if (reason := _impossible_row(row, event.exchange, latest))), None)
 
 
 def impossible_candle(candle: Candle) -> str | None:

@@ -8,15 +8,17 @@ from shared.bus.bus import Bus
 from shared.grid import MINUTE, day_start
 from shared.ledger.day import NOTHING, DayLedger, from_text
 from shared.ledger.minutes import FULL_DAY, gaps_of_mask
+from shared.symbol import belongs
 
 
 @dataclass
 class LedgerCopy:
-    """What the ledger says of every day that the bus knows."""
+    """What the ledger says of every day that the bus knows, of the symbols of one exchange or of all."""
 
     days: dict[date, dict[str, DayLedger]] = field(default_factory=dict)
     lacking: dict[date, frozenset[str]] = field(default_factory=dict)
     """Which symbols have minutes without a verdict: day → symbols; days without any are not in it."""
+    exchange: str | None = None
     _versions: dict[date, int] = field(default_factory=dict)
 
     async def refresh(self, bus: Bus, wanted: Callable[[date], bool] = lambda _: True) -> set[date]:
@@ -25,7 +27,11 @@ class LedgerCopy:
         changed = {day for day, version in versions.items() if self._versions.get(day) != version}
         gone = self.days.keys() - versions.keys()
         for day, texts in (await bus.ledger(sorted(changed))).items():
-            self.days[day] = {symbol: from_text(text) for symbol, text in texts.items()}
+            self.days[day] = {
+                symbol: from_text(text)
+                for symbol, text in texts.items()
+                if self.exchange is None or belongs(symbol, self.exchange)
+            }
             self._note_lacking(day)
         for day in gone:
             del self.days[day]

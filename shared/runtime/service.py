@@ -22,7 +22,8 @@ from shared.bus.connection import BusError, failure_of
 from shared.bus.set_aside import SetAside
 from shared.bus.state import Heartbeat
 from shared.clock import ExchangeClock
-from shared.exchanges.registry import ExchangeClient, ExchangeError
+from shared.exchanges.base import Exchange, ExchangeError
+from shared.exchanges.registry import open_exchange
 from shared.metrics import CLOCK_OFFSET, CLOCK_RATE, UP, serve_metrics
 from shared.runtime.heartbeat import BEAT_SECONDS, TTL_SECONDS
 from shared.runtime.log import setup_logging
@@ -81,7 +82,7 @@ class Service:
 
     name: str
     bus: Bus
-    exchange: ExchangeClient
+    exchange: Exchange
     clock: ExchangeClock
     health: Health
     stop: asyncio.Event
@@ -89,7 +90,7 @@ class Service:
     """Takes bad input; it becomes a dead letter."""
 
     def __post_init__(self) -> None:
-        self.set_aside = SetAside(self.bus)
+        self.set_aside = SetAside(self.bus, self.name)
 
     async def pause(self, seconds: float) -> bool:
         """Sleep, but not through a stop; return whether to go on."""
@@ -144,7 +145,7 @@ async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     bus = Bus(str(settings.redis_url))
-    async with ExchangeClient(settings.okx_rest_url, ca_file=settings.okx_ca_file) as exchange:
+    async with open_exchange(settings.exchange, settings.okx_rest_url, ca_file=settings.okx_ca_file) as exchange:
         clock = ExchangeClock(distrusted=True)
         service = Service(name, bus, exchange, clock, Health(), stop)
         companions = [

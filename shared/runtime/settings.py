@@ -24,6 +24,7 @@ from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, ConnectionPool
 from redis.exceptions import RedisError
 
 from shared.exchanges.proxy import PROXY_SETTINGS, ProxyError, proxy_for, take_over, value_of
+from shared.exchanges.registry import EXCHANGES
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -43,6 +44,7 @@ class CommonSettings(BaseSettings):
     redis_url: Annotated[RedisDsn, Field(description="Redis that links the services; a password goes into the URL")] = (
         RedisDsn("redis://127.0.0.1:6379/0")
     )
+    exchange: Annotated[str, Field(description="Exchange that ranker, collector and audit speak to")] = "okx"
     okx_rest_url: Annotated[str, Field(description="REST host of the exchange")] = "https://www.okx.com"
     okx_ws_url: Annotated[str, Field(description="WebSocket base; /public and /business are appended")] = (
         "wss://ws.okx.com:8443/ws/v5"
@@ -65,6 +67,13 @@ class CommonSettings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("exchange")
+    @classmethod
+    def _known_exchange(cls, value: str) -> str:
+        if value not in EXCHANGES:
+            raise ValueError(f"must be one of {', '.join(EXCHANGES)}")
+        return value
 
     @field_validator("okx_rest_url", "okx_ws_url", mode="before")
     @classmethod
@@ -274,6 +283,7 @@ NAMES = frozenset(
         "CONVERT_PROCESSES",
         "CONVERTER_METRICS_PORT",
         "DATA_DIR",
+        "EXCHANGE",
         "FILL_ABSENCE",
         "FLUSH_ENTRIES",
         "FLUSH_SECONDS",

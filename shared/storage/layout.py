@@ -23,14 +23,23 @@ import structlog
 from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import Row
 from shared.grid import FIRST_DAY, LAST_DAY
-from shared.symbol import SymbolError, parse_symbol
+from shared.symbol import SymbolError, belongs, parse_symbol, suffix_of
 
 log = structlog.get_logger()
 
-UNIVERSE_FILE = "top50_symbols.json"
-RANKINGS_FILE = "rankings.json"
-"""The last rankings, whole."""
+_UNIVERSE_FILE = "top50_symbols"
+_RANKINGS_FILE = "rankings"
 _DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})\Z")
+
+
+def universe_file(root: Path, exchange: str) -> Path:
+    """Return the file that names the members of the universe now: a JSON array of symbols."""
+    return root / f"{_UNIVERSE_FILE}{suffix_of(exchange).lower()}.json"
+
+
+def rankings_file(root: Path, exchange: str) -> Path:
+    """Return the file that holds the last rankings, whole."""
+    return root / f"{_RANKINGS_FILE}{suffix_of(exchange).lower()}.json"
 
 
 class OutsideError(ValueError):
@@ -73,7 +82,9 @@ def _compact(day: date) -> str:
 
 
 def partition_of(row: Row) -> Partition:
-    """Return the file that a row belongs to."""
+    """Return the file that a row belongs to. Raises `OutsideError` where its symbol is not one of its exchange."""
+    if not belongs(row.symbol, row.exchange):
+        raise OutsideError(f"{row.symbol[:100]!r} is no symbol of {row.exchange[:100]!r}")
     instant: datetime = getattr(row, row.time)
     return Partition(row.dataset, instant.date(), None if row.file_stem else row.symbol)
 

@@ -25,6 +25,7 @@ from shared.ledger.day import SETS
 from shared.ledger.minutes import is_mask_text
 from shared.storage.files import replace_file
 from shared.storage.layout import Partition
+from shared.symbol import belongs
 
 _ARROW = {
     str: pa.string(),
@@ -161,13 +162,21 @@ def wrong_content(partition: Partition, table: pa.Table) -> str | None:
         return "it holds no row"
     if partition.symbol is not None and _holds_other(table, "symbol", partition.symbol):
         return f"it holds rows of another symbol than {partition.symbol}"
-    if _holds_other(table, "exchange", table["exchange"][0]):
-        return "it holds rows of several exchanges"
+    if reason := _of_another_exchange(table):
+        return reason
     if kind is Candle and _holds_other(table, "interval", "1m"):
         return "it holds candles of another interval than 1m"
     if table.select(list(kind.key)).group_by(list(kind.key)).aggregate([]).num_rows != table.num_rows:
         return "it holds two rows of one identity"
     return _wrong_time(partition, table) or _impossible_number(kind, table) or _impossible_minutes(kind, table)
+
+
+def _of_another_exchange(table: pa.Table) -> str | None:
+    """Return why the symbols cannot be those of their exchange, or None."""
+    for row in table.select(["exchange", "symbol"]).group_by(["exchange", "symbol"]).aggregate([]).to_pylist():
+        if not belongs(row["symbol"], row["exchange"]):
+            return f"it holds rows of {row['symbol'][:100]!r} that say {row['exchange'][:100]!r} is its exchange"
+    return None
 
 
 def _holds_other(table: pa.Table, name: str, value: object) -> bool:

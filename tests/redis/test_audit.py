@@ -13,7 +13,7 @@ import redis as plain_redis
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import Verdict
-from shared.exchanges.registry import candle_of, settlements_of
+from shared.exchanges.okx.parse import candle_of, settlements_of
 from shared.grid import MINUTE, to_ms
 from shared.ledger.day import from_text
 from shared.ledger.minutes import FULL_DAY
@@ -50,7 +50,7 @@ def truth(exchange):
     rows = exchange.truth_candles(INST_ID, to_ms(BEGIN), to_ms(END))
     candles = [candle_of(INST_ID, row, source="ws", receive_time=received, exchange_now=now) for row in rows]
     settled = exchange.truth_funding(INST_ID, to_ms(BEGIN - timedelta(days=2)), to_ms(END))[::-1]
-    rates, _ = settlements_of("BTC_USDT", settled, known_time=at("2025-06-10 11:00"), receive_time=received)
+    rates, *_ = settlements_of("BTC_USDT", settled, known_time=at("2025-06-10 11:00"), receive_time=received)
     return candles, rates
 
 

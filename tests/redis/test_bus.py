@@ -202,7 +202,7 @@ async def test_before_the_first_ranking_there_is_no_universe(bus):
 @pytest.mark.invariant(7)
 async def test_a_copy_of_the_ledger_reads_only_the_days_that_changed(bus):
     """Invariant 7."""
-    copy = LedgerCopy()
+    copy = LedgerCopy(exchange="okx")
     await bus.set_ledger(DAY_0, {"BTC_USDT": "wanted=0-99", "ETH_USDT": "received=5-5 healed=7-7"})
     await bus.set_ledger(DAY_0 + DAY, {"BTC_USDT": "wanted=0-0"})
 
@@ -275,7 +275,7 @@ async def test_a_field_that_makes_no_sense_is_removed_and_the_others_are_read(bu
     await bus.set_watermarks({"written_until": MIDNIGHT})
     await bus.set_ledger(DAY_0, {"BTC_USDT": "received=0-1"})
     await bus.set_definitions([a_definition()], all_of_them=True)
-    await bus.set_left({"BTC_USDT": MIDNIGHT})
+    await bus.set_left("okx", {"BTC_USDT": MIDNIGHT})
     before = await read(bus)
 
     await raw.hset(key, mapping=fields)
@@ -308,10 +308,10 @@ async def test_a_universe_that_makes_no_sense_is_none(bus, raw, text):
 @pytest.mark.invariant(12)
 async def test_a_stored_ranking_that_makes_no_sense_is_removed(bus, raw):
     """Invariant 12."""
-    await bus.mark_stored([MIDNIGHT])
+    await bus.mark_stored("okx", [MIDNIGHT])
     await raw.zadd("universe:stored", {"not a time": 1})
 
-    assert await bus.stored_rankings() == {MIDNIGHT}
+    assert await bus.stored_rankings("okx") == {MIDNIGHT}
     assert await raw.zcard("universe:stored") == 1
 
 

@@ -14,7 +14,7 @@ from services.converter.settings import ConverterSettings
 from shared.bus.state import Heartbeat
 from shared.clock import ExchangeClock
 from shared.datasets.ledger import LedgerRow
-from shared.exchanges.registry import ExchangeClient
+from shared.exchanges.okx.rest import OkxClient
 from shared.grid import DAY
 from shared.ledger.day import DayLedger, to_text
 from shared.ledger.minutes import FULL_DAY
@@ -87,7 +87,7 @@ async def test_a_day_with_a_hole_waits_for_it_and_what_comes_later_is_patched_in
 @pytest.fixture
 async def service(bus):
     """Give a service that is up, with a clock that nobody needs here."""
-    async with ExchangeClient("http://127.0.0.1:9") as exchange:
+    async with OkxClient("http://127.0.0.1:9") as exchange:
         service = Service("converter", bus, exchange, ExchangeClock(), Health(), asyncio.Event())
         yield service
         service.stop.set()

@@ -9,15 +9,17 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
-from aiolimiter import AsyncLimiter
 from prometheus_client import REGISTRY
 
-from services.collector.stream import subscriptions as live
-from services.collector.stream.liveness import Limits
-from services.collector.stream.okx import CHANNELS, CONNECTS_PER_SECOND, Endpoint
+from services.collector.stream import link as links
+from services.collector.stream.liveness import Patience
+from services.collector.stream.okx import open_streams
 from services.collector.stream.subscriptions import LiveChannel
-from shared.exchanges.registry import tls_context
-from tests.support.patience import patience
+from shared.datasets.candle import Candle
+from shared.exchanges.okx.parse import inst_id_of, symbol_of
+from shared.grid import to_ms
+from tests.support.builders import at
+from tests.support.patience import patience as stretched
 from tests.support.simulator import Simulator
 
 pytestmark = [pytest.mark.invariant(10), pytest.mark.slow]
@@ -25,7 +27,7 @@ pytestmark = [pytest.mark.invariant(10), pytest.mark.slow]
 SPEED = 60
 """A minute of the exchange lasts a second."""
 MINUTE_MS = 60_000
-LIMITS = Limits(
+PATIENCE = Patience(
     silence_seconds=2.5,
     connection_seconds=2.5,
     ack_seconds=1.0,
@@ -35,8 +37,10 @@ LIMITS = Limits(
     batch_seconds=0.2,
     new_connection_seconds=1.0,
 )
-NEVER = replace(LIMITS, silence_seconds=600.0, connection_seconds=600.0, ack_seconds=600.0)
+NEVER = replace(PATIENCE, silence_seconds=600.0, connection_seconds=600.0, ack_seconds=600.0)
 """For tests in which a busy machine must not be taken for a silent exchange."""
+FAR_AHEAD = at("2030-01-01 00:00")
+"""The simulator's time runs at its own speed: here no row is from the future."""
 
 
 class Tape:
@@ -47,23 +51,23 @@ class Tape:
         self.rows = defaultdict(int)
         self.bad = []
 
-    def row(self, inst_id, row):
-        self.rows[inst_id] += 1
-        if isinstance(row, list) and row[8] == "1":
-            self.closed[inst_id].add(int(row[0]))
-        return True
+    def row(self, row):
+        self.rows[row.symbol] += 1
+        for event in row.page.events:
+            if isinstance(event, Candle):
+                self.closed[row.symbol].add(to_ms(event.open_time))
 
     def set_aside(self, *what):
         self.bad.append(what)
 
-    def lost(self, inst_ids):
+    def lost(self, symbols):
         """Return the minutes between the first and the last of each instrument that did not come."""
         lost = {}
-        for inst_id in inst_ids:
-            opens = self.closed[inst_id]
+        for symbol in symbols:
+            opens = self.closed[symbol]
             expected = set(range(min(opens), max(opens) + 1, MINUTE_MS))
             if expected != opens:
-                lost[inst_id] = sorted(expected - opens)
+                lost[symbol] = sorted(expected - opens)
         return lost
 
 
@@ -75,8 +79,8 @@ class Following:
         self.tape = tape
         self.wanted = wanted
 
-    def follow(self, inst_ids):
-        self.wanted[:] = inst_ids
+    def follow(self, symbols):
+        self.wanted[:] = symbols
         self.channel.reconcile()
 
     @property
@@ -85,34 +89,32 @@ class Following:
 
     async def until(self, condition, seconds=20.0):
         try:
-            async with asyncio.timeout(patience(seconds)):
+            async with asyncio.timeout(stretched(seconds)):
                 while not condition():  # noqa: ASYNC110 - what is waited for is not ours to signal
                     await asyncio.sleep(0.005)
         except TimeoutError:
             raise AssertionError(f"not within {seconds} s; {self.channel.details()}") from None
 
-    async def until_all_have_rows(self, inst_ids=None, more=1):
-        wanted = list(self.wanted if inst_ids is None else inst_ids)
-        before = {inst_id: self.tape.rows[inst_id] for inst_id in wanted}
-        await self.until(lambda: all(self.tape.rows[inst_id] >= before[inst_id] + more for inst_id in wanted))
+    async def until_all_have_rows(self, symbols=None, more=1):
+        wanted = list(self.wanted if symbols is None else symbols)
+        before = {symbol: self.tape.rows[symbol] for symbol in wanted}
+        await self.until(lambda: all(self.tape.rows[symbol] >= before[symbol] + more for symbol in wanted))
 
-    async def until_all_have_closed(self, inst_ids, more=2):
-        before = {inst_id: len(self.tape.closed[inst_id]) for inst_id in inst_ids}
-        await self.until(lambda: all(len(self.tape.closed[one]) >= before[one] + more for one in inst_ids))
+    async def until_all_have_closed(self, symbols, more=2):
+        before = {symbol: len(self.tape.closed[symbol]) for symbol in symbols}
+        await self.until(lambda: all(len(self.tape.closed[one]) >= before[one] + more for one in symbols))
 
 
 @contextlib.asynccontextmanager
-async def following(exchange, inst_ids, *, name="candles", limits=LIMITS, per_connection=200, **more):
-    tape, wanted = Tape(), list(inst_ids)
+async def following(exchange, symbols, *, name="candles", patience=PATIENCE, per_connection=200, per_hour=None, **more):
+    tape, wanted = Tape(), list(symbols)
+    stream = open_streams(exchange.ws_url, ca_file=exchange.ca_file, now=lambda: FAR_AHEAD)[name]
     channel = LiveChannel(
-        channel=replace(CHANNELS[name], limits=limits),
-        endpoint=Endpoint(
-            exchange.ws_url, lambda: tls_context(exchange.ca_file), AsyncLimiter(1, 1 / CONNECTS_PER_SECOND)
-        ),
+        stream=replace(stream, patience=patience, requests_per_hour=per_hour or stream.requests_per_hour),
         wanted=lambda: wanted,
         on_row=tape.row,
-        on_bad=tape.set_aside,
-        args_per_connection=per_connection,
+        on_unreadable=tape.set_aside,
+        symbols_per_connection=per_connection,
         **more,
     )
     task = asyncio.create_task(channel.run())
@@ -132,7 +134,7 @@ def exchange():
 
 def swaps(exchange):
     found = exchange.get("/api/v5/public/instruments", instType="SWAP")["data"]
-    return sorted(row["instId"] for row in found if row["state"] == "live")
+    return sorted(symbol_of(row["instId"]) for row in found if row["state"] == "live")
 
 
 def opened(exchange, path="business"):
@@ -146,7 +148,7 @@ def renewals(channel, reason):
 
 async def test_a_silent_instrument_is_found_and_renewed_and_its_neighbours_keep_their_connection(exchange):
     silent, *others = names = swaps(exchange)[:10]
-    exchange.fault("deaf", path="business", instId=silent, count=2)
+    exchange.fault("deaf", path="business", instId=inst_id_of(silent), count=2)
     async with following(exchange, names) as found:
         await found.until(lambda: found.channel.details()["silent"] == [silent])
         assert silent in found.channel.problem()
@@ -161,11 +163,11 @@ async def test_a_silent_instrument_is_found_and_renewed_and_its_neighbours_keep_
     assert found.tape.lost(others) == {}
 
 
-@pytest.mark.parametrize("name", ["candles", "funding"])
-async def test_a_rejected_subscription_is_renewed_until_it_is_accepted(exchange, name):
+@pytest.mark.parametrize(("name", "path"), [("candles", "business"), ("funding", "public")])
+async def test_a_rejected_subscription_is_renewed_until_it_is_accepted(exchange, name, path):
     rejected, *others = names = swaps(exchange)[:5]
-    exchange.fault("reject", instId=rejected, count=3)
-    async with following(exchange, names, name=name, limits=replace(LIMITS, silence_seconds=30.0)) as found:
+    exchange.fault("reject", instId=inst_id_of(rejected), count=3)
+    async with following(exchange, names, name=name, patience=replace(PATIENCE, silence_seconds=30.0)) as found:
         await found.until(lambda: found.channel.details()["rejected"] == {rejected: "60018"})
         assert f"rejects {rejected}" in found.channel.problem()
         assert found.channel.details()["subscribed"] == len(others)
@@ -174,12 +176,12 @@ async def test_a_rejected_subscription_is_renewed_until_it_is_accepted(exchange,
         assert found.channel.details()["rejected"] == {}
         assert found.channel.problem() is None
 
-    assert opened(exchange, CHANNELS[name].path.removeprefix("/")) == 1
+    assert opened(exchange, path) == 1
 
 
 async def test_a_lost_ack_is_missed_and_asked_for_again(exchange):
     lost, *_ = names = swaps(exchange)[:5]
-    exchange.fault("lost_ack", path="business", instId=lost, variant="silent")
+    exchange.fault("lost_ack", path="business", instId=inst_id_of(lost), variant="silent")
     before = renewals("candles", "unacknowledged")
     async with following(exchange, names) as found:
         await found.until_all_have_rows([lost])
@@ -191,9 +193,9 @@ async def test_a_lost_ack_is_missed_and_asked_for_again(exchange):
 
 async def test_what_no_renewal_wakes_gets_one_new_connection_and_nobody_else_loses_a_row(exchange):
     silent, *others = names = swaps(exchange)[:12]
-    exchange.fault("deaf", path="business", instId=silent, count=1000)
-    limits = replace(NEVER, silence_seconds=4.0, renew_first_seconds=0.2, renew_cap_seconds=0.3, batch_seconds=0.1)
-    async with following(exchange, names, limits=limits) as found:
+    exchange.fault("deaf", path="business", instId=inst_id_of(silent), count=1000)
+    slow = replace(NEVER, silence_seconds=4.0, renew_first_seconds=0.2, renew_cap_seconds=0.3, batch_seconds=0.1)
+    async with following(exchange, names, patience=slow) as found:
         await found.until(lambda: opened(exchange) == 2)
         await found.until(lambda: found.channel.details()["silent"] == [silent])
         subscribed = exchange.stats()["subscriptions_now"]["candle1m"]
@@ -209,8 +211,8 @@ async def test_what_no_renewal_wakes_gets_one_new_connection_and_nobody_else_los
 
 async def test_of_a_suspended_instrument_nothing_is_asked_but_it_is_shown(exchange):
     suspended, *others = names = swaps(exchange)[:3]
-    exchange.fault("deaf", path="business", instId=suspended, count=1000)
-    async with following(exchange, names, is_expected_silent=lambda inst_id: inst_id == suspended) as found:
+    exchange.fault("deaf", path="business", instId=inst_id_of(suspended), count=1000)
+    async with following(exchange, names, is_expected_silent=lambda symbol: symbol == suspended) as found:
         await found.until(lambda: found.channel.details()["expected_silent"] == [suspended])
         await found.until_all_have_closed(others, more=4)
 
@@ -223,10 +225,10 @@ async def test_of_a_suspended_instrument_nothing_is_asked_but_it_is_shown(exchan
 async def test_of_three_connections_with_450_instruments_only_the_one_that_is_cut_reconnects():
     with Simulator.start(symbols=450, seed=4, start="2025-06-09T12:00:00", speed=10) as exchange:
         names = swaps(exchange)[:450]
-        async with following(exchange, names, limits=NEVER) as found:
+        async with following(exchange, names, patience=NEVER) as found:
             await found.until_all_have_rows()
             before = found.links
-            assert {number: len(shard.instruments) for number, shard in found.channel.shards.items()} == {
+            assert {number: len(shard.symbols) for number, shard in found.channel.shards.items()} == {
                 0: 150,
                 1: 150,
                 2: 150,
@@ -240,7 +242,7 @@ async def test_of_three_connections_with_450_instruments_only_the_one_that_is_cu
 
             changed = [number for number, link in found.links.items() if link is not before[number]]
             assert len(changed) == 1
-            kept = set(names) - found.channel.shards[changed[0]].instruments
+            kept = set(names) - found.channel.shards[changed[0]].symbols
             assert found.tape.lost(kept) == {}
             assert len(kept) == 300
         assert opened(exchange) == 4
@@ -249,7 +251,7 @@ async def test_of_three_connections_with_450_instruments_only_the_one_that_is_cu
 async def test_those_who_stay_lose_nothing_when_the_set_changes_ten_times(exchange):
     names = swaps(exchange)
     stay, change = names[:20], names[20:]
-    async with following(exchange, stay + change[:20], limits=NEVER, per_connection=25) as found:
+    async with following(exchange, stay + change[:20], patience=NEVER, per_connection=25) as found:
         await found.until_all_have_rows()
         for number in range(10):
             found.follow(stay + change[number * 4 :][:20])
@@ -259,14 +261,14 @@ async def test_those_who_stay_lose_nothing_when_the_set_changes_ten_times(exchan
 
     assert opened(exchange) == 2
     assert found.tape.lost(stay) == {}
-    assert min(len(found.tape.closed[inst_id]) for inst_id in stay) > 4
+    assert min(len(found.tape.closed[symbol]) for symbol in stay) > 4
 
 
 async def test_an_emptied_connection_is_closed_and_a_needed_one_opened(exchange):
     names = swaps(exchange)[:8]
-    async with following(exchange, names, limits=NEVER, per_connection=4) as found:
+    async with following(exchange, names, patience=NEVER, per_connection=4) as found:
         await found.until_all_have_rows()
-        last = found.channel.shards[0].instruments
+        last = found.channel.shards[0].symbols
 
         found.follow(sorted(last))
         await found.until(lambda: exchange.stats()["connections_now"]["business"] == 1)
@@ -281,7 +283,7 @@ async def test_an_emptied_connection_is_closed_and_a_needed_one_opened(exchange)
 
 async def test_at_the_notice_of_an_upgrade_the_next_connection_is_there_before_the_old_one_ends(exchange):
     names = swaps(exchange)[:20]
-    async with following(exchange, names, limits=replace(NEVER, ack_seconds=10.0)) as found:
+    async with following(exchange, names, patience=replace(NEVER, ack_seconds=10.0)) as found:
         await found.until_all_have_closed(names)
         exchange.fault("notice", path="business", delay=30, clock="wall")
         await found.until(lambda: exchange.stats()["connections_now"]["business"] == 2)
@@ -295,17 +297,16 @@ async def test_at_the_notice_of_an_upgrade_the_next_connection_is_there_before_t
 
 async def test_a_connection_that_only_answers_pings_is_replaced(exchange):
     names = swaps(exchange)[:10]
-    async with following(exchange, names, limits=replace(LIMITS, silence_seconds=60.0)) as found:
+    async with following(exchange, names, patience=replace(PATIENCE, silence_seconds=60.0)) as found:
         await found.until_all_have_rows()
         exchange.fault("silence", path="business", duration=4, clock="wall")
         await found.until(lambda: opened(exchange) == 2)
         await found.until_all_have_rows(more=2)
 
 
-async def test_when_the_hours_operations_are_used_up_a_next_connection_takes_over(exchange, monkeypatch):
-    monkeypatch.setattr(live, "OPERATIONS_PER_HOUR", 4)
+async def test_when_the_hours_operations_are_used_up_a_next_connection_takes_over(exchange):
     stay, extra, later = swaps(exchange)[:10], swaps(exchange)[10], swaps(exchange)[11]
-    async with following(exchange, stay, limits=replace(NEVER, ack_seconds=10.0)) as found:
+    async with following(exchange, stay, patience=replace(NEVER, ack_seconds=10.0), per_hour=4) as found:
         await found.until_all_have_closed(stay)
         for wanted in ([*stay, extra], stay, [*stay, extra]):
             found.follow(wanted)
@@ -320,10 +321,11 @@ async def test_when_the_hours_operations_are_used_up_a_next_connection_takes_ove
     assert found.tape.lost(stay) == {}
 
 
-async def test_a_request_refused_as_one_too_many_is_sent_again_later(exchange, monkeypatch):
-    monkeypatch.setattr(live, "OPERATIONS_PER_HOUR", 100_000)
+async def test_a_request_refused_as_one_too_many_is_sent_again_later(exchange):
     stay, extra, later = swaps(exchange)[:3], swaps(exchange)[10], swaps(exchange)[11]
-    async with following(exchange, stay, limits=replace(NEVER, ack_seconds=10.0), hold_seconds=0.2) as found:
+    async with following(
+        exchange, stay, patience=replace(NEVER, ack_seconds=10.0), per_hour=100_000, hold_seconds=0.2
+    ) as found:
         await found.until_all_have_rows()
         for number in range(479):  # with the first one, all that the exchange takes in an hour
             found.follow([*stay, extra] if number % 2 == 0 else stay)
@@ -334,7 +336,7 @@ async def test_a_request_refused_as_one_too_many_is_sent_again_later(exchange, m
         await found.until_all_have_rows([later])
 
         await found.until(lambda: found.links[0] is not before)
-        assert before._refusals >= live._REFUSALS_BEFORE_NEW_CONNECTION
+        assert before._refusals >= links._REFUSALS_BEFORE_NEW_CONNECTION
         await found.until_all_have_closed(stay)
 
     assert found.tape.lost(stay) == {}

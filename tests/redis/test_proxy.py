@@ -15,7 +15,8 @@ from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.registry import decode
 from shared.datasets.universe import Ranking
-from shared.exchanges.registry import ExchangeClient, ExchangeError
+from shared.exchanges.base import ExchangeError
+from shared.exchanges.okx.rest import OkxClient
 from shared.grid import from_ms
 from tests.support.builders import a_ranking, wait_for
 from tests.support.proxy import Proxy
@@ -249,7 +250,7 @@ async def _is_well(bus):
 async def test_a_password_that_is_wrong_is_said_without_it(exchange, settings, monkeypatch):
     with Proxy(names={FOUND_BY_THE_PROXY: "127.0.0.1"}, user="name:right") as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url_for("name:wr0ng"))
-        async with ExchangeClient(settings["OKX_REST_URL"], ca_file=exchange.ca_file) as client:
+        async with OkxClient(settings["OKX_REST_URL"], ca_file=exchange.ca_file) as client:
             with pytest.raises(ExchangeError, match=r"the proxy of HTTPS_PROXY \(.*\) refuses: HTTP 407") as refused:
                 await client.measure_time()
     assert "wr0ng" not in str(refused.value)
@@ -261,7 +262,7 @@ async def test_a_proxy_that_is_not_there_is_named_with_its_setting(exchange, mon
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed}")
     said = rf"cannot connect to the proxy of HTTPS_PROXY \(http://127.0.0.1:{closed}\): Connect"
 
-    async with ExchangeClient(exchange.rest_url, ca_file=exchange.ca_file) as client:
+    async with OkxClient(exchange.rest_url, ca_file=exchange.ca_file) as client:
         with pytest.raises(ExchangeError, match=said):
             await client.measure_time()
 
@@ -270,7 +271,7 @@ async def test_a_certificate_that_is_not_trusted_is_said_with_the_proxy(exchange
     """So it looks where the proxy inspects TLS and its CA is not in OKX_CA_FILE."""
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
 
-    async with ExchangeClient(exchange.rest_url) as client:  # without the simulator's certificate
+    async with OkxClient(exchange.rest_url) as client:  # without the simulator's certificate
         with pytest.raises(ExchangeError, match=r"certificate.*, through the proxy of HTTPS_PROXY"):
             await client.measure_time()
 

@@ -19,24 +19,25 @@ from shared.bus.bus import Bus
 from shared.clock import ExchangeClock
 from shared.datasets.registry import decode
 from shared.datasets.universe import Ranking
-from shared.exchanges.registry import ExchangeClient, Listing
+from shared.exchanges.base import Listing, Page
+from shared.exchanges.okx.rest import OkxClient
 from shared.grid import from_ms
 from shared.runtime.service import Health, Service
 from shared.runtime.settings import read_settings
-from shared.storage.layout import RANKINGS_FILE
+from shared.storage.layout import rankings_file
 from tests.support.builders import a_ranking, minute, until
 from tests.support.patience import patience
 from tests.support.simulator import ROOT, Simulator
 
 
-class NoSwaps(ExchangeClient):
+class NoSwaps(OkxClient):
     """An exchange that answers, with nothing in it: to be distrusted."""
 
     async def instruments(self):
         return Listing({}, frozenset(), [])
 
-    async def funding_rates(self):
-        return []
+    async def predictions(self, **_):
+        return Page([])
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def settings(exchange, redis_url, tmp_path):
 
 @pytest.fixture
 async def service(exchange, settings, bus):
-    async with ExchangeClient(exchange.rest_url, ca_file=exchange.ca_file) as client:
+    async with OkxClient(exchange.rest_url, ca_file=exchange.ca_file) as client:
         service = Service("ranker", bus, client, ExchangeClock(), Health(), asyncio.Event())
         for _ in range(2):
             service.clock.add(await client.measure_time())
@@ -119,10 +120,10 @@ async def test_a_failing_exchange_keeps_the_last_universe_and_is_told(exchange, 
     assert service.health.state == "ok"
 
 
-class Thin(ExchangeClient):
+class Thin(OkxClient):
     """An exchange whose lists lack rows: `keep` says which instruments are there, `rated` which rates, look by look."""
 
-    keep = rated = staticmethod(lambda look, inst_id: True)
+    keep = rated = staticmethod(lambda look, symbol: True)
     looks = 0
 
     async def instruments(self):
@@ -131,8 +132,9 @@ class Thin(ExchangeClient):
         kept = {symbol: one for symbol, one in listing.instruments.items() if self.keep(self.looks, symbol)}
         return Listing(kept, frozenset(kept), [])
 
-    async def funding_rates(self):
-        return [row for row in await super().funding_rates() if self.rated(self.looks, row["instId"])]
+    async def predictions(self, *, now):
+        page = await super().predictions(now=now)
+        return Page([rate for rate in page.events if self.rated(self.looks, rate.symbol)])
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ async def test_the_first_ranking_does_not_believe_a_list_that_is_cut_off(service
 
 async def test_a_swap_without_a_rate_is_left_out_and_said(service, settings, thin):
     await rank_once(service, settings)
-    thin.rated = lambda look, name: name != "ETH-USD-SWAP"
+    thin.rated = lambda look, name: name != "ETH_USD"
 
     ranking = await rank_once(service, settings)
 
@@ -198,7 +200,7 @@ async def test_a_host_without_any_swap_is_refused_in_a_sentence(service, setting
 async def test_a_host_with_x_perps_alone_is_refused_in_a_sentence(service, settings, bus):
     before = await rank_once(service, settings)
     with Simulator.start(symbols=3, extra=["--only-xperps"]) as european:
-        async with ExchangeClient(european.rest_url, ca_file=european.ca_file) as service.exchange:
+        async with OkxClient(european.rest_url, ca_file=european.ca_file) as service.exchange:
             with pytest.raises(NothingToRankError, match="X-Perps instead, which are futures: see OKX_REST_URL"):
                 await rank_once(service, settings)
 
@@ -263,11 +265,11 @@ def test_rankings_are_kept_so_many_and_no_more(tmp_path):
     for ranking in rankings:
         keep(tmp_path, ranking)
 
-    assert kept(tmp_path) == rankings[2:]
+    assert kept(tmp_path, "okx") == rankings[2:]
 
 
 async def test_a_last_ranking_that_cannot_be_read_stops_nobody(service, settings, bus, tmp_path):
-    (tmp_path / RANKINGS_FILE).write_text("{")
+    rankings_file(tmp_path, "okx").write_text("{")
 
     ranking = await rank_once(service, settings)
 

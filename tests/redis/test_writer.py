@@ -426,14 +426,14 @@ async def test_a_ranking_whose_file_is_damaged_or_gone_is_not_said_to_be_stored_
     service = Service("writer", bus, None, ExchangeClock(), Health(), asyncio.Event())
     writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path))
     await writer._look_at_disk(everything=True)
-    assert await bus.stored_rankings() == {minute(0), minute(1440), minute(2880)}
+    assert await bus.stored_rankings("okx") == {minute(0), minute(1440), minute(2880)}
 
     damaged, gone = (Partition("universe", DAY_0 + timedelta(days=ahead)).path(tmp_path) for ahead in (0, 1))
     damaged.write_bytes(b"no Parquet")
     gone.unlink()
     await writer._look_at_disk(everything=False)
 
-    assert await bus.stored_rankings() == {minute(2880)}
+    assert await bus.stored_rankings("okx") == {minute(2880)}
     assert damaged.with_name(f"{damaged.name}.damaged.txt").read_text().strip()
 
 

@@ -15,7 +15,8 @@ from shared.datasets.ledger import Verdict
 from shared.datasets.registry import BY_DATASET, AnyEvent, encode
 from shared.datasets.row import Row
 from shared.datasets.universe import Rank, Ranking
-from shared.exchanges.okx.parse import Instrument, inst_id_of
+from shared.exchanges.base import Instrument
+from shared.exchanges.okx.parse import HALTED_STATES, inst_id_of, is_eligible
 from shared.grid import MINUTE, day_start, to_ms
 from shared.storage.layout import partition_of
 from tests.support.patience import Deadline, patience
@@ -164,7 +165,9 @@ def an_instrument(symbol: str = "BTC_USDT", **changes: Any) -> Instrument:
         "category": "1",
         "list_time": None,
     }
-    return Instrument(**fields | changes)
+    fields |= changes
+    eligible = is_eligible(fields["state"], fields["contract_type"], fields["category"])
+    return Instrument(**{"eligible": eligible, "halted": fields["state"] in HALTED_STATES} | fields)
 
 
 def a_candle_row(open_time: datetime = MIDNIGHT, *, confirm: str = "1", price: float = 100.0) -> list[str]:

@@ -1,7 +1,8 @@
 """What is missing, fetched over REST: through the same normalisation, onto the same stream. I/O.
 
-Gaps are looked for all the time, in one way for every cause: a start, a reconnect, a lost confirm, a new member. The
-newest come first. Each endpoint has its own workers, so a month of history never delays the minute that was just lost.
+Gaps are looked for all the time, in one way for every cause: a start, a reconnect, a lost confirm, a new member.
+The newest come first. Fresh minutes have workers of their own, so a month of history never delays the minute that was
+just lost.
 """
 
 import asyncio
@@ -9,13 +10,15 @@ import heapq
 
 import structlog
 
-from services.collector.channels.intake import Intake
+from services.collector.channels.candles import CandleIntake
 from services.collector.metrics import ABSENT, HALTED, MISSING, PAGES, REFUSED
 from services.collector.publisher import Publisher
+from services.collector.tracking.instrument import NEARLY_NONE
 from services.collector.tracking.lifecycle import Instruments
-from services.collector.tracking.wanted import NEARLY_NONE, Request, Universe, give_up, pages, settle
+from services.collector.tracking.requests import Request, give_up, pages, settle
+from services.collector.tracking.universe import Tracker
 from shared.datasets.candle import Candle
-from shared.exchanges.registry import ExchangeError, UnknownInstrument
+from shared.exchanges.base import ExchangeError, UnknownInstrument
 from shared.ledger.minutes import Gap
 from shared.runtime.service import Service
 
@@ -23,7 +26,7 @@ log = structlog.get_logger()
 
 SWEEP_SECONDS = 0.5
 WORKERS = {True: 8, False: 8}
-"""Pages asked for at once, of the recent endpoint and of history; the client's limiters set the pace."""
+"""Pages asked for at once, of the fresh minutes and of history; the client's limiters set the pace."""
 _RETRY_SECONDS = 1.0
 _BELIEVED_SECONDS = 60.0
 
@@ -32,7 +35,7 @@ class Backfill:
     """Keeps asking for what is missing until nothing is."""
 
     def __init__(
-        self, service: Service, universe: Universe, instruments: Instruments, intake: Intake, publisher: Publisher
+        self, service: Service, universe: Tracker, instruments: Instruments, intake: CandleIntake, publisher: Publisher
     ) -> None:
         self._service = service
         self._universe = universe
@@ -61,7 +64,9 @@ class Backfill:
         """
         now, loop_now = self._service.clock.now(), _seconds()
         busy = {(request.symbol, request.gap.begin) for request in self._running}
-        free = {kind: count - sum(r.recent is kind for r in self._running) for kind, count in WORKERS.items()}
+        free = {
+            kind: count - sum(request.fresh is kind for request in self._running) for kind, count in WORKERS.items()
+        }
         missing, candidates = 0, []
         for symbol, wanted in self._universe.symbols.items():
             gaps = wanted.gaps(now)
@@ -69,18 +74,19 @@ class Backfill:
             twice = _in_both(gaps, self._missing_before.get(symbol, []))
             self._missing_before[symbol] = gaps
             if twice and self._not_before.get(symbol, 0.0) <= loop_now:
-                candidates.append(pages(wanted, wanted.to_ask(twice, now, loop_now), now))
-        self._tell(missing)
+                to_ask = wanted.to_ask(twice, now, loop_now)
+                candidates.append(pages(wanted, to_ask, now, self._service.exchange.limits))
+        self._report(missing)
         chosen: list[Request] = []
         for request in heapq.merge(*candidates, key=lambda request: request.gap.end, reverse=True):
             if not any(free.values()):
                 break
-            if free[request.recent] and (request.symbol, request.gap.begin) not in busy:
-                free[request.recent] -= 1
+            if free[request.fresh] and (request.symbol, request.gap.begin) not in busy:
+                free[request.fresh] -= 1
                 chosen.append(request)
         return chosen
 
-    def _tell(self, missing: int) -> None:
+    def _report(self, missing: int) -> None:
         symbols, details = self._universe.symbols.values(), self._service.health.details
         MISSING.set(missing)
         ABSENT.set(sum(wanted.absent.count() for wanted in symbols))
@@ -96,12 +102,12 @@ class Backfill:
     async def _fetch(self, request: Request) -> None:
         try:
             await self._publisher.wait_for_stream(Candle.stream)
-            PAGES.labels("recent" if request.recent else "history").inc()
+            PAGES.labels("recent" if request.fresh else "history").inc()
             asked = self._service.clock.now()  # the answer speaks of now, however long its rows then wait for room
-            rows = await self._service.exchange.candles(
-                request.symbol, request.gap.begin, request.gap.end, recent=request.recent
+            page = await self._service.exchange.candles(
+                request.symbol, request.gap.begin, request.gap.end, now=self._service.clock.latest()
             )
-            candles = self._intake.history(request, rows)
+            candles = self._intake.history(request, page)
             await self._publisher.put(candles)
             self._intake.published(candles)
             if (wanted := self._universe.symbols.get(request.symbol)) is not None:

@@ -5,15 +5,15 @@ OKX's history reaches back three months only, so a hole is healed while it can b
 
 import asyncio
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
-from services.collector.channels.intake import Intake
+from services.collector.channels.funding import FundingIntake
 from services.collector.metrics import SETTLEMENTS
 from services.collector.publisher import Publisher
-from services.collector.tracking.wanted import Universe
-from shared.exchanges.registry import ExchangeError, UnknownInstrument, settlements_of
+from services.collector.tracking.universe import Tracker
+from shared.exchanges.base import ExchangeError, UnknownInstrument
 from shared.grid import DAY
 from shared.runtime.service import Service
 from shared.symbol import Symbol
@@ -32,7 +32,7 @@ _LOOK_SECONDS = 0.2
 class Settlements:
     """Asks the funding history: for new symbols, after every roll, and for what the ledger lacks."""
 
-    def __init__(self, service: Service, universe: Universe, intake: Intake, publisher: Publisher) -> None:
+    def __init__(self, service: Service, universe: Tracker, intake: FundingIntake, publisher: Publisher) -> None:
         self._service = service
         self._universe = universe
         self._intake = intake
@@ -82,8 +82,7 @@ class Settlements:
         now = self._service.clock.now()
         loop_now = asyncio.get_running_loop().time()
         try:
-            rows = await self._service.exchange.funding_history(symbol, since=begin - DAY, until=now)
-            found, refused = settlements_of(symbol, rows, known_time=now, receive_time=datetime.now(UTC))
+            page = await self._service.exchange.settlements(symbol, begin - DAY, now, now=now)
         except UnknownInstrument as error:
             log.warning("no funding history", symbol=symbol, error=str(error))
             self._forget_checks(symbol)
@@ -95,10 +94,10 @@ class Settlements:
             self._not_before[symbol] = loop_now + _RETRY_SECONDS
             return
         self._service.health.solved("settlements")
-        for row, reason in refused:
-            self._service.set_aside("collector:settlements", row, reason)
-        self._checked(symbol, {settled.funding_time for settled in found}, loop_now)
-        await self._publisher.put(self._intake.settled_by_history(found))
+        for row in page.refused:
+            self._service.set_aside("settlements", row.row, row.reason)
+        self._checked(symbol, {settled.funding_time for settled in page.events}, loop_now)
+        await self._publisher.put(self._intake.settled_by_history(page.events))
         self._note_known(symbol, begin)
 
     def _note_known(self, symbol: Symbol, begin: datetime) -> None:

@@ -1,27 +1,26 @@
-"""Does every subscription live? Acks, rejections and rows, matched against what was asked. Pure: time is an argument.
+"""Is every subscription alive? Acks, rejections and rows, matched against what was asked. Pure: time is an argument.
 
 All times are monotonic wall seconds: with an exchange clock that runs faster, rows only come sooner. A subscription is
 judged by rows of its own instrument; pongs and the rows of others prove nothing about it.
 
 A spell is the time in which an instrument is in trouble. It outlives the connection, so that what was tried is known:
-renewed again and again with growing waits; after some renewals that did not help, moved once to a new connection; from
-then on only renewed slowly. It is over when the instrument has been giving rows for longer than its silence limit: a
-subscription that is renewed may be answered by the last row of an instrument that is not traded.
+the subscription is renewed with growing waits; after some renewals that did not help, it gets a new connection once;
+from then on it is only renewed slowly. The spell is over when the instrument has been giving rows for longer than its
+silence limit: a renewed subscription may be answered by the last row of an instrument that is not traded.
 """
 
-import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import batched
 
 from shared.backoff import backoff_seconds
-
-_WORD = re.compile(r"[A-Za-z0-9_-]+")
+from shared.symbol import Symbol
 
 
 class State(StrEnum):
-    """What is known of a subscription on its connection."""
+    """The state of a subscription on its connection."""
 
     ASKED = "asked"
     LIVE = "live"
@@ -38,8 +37,8 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When patience ends, in seconds of wall time, and how long to wait before the next try."""
+class Patience:
+    """How long to wait for an answer or a row, and before the next try. In seconds of wall time."""
 
     silence_seconds: float
     """Without a row of an instrument for this long its subscription is silent."""
@@ -47,22 +46,23 @@ class Limits:
     """Without any row for this long a connection of many is dead, one of a few after `silence_seconds`: of a few, none
     may be traded for a minute. Doubled for each connection before it that brought none either."""
     many: int = 10
+    """From so many instruments on a connection holds many."""
     ack_seconds: float = 10.0
     """An ack takes a round trip, also where hundreds are asked for at once."""
     renew_first_seconds: float = 20.0
-    """The wait after the first renewal; the forming candle and the current rate come at once where it helped."""
+    """The wait after the first renewal; where it helped, the partial candle or the current rate comes at once."""
     renew_cap_seconds: float = 900.0
     """The longest wait: a suspension may last for days."""
     rejected_cap_seconds: float = 60.0
     """The longest wait after a rejection: a new listing takes subscriptions from five minutes before it on."""
     renewals_before_new_connection: int = 3
     batch_seconds: float = 20.0
-    """Between two rounds of renewals on one connection. A round is at most two frames, so renewals take at most 360 of
-    the 480 operations that an hour has, and changes of the set find room."""
+    """Between two rounds of renewals on one connection. A round is at most two requests, so renewals take at most 360
+    an hour; of more (`Stream.requests_per_hour`), the rest is left for changes of the set."""
     new_connection_seconds: float = 300.0
     """The least age at which a connection is replaced for the sake of single instruments."""
     connection_cap: float = 16.0
-    """The most by which that patience is multiplied."""
+    """The largest factor by which `connection_seconds` grows."""
 
 
 @dataclass
@@ -104,16 +104,16 @@ class Spell:
 
 
 class Liveness:
-    """The subscriptions of one channel on one connection; the spells are handed on from connection to connection."""
+    """The subscriptions of one channel on one connection; the next connection takes the spells over."""
 
-    def __init__(self, limits: Limits, spells: dict[str, Spell]) -> None:
-        self._limits = limits
-        self._subscriptions: dict[str, _Subscription] = {}
+    def __init__(self, patience: Patience, spells: dict[Symbol, Spell]) -> None:
+        self._patience = patience
+        self._subscriptions: dict[Symbol, _Subscription] = {}
         self.spells = spells
         self.last_row: float | None = None
 
     @property
-    def asked_for(self) -> set[str]:
+    def asked_for(self) -> set[Symbol]:
         """Return the instruments that a subscription was sent for."""
         return set(self._subscriptions)
 
@@ -122,102 +122,100 @@ class Liveness:
         return sum(subscription.answered for subscription in self._subscriptions.values())
 
     def settled(self, now: float) -> bool:
-        """Return whether everything that was asked has an answer, or had its time."""
+        """Return whether every request was answered, or had its time."""
         return all(
-            asked.answered or asked.code is not None or now - asked.asked > self._limits.ack_seconds
+            asked.answered or asked.code is not None or now - asked.asked > self._patience.ack_seconds
             for asked in self._subscriptions.values()
         )
 
-    def ask(self, inst_ids: Iterable[str], now: float) -> None:
+    def ask(self, symbols: Iterable[Symbol], now: float) -> None:
         """Note that subscriptions were sent."""
-        for inst_id in inst_ids:
-            self._subscriptions[inst_id] = _Subscription(now)
+        for symbol in symbols:
+            self._subscriptions[symbol] = _Subscription(now)
 
-    def let_go(self, inst_ids: Iterable[str]) -> None:
+    def forget(self, symbols: Iterable[Symbol]) -> None:
         """Forget instruments that are not wanted any more."""
-        for inst_id in inst_ids:
-            self._subscriptions.pop(inst_id, None)
-            self.spells.pop(inst_id, None)
+        for symbol in symbols:
+            self._subscriptions.pop(symbol, None)
+            self.spells.pop(symbol, None)
 
-    def forget_unanswered(self) -> list[str]:
+    def forget_unanswered(self) -> list[Symbol]:
         """Forget what was asked and not answered: the exchange refused the request as a whole; return it."""
         unanswered = [
-            inst_id for inst_id, asked in self._subscriptions.items() if not asked.answered and asked.code is None
+            symbol for symbol, asked in self._subscriptions.items() if not asked.answered and asked.code is None
         ]
-        for inst_id in unanswered:
-            del self._subscriptions[inst_id]
+        for symbol in unanswered:
+            del self._subscriptions[symbol]
         return unanswered
 
-    def acknowledge(self, inst_id: str, now: float) -> None:
-        """Take an ack. It ends what a missing ack or a rejection began; silence is ended by rows alone."""
-        if (subscription := self._subscriptions.get(inst_id)) is None:
+    def acknowledge(self, symbol: Symbol, now: float) -> None:
+        """Take an ack. It ends the trouble of a missing ack or a rejection; only rows end silence."""
+        if (subscription := self._subscriptions.get(symbol)) is None:
             return
         subscription.acked, subscription.code = now, None
-        spell = self.spells.get(inst_id)
+        spell = self.spells.get(symbol)
         if spell is not None and spell.reason is not Reason.SILENT:
-            self._heal(inst_id, spell, now)
+            self._heal(symbol, spell, now)
 
-    def row(self, inst_id: str, now: float) -> None:
-        """Take a row, forming or closed."""
-        if (subscription := self._subscriptions.get(inst_id)) is None:
-            return  # the last rows of a subscription that was just given up
+    def row(self, symbol: Symbol, now: float) -> None:
+        """Take a row that was a sign of life."""
+        if (subscription := self._subscriptions.get(symbol)) is None:
+            return  # one of the last rows after an unsubscription
         self.last_row = subscription.row = now
         subscription.code = None
-        if (spell := self.spells.get(inst_id)) is not None:
-            self._heal(inst_id, spell, now)
+        if (spell := self.spells.get(symbol)) is not None:
+            self._heal(symbol, spell, now)
 
-    def _heal(self, inst_id: str, spell: Spell, now: float) -> None:
+    def _heal(self, symbol: Symbol, spell: Spell, now: float) -> None:
         if spell.healed is None:
             spell.healed = now
-        elif now - spell.healed > self._limits.silence_seconds:
-            del self.spells[inst_id]
+        elif now - spell.healed > self._patience.silence_seconds:
+            del self.spells[symbol]
 
-    def reject(self, code: str, text: str, now: float, *, roll: float | None = None) -> list[str]:
-        """Take a rejection, which names its instrument only inside its text; return whom it concerns.
-
-        Names are matched as whole words: SATS-USDT-SWAP is not in 1000SATS-USDT-SWAP.
-        """
+    def reject(self, symbols: Collection[Symbol], code: str, now: float, *, roll: float | None = None) -> list[Symbol]:
+        """Take a rejection; return those that it concerns: asked for, and not answered yet."""
         concerned = []
-        for inst_id in sorted(set(_WORD.findall(text)) & self._subscriptions.keys()):
-            subscription = self._subscriptions[inst_id]
-            if not subscription.answered:
-                subscription.code = code
-                concerned.append(inst_id)
-                self._trouble(inst_id, Reason.REJECTED, now, roll=roll)
+        for symbol in sorted(symbols):
+            subscription = self._subscriptions.get(symbol)
+            if subscription is None or subscription.answered:
+                continue
+            subscription.code = code
+            concerned.append(symbol)
+            self._trouble(symbol, Reason.REJECTED, now, roll=roll)
         return concerned
 
-    def state(self, inst_id: str, now: float) -> State | None:
+    def state(self, symbol: Symbol, now: float) -> State | None:
         """Return the state of a subscription, None where none was asked for."""
-        if (subscription := self._subscriptions.get(inst_id)) is None:
+        if (subscription := self._subscriptions.get(symbol)) is None:
             return None
         if subscription.code is not None:
             return State.REJECTED
-        spell = self.spells.get(inst_id)
+        spell = self.spells.get(symbol)
         if spell is not None and spell.open() and spell.reason is Reason.SILENT:
             return State.SILENT
         if not subscription.answered:
             return State.ASKED
-        return State.SILENT if now - subscription.newest > self._limits.silence_seconds else State.LIVE
+        return State.SILENT if now - subscription.newest > self._patience.silence_seconds else State.LIVE
 
-    def look(self, now: float, *, roll: float | None = None) -> None:
+    def scan(self, now: float, *, roll: float | None = None) -> None:
         """Find missing acks and silence."""
-        for inst_id, subscription in self._subscriptions.items():
+        for symbol, subscription in self._subscriptions.items():
             if subscription.code is not None:
                 continue
             if not subscription.answered:
-                if now - subscription.asked > self._limits.ack_seconds:
-                    self._trouble(inst_id, Reason.UNACKNOWLEDGED, now, roll=roll)
-            elif now - subscription.newest > self._limits.silence_seconds:
-                self._trouble(inst_id, Reason.SILENT, now, roll=roll)
+                if now - subscription.asked > self._patience.ack_seconds:
+                    self._trouble(symbol, Reason.UNACKNOWLEDGED, now, roll=roll)
+            elif now - subscription.newest > self._patience.silence_seconds:
+                self._trouble(symbol, Reason.SILENT, now, roll=roll)
 
-    def _trouble(self, inst_id: str, reason: Reason, now: float, *, roll: float | None) -> None:
-        code = self._subscriptions[inst_id].code
-        spell = self.spells.get(inst_id)
+    def _trouble(self, symbol: Symbol, reason: Reason, now: float, *, roll: float | None) -> None:
+        code = self._subscriptions[symbol].code
+        spell = self.spells.get(symbol)
         if spell is None:
             wait = self._wait(reason, 0, roll) if reason is Reason.REJECTED else 0.0
-            self.spells[inst_id] = Spell(reason, code, now, now + wait)
+            self.spells[symbol] = Spell(reason, code, now, now + wait)
             return
-        if not spell.open():  # it did not last: go on where it was left
+        if not spell.open():  # the recovery did not last: continue the spell
             spell.healed = None
             spell.not_before = max(spell.not_before, now + self._wait(reason, spell.renewals, roll))
         if reason is Reason.REJECTED:
@@ -226,75 +224,85 @@ class Liveness:
             spell.reason, spell.code = reason, code
 
     def _wait(self, reason: Reason, renewals: int, roll: float | None) -> float:
-        limits = self._limits
-        cap = limits.rejected_cap_seconds if reason is Reason.REJECTED else limits.renew_cap_seconds
-        return backoff_seconds(renewals, first=limits.renew_first_seconds, cap=cap, roll=roll)
+        patience = self._patience
+        cap = patience.rejected_cap_seconds if reason is Reason.REJECTED else patience.renew_cap_seconds
+        return backoff_seconds(renewals, first=patience.renew_first_seconds, cap=cap, roll=roll)
 
-    def due(self, now: float, is_expected_silent: Callable[[str], bool], most: int) -> dict[str, Reason]:
-        """Return whom to subscribe anew now and why, those that wait longest first, at most so many."""
-        due = sorted(
-            (spell.not_before, inst_id)
-            for inst_id, spell in self.spells.items()
-            if spell.open() and spell.not_before <= now and inst_id in self._subscriptions
+    def requests(self, symbols: Iterable[Symbol], most: int) -> Iterator[tuple[Symbol, ...]]:
+        """Cut symbols into requests of at most `most`."""
+        return batched(sorted(symbols), most, strict=False)
+
+    def due(self, now: float, is_expected_silent: Callable[[Symbol], bool], most: int) -> dict[Symbol, Reason]:
+        """Return up to `most` instruments due for resubscription and why, longest waiting first: one request."""
+        waiting = sorted(
+            (spell.not_before, symbol)
+            for symbol, spell in self.spells.items()
+            if spell.open() and spell.not_before <= now and symbol in self._subscriptions
         )
-        found = (inst_id for _, inst_id in due if not is_expected_silent(inst_id))
-        return {inst_id: self.spells[inst_id].reason for inst_id, _ in zip(found, range(most), strict=False)}
+        due: dict[Symbol, Reason] = {}
+        for _, symbol in waiting:
+            if is_expected_silent(symbol):
+                continue
+            if len(due) >= most:
+                break
+            due[symbol] = self.spells[symbol].reason
+        return due
 
-    def renewed(self, inst_ids: Iterable[str], now: float, *, roll: float | None = None) -> None:
-        """Note that subscriptions were sent again; the next time is later."""
-        for inst_id in inst_ids:
-            spell = self.spells[inst_id]
+    def renewed(self, symbols: Iterable[Symbol], now: float, *, roll: float | None = None) -> None:
+        """Note that subscriptions were sent again; the next renewal waits longer."""
+        for symbol in symbols:
+            spell = self.spells[symbol]
             spell.not_before = now + self._wait(spell.reason, spell.renewals, roll)
             spell.renewals += 1
-            self._subscriptions[inst_id] = _Subscription(now)
+            self._subscriptions[symbol] = _Subscription(now)
 
-    def to_move(self, now: float, is_expected_silent: Callable[[str], bool]) -> list[str]:
-        """Return who needs a new connection, since renewing did not help; a rejection is no matter of connections."""
+    def to_move(self, now: float, is_expected_silent: Callable[[Symbol], bool]) -> list[Symbol]:
+        """Return those that need a new connection, since renewals did not help; against a rejection it would not."""
         return sorted(
-            inst_id
-            for inst_id, spell in self.spells.items()
+            symbol
+            for symbol, spell in self.spells.items()
             if spell.open()
             and not spell.moved
             and spell.reason is not Reason.REJECTED
-            and spell.renewals >= self._limits.renewals_before_new_connection
+            and spell.renewals >= self._patience.renewals_before_new_connection
             and spell.not_before <= now
-            and not is_expected_silent(inst_id)
+            and not is_expected_silent(symbol)
         )
 
     def moved(self, now: float, *, roll: float | None = None) -> None:
-        """Note that all get a new connection. Whoever is in trouble had his: from now on he is renewed slowly."""
+        """Note that all get a new connection. For those in trouble it was the only one: now they are renewed slowly."""
         for spell in self.spells.values():
             if spell.open() and spell.reason is not Reason.REJECTED:
                 spell.moved = True
-                many = self._limits.renewals_before_new_connection + spell.renewals
+                many = self._patience.renewals_before_new_connection + spell.renewals
                 spell.not_before = now + self._wait(spell.reason, many, roll)
 
-    def dead(self, now: float, fruitless: int, is_expected_silent: Callable[[str], bool]) -> str | None:
-        """Return why the connection as a whole is dead, None where it lives.
+    def dead(self, now: float, fruitless: int, is_expected_silent: Callable[[Symbol], bool]) -> str | None:
+        """Return why the connection as a whole is dead, None while it is alive.
 
-        `fruitless`: how many connections before it brought no row. One that holds only instruments of which nothing is
-        expected is never dead.
+        fruitless: how many connections before it brought no row. A connection that holds only instruments of which
+        nothing is expected is never dead.
         """
         expected = [
             subscription
-            for inst_id, subscription in self._subscriptions.items()
-            if subscription.code is None and not is_expected_silent(inst_id)
+            for symbol, subscription in self._subscriptions.items()
+            if subscription.code is None and not is_expected_silent(symbol)
         ]
         if not expected:
             return None
         oldest = min(subscription.asked for subscription in expected)
         if self.last_row is None and not any(subscription.answered for subscription in self._subscriptions.values()):
             waited = now - oldest
-            return f"nothing answered for {waited:.0f} s" if waited > self._limits.ack_seconds * 1.5 else None
+            return f"nothing answered for {waited:.0f} s" if waited > self._patience.ack_seconds * 1.5 else None
         quiet = now - (self.last_row or oldest)
-        limits = self._limits
-        limit = limits.connection_seconds if len(expected) >= limits.many else limits.silence_seconds
-        limit *= min(2.0**fruitless, limits.connection_cap)
+        patience = self._patience
+        limit = patience.connection_seconds if len(expected) >= patience.many else patience.silence_seconds
+        limit *= min(2.0**fruitless, patience.connection_cap)
         return f"no data for {quiet:.0f} s" if quiet > limit else None
 
 
 class Budget:
-    """At most so many operations within so many seconds, counted as a sliding window, as the exchange does."""
+    """At most `limit` operations within `seconds`, counted as a sliding window, as exchanges do."""
 
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit = limit

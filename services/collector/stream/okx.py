@@ -1,20 +1,23 @@
-"""One connection to the exchange's stream, over cryptofeed. The only file that knows cryptofeed.
+"""OKX's streams, over cryptofeed. The only file of the collector that knows cryptofeed, or spells OKX.
 
 A cryptofeed OKX feed is run once per connection. What cryptofeed does not do, or does in a way that loses data, is done
-here and in `live.py`:
+here and by the listener:
 
 - its reconnect loop is not used (unbounded back-off, no delay after a clean close): every connection is opened once,
-  and every end of it comes back to whoever runs it;
-- a bad message ends nothing: it is counted, set aside, and the connection lives on;
-- subscribing is not its business: frames for the difference to what is wanted are sent on the live connection;
-- a pong is not data: whether a subscription lives is judged by `liveness.py`.
+  and `run` returns at every end of it;
+- a bad message ends nothing: it is reported as unreadable, and the connection stays;
+- subscribing is not its business: requests for the difference to what is wanted are sent on the open connection;
+- a pong is not data: `liveness.py` decides whether a subscription is alive.
 """
 
 import asyncio
+import re
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiolimiter import AsyncLimiter
@@ -24,9 +27,27 @@ from cryptofeed.exchanges.okx import OKX
 from cryptofeed.symbols import Symbols
 
 from services.collector.metrics import CONNECTS, FRAMES, OPERATIONS
-from services.collector.stream.liveness import Limits
+from services.collector.stream.connection import (
+    Notice,
+    Observation,
+    Observe,
+    Opened,
+    Operation,
+    Rejected,
+    Row,
+    Subscribed,
+    TooManyRequests,
+    Unreadable,
+    WillClose,
+)
+from services.collector.stream.liveness import Patience
+from shared.datasets.registry import AnyEvent
+from shared.exchanges.base import ExchangeError, Page, RowError
+from shared.exchanges.okx.decoding import decode_rows
+from shared.exchanges.okx.parse import candles_of, funding_of, inst_id_of, symbol_of
 from shared.exchanges.proxy import Proxy, proxy_for
-from shared.exchanges.registry import ExchangeError, decode_rows
+from shared.exchanges.tls import tls_context
+from shared.symbol import Symbol
 
 ARGS_PER_FRAME = 100
 """About 5 kB; OKX closes a connection that sends a frame of more than 64 kB."""
@@ -38,56 +59,16 @@ MOST_BYTES = 4_000_000
 """Of one frame; a larger one ends the connection (close code 1009). Real ones have some hundred bytes."""
 _WRITE_SECONDS = 10.0
 """A frame of 5 kB that cannot be handed over in this time meets a dead peer."""
-
-
-class ConnectionEndedError(Exception):
-    """The connection is over; opening the next one is the supervisor's decision."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """A channel of OKX: how cryptofeed calls it, where it lives, how it is spelled, how patient one is with it."""
-
-    name: str
-    cryptofeed: str
-    path: str
-    prefix: str
-    argument: str
-    covered: str
-    """What makes up for what does not come, for whoever operates the system."""
-    limits: Limits
-
-
-CHANNELS = {
-    # Every instrument gets its minute's rows, also where nothing is traded: a forming one up to a few seconds after the
-    # minute began, a closed one 0-3 s after its end. So rows are at most some 65 s apart, and a minute and a half of
-    # nothing is silence. On many instruments something is traded every few seconds.
-    "candles": Channel(
-        "candles",
-        CANDLES,
-        "/business",
-        "candle",
-        "candle1m",
-        "its minutes are fetched over REST meanwhile",
-        Limits(silence_seconds=95.0, connection_seconds=30.0),
-    ),
-    # Pushed every 30 to 90 seconds per instrument: two pushes missed. One late push is no reason to subscribe anew, and
-    # nothing is lost by waiting: settled rates are asked for over REST.
-    "funding": Channel(
-        "funding",
-        FUNDING,
-        "/public",
-        "funding-rate",
-        "funding-rate",
-        "its settlements are fetched over REST meanwhile",
-        Limits(silence_seconds=185.0, connection_seconds=120.0),
-    ),
-}
+_SHOWN = 4000
+"""Characters of an unreadable frame that are kept."""
+_TOO_MANY_REQUESTS = "60014"
+_UPGRADE = "64008"
+"""The connection will be closed for a service upgrade."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the exchange streams, and the pace at which connections to it may be opened, shared by all."""
+    """Where OKX streams, and the pace at which connections to it may be opened, shared by all."""
 
     base_url: str
     tls: Callable[[], ssl.SSLContext]
@@ -99,34 +80,94 @@ class Endpoint:
         return proxy_for(self.base_url)
 
 
-class Listener(Protocol):
-    """Who is told what happens on a connection; called inside cryptofeed's reader, so it only notes."""
+@dataclass(frozen=True, kw_only=True)
+class OkxStream:
+    """A channel of OKX: what it is to the collector, to cryptofeed, and on the wire."""
 
-    def on_open(self) -> None:
-        """Take that the connection is there and can be written to."""
+    name: str
+    covered: str
+    patience: Patience
+    cryptofeed: str
+    """The channel's name in cryptofeed."""
+    path: str
+    prefix: str
+    """How cryptofeed's spelling of the channel begins."""
+    channel: str
+    """The channel's name in requests and frames."""
+    read: Callable[[str, object, datetime, datetime], Page[AnyEvent]]
+    """(instId, row, receive time, the exchange's clock at its latest) → what it means."""
+    endpoint: Endpoint
+    now: Callable[[], datetime]
+    most_symbols: int = ARGS_PER_FRAME
+    requests_per_hour: int = OPERATIONS_PER_HOUR
 
-    def on_control(self, message: dict[str, Any]) -> None:
-        """Take an ack, a rejection or a notice."""
+    @property
+    def proxy(self) -> Proxy | None:
+        """Return the proxy that connections go through."""
+        return self.endpoint.proxy
 
-    def on_row(self, inst_id: str, row: Any) -> None:
-        """Take a raw row."""
+    def connect(self, observe: Observe) -> "OkxConnection":
+        """Make a connection that reports to `observe`; it opens when it runs."""
+        return OkxConnection(self, observe)
 
-    def on_bad_frame(self, frame: str, error: Exception) -> None:
-        """Take a frame that made no sense; the connection lives on."""
+
+def open_streams(base_url: str, *, ca_file: Path | None, now: Callable[[], datetime]) -> Mapping[str, OkxStream]:
+    """Make the streams of candles and funding. now: the exchange's clock, at its latest."""
+    endpoint = Endpoint(base_url, lambda: tls_context(ca_file), AsyncLimiter(1, 1 / CONNECTS_PER_SECOND))
+    streams = (
+        # Every instrument gets its minute's rows, also where nothing is traded: a partial one up to a few seconds after
+        # the minute began, a closed one 0-3 s after its end. So rows are at most some 65 s apart, and a minute and a
+        # half of nothing is silence. Of many instruments, something is traded every few seconds.
+        OkxStream(
+            name="candles",
+            covered="its minutes are fetched over REST meanwhile",
+            patience=Patience(silence_seconds=95.0, connection_seconds=30.0),
+            cryptofeed=CANDLES,
+            path="/business",
+            prefix="candle",
+            channel="candle1m",
+            read=_read_candle,
+            endpoint=endpoint,
+            now=now,
+        ),
+        # Pushed every 30 to 90 seconds per instrument: two pushes missed. One late push is no reason to subscribe
+        # again, and nothing is lost by waiting: settled rates are fetched over REST.
+        OkxStream(
+            name="funding",
+            covered="its settlements are fetched over REST meanwhile",
+            patience=Patience(silence_seconds=185.0, connection_seconds=120.0),
+            cryptofeed=FUNDING,
+            path="/public",
+            prefix="funding-rate",
+            channel="funding-rate",
+            read=_read_funding,
+            endpoint=endpoint,
+            now=now,
+        ),
+    )
+    return {stream.name: stream for stream in streams}
+
+
+def _read_candle(inst_id: str, row: object, received: datetime, now: datetime) -> Page[AnyEvent]:
+    return Page(*candles_of(inst_id, [row], source="ws", receive_time=received, exchange_now=now))
+
+
+def _read_funding(inst_id: str, row: object, received: datetime, now: datetime) -> Page[AnyEvent]:
+    return Page(*funding_of(inst_id, row, source="ws", receive_time=received, exchange_now=now))
 
 
 class _OneConnection(OKX):  # type: ignore[misc]
     """cryptofeed's OKX, for one channel and one connection, with instIds as they are (no symbol loading)."""
 
-    def __init__(self, connection: "Connection", context: ssl.SSLContext) -> None:
+    def __init__(self, connection: "OkxConnection", context: ssl.SSLContext) -> None:
         # The constructor wants a symbol table to be there; ours is a pure rule, so an empty one does.
         Symbols.set(OKX.id, {}, {})
         self._connection = connection
-        channel, proxy = connection.channel, connection.endpoint.proxy
+        stream, proxy = connection.stream, connection.stream.proxy
         self.websocket_endpoints = [
             WebsocketEndpoint(
-                connection.endpoint.base_url + channel.path,
-                channel_filter=(channel.prefix,),
+                stream.endpoint.base_url + stream.path,
+                channel_filter=(stream.prefix,),
                 options={
                     "compression": None,
                     "ssl": context,
@@ -139,10 +180,10 @@ class _OneConnection(OKX):  # type: ignore[misc]
             )
         ]
         super().__init__(
-            symbols=["none"],  # it wants one; what is subscribed is decided in `live.py`
-            channels=[channel.cryptofeed],
+            symbols=["none"],  # it wants one; the listener decides what is subscribed
+            channels=[stream.cryptofeed],
             candle_interval="1m",
-            exceptions=[Exception],  # every error comes to the supervisor
+            exceptions=[Exception],  # every error comes to whoever runs the connection
             timeout=-1,  # cryptofeed's watchdog takes a pong for data
             shutdown_timeout=2.0,
             config={"log": {"disabled": True}},
@@ -168,69 +209,56 @@ class _OneConnection(OKX):  # type: ignore[misc]
             if opened:
                 raise ConnectionEndedError("closed by the exchange")
             opened = True
-            await self._connection.endpoint.connects.acquire()
+            await self._connection.stream.endpoint.connects.acquire()
             await open_once()
 
         conn._open = guarded
         return conn
 
     async def subscribe(self, connection: AsyncConnection) -> None:
-        """Tell that the connection is open; what is wanted now is subscribed from outside."""
+        """Report that the connection is open; what is wanted now is subscribed from outside."""
         self._connection.opened(connection)
 
     async def message_handler(self, msg: str, conn: AsyncConnection, timestamp: float) -> None:  # noqa: ARG002 - cryptofeed's
-        """Take a frame; nothing that it holds may end the connection.
+        """Take a frame raw, before cryptofeed reads it.
 
-        The raw rows are taken, before cryptofeed reads them: its objects lack base and quote volume, interval and
-        settled rate, and it loses a whole row for one field that is missing.
+        cryptofeed's objects lack base and quote volume, interval and settled rate, and it loses a whole row for one
+        field that is missing.
         """
-        if msg == "pong":
-            return
-        try:
-            self._take(_read(msg))
-        except Exception as error:  # noqa: BLE001 - one bad row must not cost all instruments their connection
-            self._connection.listener.on_bad_frame(msg, error)
-
-    def _take(self, frame: "_Frame") -> None:
-        connection = self._connection
-        if frame.event is not None:
-            connection.listener.on_control(frame.as_control())
-            return
-        if frame.arg is None or frame.arg.channel != connection.channel.argument or not frame.arg.instId:
-            raise FrameError("neither a control frame nor rows of this channel")
-        if frame.data is None:
-            raise FrameError("a frame of this channel that has no list in `data`")
-        for row in frame.data:
-            FRAMES.labels(connection.channel.name).inc()
-            connection.listener.on_row(frame.arg.instId, row)
+        self._connection.receive(msg)
 
 
-class Connection:
+class ConnectionEndedError(Exception):
+    """The connection is over; opening the next one is the supervisor's decision."""
+
+
+class OkxConnection:
     """One connection, from its opening to its end; it is never opened a second time."""
 
-    def __init__(self, channel: Channel, endpoint: Endpoint, listener: Listener) -> None:
-        self.channel = channel
-        self.endpoint = endpoint
-        self.listener = listener
+    def __init__(self, stream: OkxStream, observe: Observe) -> None:
+        self.stream = stream
+        self._observe = observe
         self._socket: AsyncConnection | None = None
+        self._asked: dict[str, Symbol] = {}
+        """instId → symbol of everything asked for on this connection: acks and errors may come late."""
         self._end = asyncio.Event()
         self._why = "ended"
 
     @property
     def is_open(self) -> bool:
-        """Return whether frames can be sent."""
+        """Return whether requests can be sent."""
         return self._socket is not None and not self._end.is_set()
 
     def opened(self, socket: AsyncConnection) -> None:
         """Take the socket over."""
         self._socket = socket
-        CONNECTS.labels(self.channel.name).inc()
-        self.listener.on_open()
+        CONNECTS.labels(self.stream.name).inc()
+        self._observe(Opened())
 
     async def run(self) -> str:
         """Open it and read it to its end; return why it ended."""
         try:
-            feed = _OneConnection(self, self.endpoint.tls())
+            feed = _OneConnection(self, self.stream.endpoint.tls())
         except ExchangeError as error:
             return str(error)
         try:
@@ -242,7 +270,7 @@ class Connection:
         return self._why
 
     def _reason(self, error: Exception) -> str:
-        proxy = self.endpoint.proxy
+        proxy = self.stream.proxy
         if proxy is None or self._socket is not None:
             return _reasons(error)
         return f"{_reasons(error)}, through {proxy}"
@@ -253,17 +281,81 @@ class Connection:
             self._why = why
             self._end.set()
 
-    async def send(self, operation: str, inst_ids: Iterable[str]) -> None:
+    async def send(self, operation: Operation, symbols: Collection[Symbol]) -> None:
         """Send one frame; a connection that cannot be written to ends."""
         if self._socket is None:
             return
-        arguments = [{"channel": self.channel.argument, "instId": inst_id} for inst_id in inst_ids]
-        OPERATIONS.labels(self.channel.name, operation).inc()
+        names = {inst_id_of(symbol): symbol for symbol in symbols}
+        self._asked |= names
+        arguments = [{"channel": self.stream.channel, "instId": name} for name in names]
+        OPERATIONS.labels(self.stream.name, operation).inc()
         try:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._socket.write(msgspec.json.encode({"op": operation, "args": arguments}).decode())
         except Exception as error:  # noqa: BLE001 - whatever the socket says, the answer is the next connection
             self.end(f"not writable: {error!r}")
+
+    def receive(self, text: str) -> None:
+        """Take a frame; nothing that it holds may end the connection."""
+        if text == "pong":
+            return
+        try:
+            frame = _read(text)
+            if frame.event is not None:
+                self._take_control(frame)
+            else:
+                self._take_rows(frame)
+        except Exception as error:  # noqa: BLE001 - one bad row must not cost all instruments their connection
+            self._observe(Unreadable(text[:_SHOWN], f"{type(error).__name__}: {error}"))
+
+    def _take_rows(self, frame: "_Frame") -> None:
+        if frame.arg is None or frame.arg.channel != self.stream.channel or not frame.arg.instId:
+            raise FrameError("neither a control frame nor rows of this channel")
+        if frame.data is None:
+            raise FrameError("a frame of this channel that has no list in `data`")
+        received, now = datetime.now(UTC), self.stream.now()
+        for row in frame.data:
+            FRAMES.labels(self.stream.name).inc()
+            self._observe(self._row(frame.arg.instId, row, received, now))
+
+    def _row(self, inst_id: str, row: object, received: datetime, now: datetime) -> Row | Unreadable:
+        payload = {"instId": inst_id, "row": row}
+        try:
+            symbol = self._asked.get(inst_id) or symbol_of(inst_id)
+        except RowError as error:
+            return Unreadable(payload, str(error))
+        return Row(symbol, self.stream.read(inst_id, row, received, now), payload)
+
+    def _take_control(self, frame: "_Frame") -> None:
+        if (observation := self._control(frame)) is not None:
+            self._observe(observation)
+
+    def _control(self, frame: "_Frame") -> Observation | None:
+        code, text = str(frame.code), str(frame.msg)
+        match frame.event:
+            case "subscribe" if frame.arg is not None and frame.arg.instId in self._asked:
+                return Subscribed([self._asked[frame.arg.instId]])
+            case "unsubscribe":
+                return None
+            case "error" if code == _TOO_MANY_REQUESTS:
+                return TooManyRequests(code, text)
+            case "error":
+                return Rejected(self._named_in(text), code, text)
+            case "notice" if code == _UPGRADE:
+                return WillClose(text)
+            case _:
+                return Notice(frame.as_text())
+
+    def _named_in(self, text: str) -> list[Symbol]:
+        """Return the symbols that an error names: OKX does so only inside its text.
+
+        Names are matched as whole words: SATS-USDT-SWAP is not in 1000SATS-USDT-SWAP.
+        """
+        return [
+            symbol
+            for name, symbol in self._asked.items()
+            if name in text and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)
+        ]
 
 
 class FrameError(ValueError):
@@ -275,7 +367,7 @@ class _Arg(msgspec.Struct):
     instId: str = ""  # noqa: N815 - the exchange's spelling
 
 
-class _Frame(msgspec.Struct):
+class _Frame(msgspec.Struct, omit_defaults=True):
     """What the exchange sends: an ack, a rejection or a notice (`event`), or rows (`arg` and `data`)."""
 
     event: str | None = None
@@ -284,10 +376,9 @@ class _Frame(msgspec.Struct):
     arg: _Arg | None = None
     data: list[Any] | None = None
 
-    def as_control(self) -> dict[str, Any]:
-        """Return it in plain values, without what is empty."""
-        values: dict[str, Any] = msgspec.to_builtins(self)
-        return {name: value for name, value in values.items() if value is not None}
+    def as_text(self) -> str:
+        """Return it as JSON, without what is empty."""
+        return msgspec.json.encode(self).decode()
 
 
 def _read(frame: str) -> _Frame:

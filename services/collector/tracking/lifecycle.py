@@ -9,15 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
-from shared.datasets.instrument import ENDED_STATE
-from shared.exchanges.registry import Instrument, Listing, Maintenance
+from shared.datasets.instrument import ENDED_STATE, LIVE_STATE
+from shared.exchanges.base import Instrument, Listing, Maintenance
 from shared.grid import DAY, MINUTE, ceil_minute, floor_minute
 from shared.ledger.minutes import Coverage
 from shared.symbol import Symbol
 
-LIVE = "live"
-_STOPPED = {"suspend", "preopen", "test", "settling", "rebase"}
-"""States in which nothing is traded; post_only still has candles."""
 GONE_LOOKS = 4
 GONE_SECONDS = 180.0
 """Looks, and our seconds between the first and the last of them, in which a name must be missing from the list before
@@ -103,7 +100,7 @@ class Instruments:
         else:
             self.gone.pop(symbol, None)
         before = self.known.get(symbol, instrument)
-        if _STOPPED & {instrument.state, before.state}:
+        if instrument.halted or before.halted:
             begin = floor_minute(self.seen_time or now)
             self._halts.setdefault(symbol, Coverage()).add_span(begin, ceil_minute(now) + MINUTE)
         self.known[symbol] = instrument
@@ -177,7 +174,7 @@ class Instruments:
     def is_expected_silent(self, symbol: str) -> bool:
         """Return whether nothing is to be expected of an instrument now."""
         instrument = self.known.get(symbol)
-        return symbol in self.gone or (instrument is not None and instrument.state in _STOPPED)
+        return symbol in self.gone or (instrument is not None and instrument.halted)
 
     def listing_times(self) -> dict[str, datetime | None]:
         """Return when each instrument was listed."""
@@ -192,7 +189,7 @@ class Instruments:
                 found[symbol] = f"gone since {self.gone[symbol].isoformat()}"
             elif symbol in self._missing:
                 found[symbol] = "not in the exchange's list of instruments, waiting for more evidence"
-            elif instrument is not None and instrument.state != LIVE:
+            elif instrument is not None and instrument.state != LIVE_STATE:
                 found[symbol] = instrument.state
             elif instrument is not None and instrument.expiry_time is not None:
                 found[symbol] = f"leaves the exchange at {instrument.expiry_time.isoformat()}"

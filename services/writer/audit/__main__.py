@@ -26,17 +26,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from services.writer.audit.auditor import Auditor, AuditTrouble, Finding, auditable_days, read_ledgers, told_of
+from services.writer.audit.auditor import Auditor, AuditTrouble, Finding, auditable_days, fields_of, read_ledgers
 from services.writer.audit.compare import SETTLED_SURE, Kind, Mismatch, Page, pages_of, repairs_of, sure_until
 from services.writer.settings import WriterSettings
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError
 from shared.clock import ExchangeClock
-from shared.exchanges.registry import SHARE_OF_AUDIT_BY_HAND, ExchangeClient, ExchangeError, UnknownInstrument
+from shared.exchanges.base import ExchangeError, UnknownInstrument
+from shared.exchanges.registry import open_exchange
 from shared.grid import DAY, day_start, floor_minute
 from shared.runtime.command import run
 from shared.runtime.settings import read_settings
 from shared.storage.files import replace_text
+from shared.symbol import Symbol
 
 CLEAN, MISMATCHES, NOT_AUDITED = 0, 1, 2
 _SAMPLE = 20
@@ -90,11 +92,11 @@ class Report:
             "repaired": self.repaired,
             "unknown_symbols": sorted(self.unknown),
             "troubles": dict(self.troubles),
-            "differences": [told_of(one) for one in self.mismatches],
+            "differences": [fields_of(one) for one in self.mismatches],
         }
 
 
-def plan(root: Path, choice: Choice, now: datetime, rate: float, retention_days: int) -> list[Page]:
+def plan(root: Path, exchange: str, choice: Choice, now: datetime, rate: float, *, retention_days: int) -> list[Page]:
     """Choose the pages: all of a range, or a sample, in order. Reads the ledger's files."""
     end = min(choice.end or now, sure_until(now, rate))
     known = [
@@ -105,16 +107,18 @@ def plan(root: Path, choice: Choice, now: datetime, rate: float, retention_days:
     pages = [
         page
         for day in known
-        for page in pages_of(day, read_ledgers(root, day), choice.begin or day_start(day), end, choice.symbols)
+        for page in pages_of(
+            day, read_ledgers(root, day, exchange), choice.begin or day_start(day), end, choice.symbols
+        )
     ]
     if choice.sample is None or choice.sample >= len(pages):
         return pages
     return sorted(random.Random(choice.seed).sample(pages, choice.sample), key=lambda page: page.begin)
 
 
-def spans_of(pages: list[Page], settled_until: datetime) -> dict[str, tuple[datetime, datetime]]:
+def spans_of(pages: list[Page], settled_until: datetime) -> dict[Symbol, tuple[datetime, datetime]]:
     """Return the time between each symbol's first and last page, as far as its settlements can be compared. Pure."""
-    by_symbol: dict[str, list[Page]] = defaultdict(list)
+    by_symbol: dict[Symbol, list[Page]] = defaultdict(list)
     for page in pages:
         by_symbol[page.symbol].append(page)
     spans = {
@@ -151,7 +155,9 @@ class Audit:
                 self.report.minutes += found.compared
             progress.advance(bar)
 
-    async def _settlements(self, spans: dict[str, tuple[datetime, datetime]], progress: Progress, bar: TaskID) -> None:
+    async def _settlements(
+        self, spans: dict[Symbol, tuple[datetime, datetime]], progress: Progress, bar: TaskID
+    ) -> None:
         for symbol, (begin, end) in spans.items():
             found = await self._look(symbol, self.auditor.audit_settlements(symbol, begin, end, self.clock.now()))
             if found is not None:
@@ -193,7 +199,7 @@ async def measured_clock(settings: WriterSettings) -> ExchangeClock:
     The pace needs some distance: two answers in a row are as far apart as one of them may be late.
     """
     clock = ExchangeClock()
-    async with ExchangeClient(settings.okx_rest_url, ca_file=settings.okx_ca_file) as exchange:
+    async with open_exchange(settings.exchange, settings.okx_rest_url, ca_file=settings.okx_ca_file) as exchange:
         while True:
             clock.add(await exchange.measure_time())
             if clock.measured and clock.settled:
@@ -203,15 +209,18 @@ async def measured_clock(settings: WriterSettings) -> ExchangeClock:
 
 
 async def audit(settings: WriterSettings, choice: Choice, *, repair: bool, json: Path | None) -> int:
-    """Audit, tell, and return the exit code."""
+    """Audit, report, and return the exit code."""
     errors, bus = Console(stderr=True), Bus(str(settings.redis_url)) if repair else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    share = SHARE_OF_AUDIT_BY_HAND
     try:
-        async with ExchangeClient(settings.okx_rest_url, ca_file=settings.okx_ca_file, share=share) as exchange:
+        async with open_exchange(
+            settings.exchange, settings.okx_rest_url, ca_file=settings.okx_ca_file, share="audit by hand"
+        ) as exchange:
             clock = await measured_clock(settings)
             root, now = settings.data_dir, clock.now()
-            pages = await asyncio.to_thread(plan, root, choice, now, clock.rate, settings.retention_days)
+            pages = await asyncio.to_thread(
+                plan, root, exchange.name, choice, now, clock.rate, retention_days=settings.retention_days
+            )
             work = Audit(Auditor(root, exchange), clock, bus)
             sure = sure_until(now, clock.rate)
             work.report.until = min(choice.end or sure, sure)

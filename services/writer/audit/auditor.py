@@ -5,7 +5,7 @@ By hand it is `python -m services.writer.audit`; in the writer it goes on all th
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -46,19 +46,15 @@ from services.writer.settings import WriterSettings
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import LedgerRow
-from shared.exchanges.registry import (
-    SHARE_OF_AUDIT,
-    ExchangeClient,
-    ExchangeError,
-    UnknownInstrument,
-    settlements_of,
-)
+from shared.exchanges.base import Exchange, ExchangeError, UnknownInstrument
+from shared.exchanges.registry import instance_of, open_exchange
 from shared.grid import DAY, MINUTE, day_start, days_between, floor_day, floor_minute
 from shared.ledger.day import NOTHING, DayLedger, from_row, over_mask
 from shared.ledger.minutes import gaps_of_mask, mask_from_minutes
 from shared.runtime.service import Service
 from shared.storage.layout import Partition, days
 from shared.storage.parquet import ContentError, read_partition, write_table
+from shared.symbol import Symbol, belongs
 
 log = structlog.get_logger()
 
@@ -102,13 +98,13 @@ def _scalar(instant: datetime) -> pa.Scalar:
     return pa.scalar(instant, pa.timestamp("ms", tz="UTC"))
 
 
-def read_ledgers(root: Path, day: date) -> dict[str, DayLedger]:
-    """Return what the ledger's file of a day says, by symbol."""
+def read_ledgers(root: Path, day: date, exchange: str) -> dict[Symbol, DayLedger]:
+    """Return what the ledger's file of a day says of the symbols of an exchange."""
     try:
         rows = read_partition(root, Partition(LedgerRow.dataset, day)).to_pylist()
     except FileNotFoundError:
         return {}
-    return {row["symbol"]: from_row(row) for row in rows}
+    return {row["symbol"]: from_row(row) for row in rows if belongs(row["symbol"], exchange)}
 
 
 def auditable_days(root: Path, today: date, retention_days: int) -> list[date]:
@@ -123,14 +119,13 @@ def auditable_days(root: Path, today: date, retention_days: int) -> list[date]:
 class Auditor:
     """Asks the exchange, then looks at the disk: what was stored meanwhile counts as stored."""
 
-    def __init__(self, root: Path, exchange: ExchangeClient) -> None:
+    def __init__(self, root: Path, exchange: Exchange) -> None:
         self._root = root
         self._exchange = exchange
 
     async def ask(self, page: Page, now: datetime) -> Answer:
         """Return what the exchange has of a page; now: its clock. Raises `ExchangeError`."""
-        rows = await self._exchange.candles(page.symbol, page.begin, page.end, recent=False)
-        return answer_of(page, rows, receive_time=datetime.now(UTC), exchange_now=now)
+        return answer_of(page, await self._exchange.candles(page.symbol, page.begin, page.end, now=now, final=True))
 
     async def audit(self, page: Page, now: datetime) -> Finding:
         """Compare a page of candles. Raises one of `AuditTrouble`.
@@ -147,25 +142,26 @@ class Auditor:
     def _compare(self, page: Page, answer: Answer) -> Finding:
         file = Partition(Candle.dataset, page.day, page.symbol)
         stored = {row.open_time: row for row in _stored(Candle, self._root, file, page.begin, page.end)}
-        ledger = read_ledgers(self._root, page.day).get(page.symbol, NOTHING)
+        ledger = read_ledgers(self._root, page.day, self._exchange.name).get(page.symbol, NOTHING)
         return Finding(len(comparable(page, stored, answer, ledger)), compare_candles(page, stored, answer, ledger))
 
-    async def audit_settlements(self, symbol: str, begin: datetime, end: datetime, now: datetime) -> Finding:
+    async def audit_settlements(self, symbol: Symbol, begin: datetime, end: datetime, now: datetime) -> Finding:
         """Compare the settlements of [begin, end). Raises one of `AuditTrouble`."""
-        rows = await self._exchange.funding_history(symbol, since=begin - DAY, until=end)
-        told, _ = settlements_of(symbol, rows, known_time=now, receive_time=datetime.now(UTC))
-        return await asyncio.to_thread(self._compare_settlements, symbol, begin, end, told)
+        page = await self._exchange.settlements(symbol, begin - DAY, end, now=now)
+        return await asyncio.to_thread(self._compare_settlements, symbol, begin, end, page.events)
 
-    def _compare_settlements(self, symbol: str, begin: datetime, end: datetime, told: list[FundingRate]) -> Finding:
+    def _compare_settlements(
+        self, symbol: Symbol, begin: datetime, end: datetime, said: Sequence[FundingRate]
+    ) -> Finding:
         stored: dict[datetime, FundingRate] = {}
         due: set[datetime] = set()
         for day in days_between(begin, end):
             rows = _stored(FundingRate, self._root, Partition(FundingRate.dataset, day), begin, end)
             stored |= {row.funding_time: row for row in rows if row.symbol == symbol}
-            ledger = read_ledgers(self._root, day).get(symbol, NOTHING)
+            ledger = read_ledgers(self._root, day, self._exchange.name).get(symbol, NOTHING)
             wanted = (ledger.wanted | ledger.due) & over_mask(day, end)
             due |= minutes_of(day, wanted)
-        theirs = {row.funding_time: row for row in told}
+        theirs = {row.funding_time: row for row in said}
         found = compare_settlements(symbol, stored, theirs, lambda at: floor_minute(at) in due)
         inside = [mismatch for mismatch in found if begin <= mismatch.at < end]
         return Finding(sum(begin <= at < end for at in {*stored, *theirs}), inside)
@@ -203,7 +199,7 @@ class Tally:
     corrected: int = 0
     last: datetime | None = None
 
-    def told(self) -> dict[str, int | str | None]:
+    def reported(self) -> dict[str, int | str | None]:
         """Return it as the heartbeat shows it."""
         last = self.last.isoformat() if self.last else None
         return {"minutes": self.minutes, "mismatches": self.mismatches, "corrected": self.corrected, "last": last}
@@ -222,23 +218,23 @@ class ContinuousAudit:
     is_ready: Callable[[], bool]
     """Whether the writer knows its disk."""
     withdraw: Callable[[date, str, Collection[datetime]], Awaitable[int]]
-    """Deletes candles for good and tells it; returns how many were there."""
+    """Deletes candles for good and reports it; returns how many were there."""
     tally: Tally = field(default_factory=Tally)
     suspects: Suspects = field(default_factory=Suspects)
     """Candles whose price jumps: their page comes first."""
     _dice: random.Random = field(default_factory=random.Random)
     _audited: dict[str, datetime] = field(default_factory=dict)
     """Symbol → up to when it was audited as it came."""
-    _doubted: dict[tuple[date, str], int] = field(default_factory=dict)
+    _doubted: dict[tuple[date, Symbol], int] = field(default_factory=dict)
     """Stored minutes that are called absent, too."""
-    _believed: dict[tuple[date, str], int] = field(default_factory=dict)
+    _believed: dict[tuple[date, Symbol], int] = field(default_factory=dict)
     """Those among them that were asked for again and stay."""
     _turn: int = 0
 
     def note(self, day: date, symbols: Mapping[str, Known]) -> None:
         """Look through what the ledger says of a day for minutes to doubt."""
         for symbol, known in symbols.items():
-            at = (day, symbol)
+            at = (day, Symbol(symbol))
             if doubted := known.ledger.absent & known.ledger.stored & ~self._believed.get(at, 0):
                 self._doubted[at] = doubted
             else:
@@ -248,8 +244,8 @@ class ContinuousAudit:
         """Audit until the service stops. Nothing that goes wrong in here reaches the writer."""
         settings, loop = self.settings, asyncio.get_running_loop()
         next_page = next_doubt = 0.0
-        async with ExchangeClient(
-            settings.okx_rest_url, ca_file=settings.okx_ca_file, share=SHARE_OF_AUDIT
+        async with open_exchange(
+            settings.exchange, settings.okx_rest_url, ca_file=settings.okx_ca_file, share="audit"
         ) as exchange:
             auditor = Auditor(settings.data_dir, exchange)
             while await self.service.pause(_LOOK_SECONDS):
@@ -281,7 +277,9 @@ class ContinuousAudit:
     async def _audit_next(self, auditor: Auditor) -> None:
         """Audit one page and the settlements in it, unless the history is still on its way."""
         # Before, most of what lacks is on its way, and the collector knows it.
-        beat = await self.service.until_bus_answers(lambda: self.service.bus.heartbeat("collector"))
+        beat = await self.service.until_bus_answers(
+            lambda: self.service.bus.heartbeat(instance_of("collector", self.settings.exchange))
+        )
         if beat is not None and not beat.details.get("history_complete", True):
             return
         now, rate = self.service.clock.now(), self.service.clock.rate
@@ -311,9 +309,12 @@ class ContinuousAudit:
             )
             await self._mend(settled or Finding(0, []), now)
 
+    def _ledgers(self, day: date) -> dict[Symbol, DayLedger]:
+        return read_ledgers(self.settings.data_dir, day, self.settings.exchange)
+
     def _next_recent(self, now: datetime, rate: float) -> Page | None:
         hour_end = last_hour_end(now, rate)
-        return next_recent(self._audited, read_ledgers(self.settings.data_dir, (hour_end - MINUTE).date()), hour_end)
+        return next_recent(self._audited, self._ledgers((hour_end - MINUTE).date()), hour_end)
 
     def _choose_at_random(self, now: datetime, rate: float) -> Page | None:
         known = auditable_days(self.settings.data_dir, now.date(), self.settings.retention_days)
@@ -321,7 +322,7 @@ class ContinuousAudit:
         day = pick_day(self._dice, [day for day in known if day <= until.date()], now.date())
         if day is None:
             return None
-        pages = pages_of(day, read_ledgers(self.settings.data_dir, day), day_start(day), until)
+        pages = pages_of(day, self._ledgers(day), day_start(day), until)
         return self._dice.choice(pages) if pages else None
 
     async def _mend(self, found: Finding, now: datetime) -> None:
@@ -330,15 +331,15 @@ class ContinuousAudit:
             AUDIT_MISMATCHES.labels(mismatch.kind).inc()
             if mismatch.kind is Kind.INVENTED:
                 self._believed.pop((mismatch.at.date(), mismatch.symbol), None)
-            log.warning("not stored as the exchange has it", **told_of(mismatch))
+            log.warning("not stored as the exchange has it", **fields_of(mismatch))
         mended = repairs_of(found.mismatches, found.compared, exchange_now=now)
         if mended:
             events = [event for _, event in mended]
             await self.service.until_bus_answers(lambda: self.service.bus.publish(events))
         for mismatch, _ in mended:
-            if mismatch.kind is not Kind.INVENTED:  # of these only a doubt was told
+            if mismatch.kind is not Kind.INVENTED:  # of these only a doubt was published
                 self._count_corrected(mismatch.kind, 1)
-        self.service.health.details["audit"] = self.tally.told()
+        self.service.health.details["audit"] = self.tally.reported()
 
     def _count_corrected(self, kind: Kind, count: int) -> None:
         self.tally.corrected += count
@@ -353,7 +354,7 @@ class ContinuousAudit:
                 continue
             try:
                 denied = await self._denied(auditor, symbol, minutes_of(day, doubted), now)
-            except UnknownInstrument:  # delisted: nobody can tell any more
+            except UnknownInstrument:  # delisted: there is no one to ask any more
                 denied = set()
             if denied is None:
                 return
@@ -364,9 +365,11 @@ class ContinuousAudit:
             self._doubted[day, symbol] = self._doubted.get((day, symbol), 0) & ~doubted
             if not self._doubted[day, symbol]:
                 del self._doubted[day, symbol]
-        self.service.health.details["audit"] = self.tally.told()
+        self.service.health.details["audit"] = self.tally.reported()
 
-    async def _denied(self, auditor: Auditor, symbol: str, opens: set[datetime], now: datetime) -> set[datetime] | None:
+    async def _denied(
+        self, auditor: Auditor, symbol: Symbol, opens: set[datetime], now: datetime
+    ) -> set[datetime] | None:
         """Return the minutes that the exchange does not have each time it is asked; None where the service stops.
 
         An answer without a single row says nothing about a minute: the exchange may have a bad moment.
@@ -397,7 +400,7 @@ def mask_of_opens(opens: Collection[datetime]) -> int:
     return mask_from_minutes((at - floor_day(at)) // MINUTE for at in opens)
 
 
-def told_of(mismatch: Mismatch) -> dict[str, Any]:
+def fields_of(mismatch: Mismatch) -> dict[str, Any]:
     """Return a mismatch as a log line or JSON shows it."""
     fields = {one.field: {"stored": one.stored, "exchange": one.exchange} for one in mismatch.differences}
     return {"kind": mismatch.kind.value, "symbol": mismatch.symbol, "at": mismatch.at.isoformat(), "fields": fields}

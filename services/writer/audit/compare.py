@@ -4,7 +4,7 @@ Floats are compared exactly: both sides were parsed from the same decimal text, 
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -17,10 +17,11 @@ from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import Verdict
 from shared.datasets.registry import AnyEvent
 from shared.datasets.row import Row
-from shared.exchanges.registry import SpellingError, candle_of, candle_row_of, inst_id_of
-from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, floor_day, floor_minute
+from shared.exchanges import base
+from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, floor_day, floor_minute, minutes_between
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import day_mask
+from shared.symbol import Symbol
 
 PAGE_MINUTES = 288
 """Minutes of one request: a fifth of a day, since a page must not be cut short (300 rows) nor cross midnight."""
@@ -75,7 +76,7 @@ class Mismatch:
     """One minute, or one settlement, that is not stored as the exchange has it."""
 
     kind: Kind
-    symbol: str
+    symbol: Symbol
     at: datetime
     stored: Candle | FundingRate | None
     exchange: Candle | FundingRate | None
@@ -92,7 +93,7 @@ class Mismatch:
 class Page:
     """Minutes of one symbol that open in [begin, end), all on one UTC day."""
 
-    symbol: str
+    symbol: Symbol
     begin: datetime
     end: datetime
 
@@ -115,33 +116,16 @@ class Answer:
         return Answer({**self.candles, **later.candles}, self.unsure | later.unsure)
 
 
-def answer_of(page: Page, rows: Iterable[Sequence[str]], *, receive_time: datetime, exchange_now: datetime) -> Answer:
-    """Read the rows of a page as the collector does.
+def answer_of(page: Page, answer: base.Page[Candle]) -> Answer:
+    """Take what the exchange has of a page.
 
     A row that does not even say when it opened may be of any minute of which there is no other.
     """
-    candles, unsure, lost = {}, set(), False
-    for row in rows:
-        try:
-            read = candle_row_of(row)
-        except SpellingError:
-            lost = True
-            continue
-        opened = read.open_time
-        if not page.begin <= opened < page.end:
-            continue
-        if not read.closed:
-            unsure.add(opened)
-            continue
-        try:
-            candles[opened] = candle_of(
-                inst_id_of(page.symbol), row, source="rest", receive_time=receive_time, exchange_now=exchange_now
-            )
-        except SpellingError:
-            unsure.add(opened)
-    if lost:
-        minutes = range((page.end - page.begin) // MINUTE)
-        unsure |= {page.begin + number * MINUTE for number in minutes} - candles.keys()
+    candles = {candle.open_time: candle for candle in answer.events if page.begin <= candle.open_time < page.end}
+    opens = [row.at for row in answer.refused if row.at is not None] + [*answer.partial]
+    unsure = {at for at in opens if page.begin <= at < page.end}
+    if any(row.at is None for row in answer.refused):
+        unsure |= {*minutes_between(page.begin, page.end)} - candles.keys()
     return Answer(candles, frozenset(unsure))
 
 
@@ -176,7 +160,7 @@ def _kind_of(ours: Candle | None, theirs: Candle | None, ledger: DayLedger, minu
 
 
 def compare_settlements(
-    symbol: str,
+    symbol: Symbol,
     stored: Mapping[datetime, FundingRate],
     told: Mapping[datetime, FundingRate],
     wanted: Callable[[datetime], bool],
@@ -255,7 +239,7 @@ def sure_until(now: datetime, rate: float = 1.0, *, after: timedelta = SURE) -> 
 
 
 def pages_of(
-    day: date, ledgers: Mapping[str, DayLedger], begin: datetime, end: datetime, symbols: Collection[str] = ()
+    day: date, ledgers: Mapping[Symbol, DayLedger], begin: datetime, end: datetime, symbols: Collection[str] = ()
 ) -> list[Page]:
     """Return the pages of a day that hold stored or wanted minutes of [begin, end); all symbols where none is named."""
     midnight = day_start(day)
@@ -283,7 +267,9 @@ def last_hour_end(now: datetime, rate: float = 1.0) -> datetime:
     return sure_until(now, rate, after=RECENT_AFTER).replace(minute=0)
 
 
-def next_recent(audited: Mapping[str, datetime], ledgers: Mapping[str, DayLedger], hour_end: datetime) -> Page | None:
+def next_recent(
+    audited: Mapping[str, datetime], ledgers: Mapping[Symbol, DayLedger], hour_end: datetime
+) -> Page | None:
     """Return the page that brings the symbol forward that is furthest behind; None where none is.
 
     audited: symbol → up to when it was audited as it came; a new one begins with the last hour. ledgers: of the day

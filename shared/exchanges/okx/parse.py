@@ -1,6 +1,6 @@
 """How OKX spells instruments, candles and funding, and what that is in our words. Pure; the only place that knows.
 
-Every row is read against a declared type. A row that does not fit leaves as a `SpellingError`, and as nothing else:
+Every row is read against a declared type. A row that does not fit leaves as a `RowError`, and as nothing else:
 what reads lists (`listing_of`, `predictions_of`, ...) leaves it out, names it, and takes its neighbours.
 
 Sources: OKX v5 documentation (public data, market data, WebSocket candle and funding channels) and recorded messages.
@@ -9,10 +9,9 @@ Sources: OKX v5 documentation (public data, market data, WebSocket candle and fu
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,10 +19,12 @@ from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate, PredictedFundingRate
 from shared.datasets.instrument import ENDED_STATE, InstrumentDefinition
 from shared.datasets.plausible import impossible_candle
+from shared.datasets.registry import AnyEvent
 from shared.datasets.row import FUNDING_HOURS, POSITIVE, RATE, Source
+from shared.exchanges.base import Instrument, Listing, Maintenance, Page, Refused, RowError
 from shared.exchanges.okx.decoding import Unreadable
 from shared.grid import DAY, FIRST_DAY, MINUTE, day_start, from_ms, to_ms
-from shared.symbol import Symbol, SymbolError, parse_symbol, unique
+from shared.symbol import Symbol, SymbolError, belongs, parse_symbol, unique
 
 EXCHANGE = "okx"
 _SUFFIX = "-SWAP"
@@ -49,77 +50,22 @@ _DIGITS = re.compile(r"[0-9]{1,16}")
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{0,60})?([eE][+-]?[0-9]{1,3})?")
 
 
-class SpellingError(ValueError):
-    """A row that cannot be what it should be; the text says which value and why."""
-
-
-class Refused(NamedTuple):
-    """A row that was left out of an answer, and why."""
-
-    row: object
-    reason: str
-
-
-class Instrument(msgspec.Struct, frozen=True, kw_only=True):
-    """What the platform needs to know about a swap. Sizes are decimal text, as the exchange spells them."""
-
-    symbol: Symbol
-    state: str
-    contract_type: str
-    """`linear` or `inverse`."""
-    category: str
-    list_time: datetime | None
-    expiry_time: datetime | None = None
-    """Set once a delisting is announced: when the instrument goes."""
-    tick_size: str = ""
-    lot_size: str = ""
-    min_size: str = ""
-    contract_value: str = ""
-    """Of one contract, in `contract_value_currency`."""
-    contract_value_currency: str = ""
-    settle_currency: str = ""
-    max_leverage: str = ""
-    rule_type: str = ""
-
-
-class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
-    """A window in which a part of the exchange stands still, or may."""
-
-    title: str
-    state: str
-    """`scheduled`, `ongoing`, `pre_open`, `completed` or `canceled`."""
-    begin: datetime
-    end: datetime | None
-    """Expected until it is completed, then actual."""
-    halts_swaps: bool = True
-    """Whether it concerns the trading of swaps on the exchange itself."""
-
-
-class Listing(NamedTuple):
-    """The list of swaps: what could be read, every name that was in it, and the rows that were left out."""
-
-    instruments: dict[Symbol, Instrument]
-    names: frozenset[str]
-    """Every instId that was listed, as a symbol where it is one: a row that was left out was there all the same."""
-    refused: list[Refused]
-
-
 # --- names
 
 
 def symbol_of(inst_id: str) -> Symbol:
     """Return our name: instId without -SWAP, dashes to underscores (BTC-USDT-SWAP is BTC_USDT).
 
-    Raises `SpellingError` for what is no swap's name, cannot be a symbol, or does not lead back to the same instId.
+    Raises `RowError` for what is no swap's name, cannot be a symbol, or does not lead back to the same instId.
     """
     if not is_swap(inst_id):
-        raise SpellingError(f"instId: {_show(inst_id)} is not the name of a swap")
+        raise RowError(f"instId: {_show(inst_id)} is not the name of a swap")
     try:
         symbol = parse_symbol(inst_id.removesuffix(_SUFFIX).replace("-", "_"))
     except SymbolError as error:
-        raise SpellingError(f"instId: {error}") from error
-    if inst_id_of(symbol) != inst_id:
-        raise SpellingError(f"instId: {_show(inst_id)} as {symbol} would be taken for {inst_id_of(symbol)}")
+        raise RowError(f"instId: {error}") from error
+    if inst_id_of(symbol) != inst_id or not belongs(symbol, EXCHANGE):
+        raise RowError(f"instId: {_show(inst_id)} as {symbol} would be taken for another name")
     return symbol
 
 
@@ -158,7 +104,7 @@ class _InstrumentRow(msgspec.Struct):
 
 
 def instrument_of(row: object) -> Instrument:
-    """Read a row of /public/instruments. Announced ones (preopen) have most fields empty. Raises `SpellingError`."""
+    """Read a row of /public/instruments. Announced ones (preopen) have most fields empty. Raises `RowError`."""
     read = _read(row, _InstrumentRow)
     return Instrument(
         symbol=symbol_of(read.instId),
@@ -175,7 +121,18 @@ def instrument_of(row: object) -> Instrument:
         settle_currency=_text(read.settleCcy),
         max_leverage=_text(read.lever),
         rule_type=_text(read.ruleType),
+        eligible=is_eligible(read.state, _text(read.ctType), _text(read.instCategory)),
+        halted=read.state in HALTED_STATES,
     )
+
+
+HALTED_STATES = {"suspend", "preopen", "test", "settling", "rebase"}
+"""States in which nothing is traded; post_only still has candles."""
+
+
+def is_eligible(state: str, contract_type: str, category: str) -> bool:
+    """Return whether a swap can be in the universe: live, linear or inverse, crypto."""
+    return state == "live" and contract_type in ("linear", "inverse") and category in CRYPTO_CATEGORIES
 
 
 def definition_of(instrument: Instrument, known_time: datetime, receive_time: datetime) -> InstrumentDefinition:
@@ -227,7 +184,7 @@ def listing_of(rows: Sequence[object], before: Collection[Symbol] = ()) -> Listi
             if isinstance(name, str):
                 names.add(_name_of(name))
             read.append((instrument_of(row), row))
-        except SpellingError as error:
+        except RowError as error:
             refused.append(Refused(row, str(error)))
     found: dict[Symbol, Instrument] = {}
     for instrument, row in sorted(read, key=lambda one: _precedence(one[0], before)):
@@ -244,7 +201,7 @@ def _precedence(instrument: Instrument, before: Collection[Symbol]) -> tuple[boo
     traded = instrument.state not in _UNTRADED
     return (
         not (traded and instrument.symbol in before),
-        not is_eligible(instrument),
+        not instrument.eligible,
         instrument.state != "live",
         not traded,
         instrument.list_time or _LAST_TIME,
@@ -258,17 +215,8 @@ _UNTRADED = {"", "preopen", "test", ENDED_STATE}
 def _name_of(inst_id: str) -> str:
     try:
         return symbol_of(inst_id)
-    except SpellingError:
+    except RowError:
         return inst_id
-
-
-def is_eligible(instrument: Instrument) -> bool:
-    """Return whether a swap can be in the universe: live, linear or inverse, crypto."""
-    return (
-        instrument.state == "live"
-        and instrument.contract_type in ("linear", "inverse")
-        and instrument.category in CRYPTO_CATEGORIES
-    )
 
 
 # --- maintenance
@@ -284,7 +232,7 @@ class _MaintenanceRow(msgspec.Struct):
 
 
 def maintenance_of(row: object) -> Maintenance:
-    """Read a row of /system/status. Raises `SpellingError`."""
+    """Read a row of /system/status. Raises `RowError`."""
     read = _read(row, _MaintenanceRow)
     return Maintenance(
         title=_text(read.title)[:200],
@@ -295,7 +243,7 @@ def maintenance_of(row: object) -> Maintenance:
     )
 
 
-def maintenances_of(rows: Sequence[object]) -> tuple[list[Maintenance], list[Refused]]:
+def maintenances_of(rows: Sequence[object]) -> Page[Maintenance]:
     """Read the list of maintenance windows."""
     return _each(rows, maintenance_of)
 
@@ -303,19 +251,24 @@ def maintenances_of(rows: Sequence[object]) -> tuple[list[Maintenance], list[Ref
 # --- candles
 
 
-@dataclass(frozen=True)
-class CandleRow:
-    """When a candle row opens, and whether it is over: what can be said of it before it is believed."""
-
-    open_time: datetime
-    closed: bool
-
-
-def candle_row_of(row: object) -> CandleRow:
-    """Read the frame of a candle row, closed or forming. Raises `SpellingError`."""
-    if not isinstance(row, list | tuple) or not row:
-        raise SpellingError(f"candle: {_show(row)} is no row of columns")
-    return CandleRow(_time(row[0], "candle"), is_closed(row))
+def candles_of(
+    inst_id: str, rows: Iterable[object], *, source: Source, receive_time: datetime, exchange_now: datetime
+) -> Page[Candle]:
+    """Read candle rows, closed and partial. A refused row says of which minute it is, where it says so much."""
+    found: list[Candle] = []
+    refused: list[Refused] = []
+    partial: list[datetime] = []
+    for row in rows:
+        opened = None
+        try:
+            opened = open_time_of(row)
+            if not is_closed(row):
+                partial.append(opened)
+                continue
+            found.append(candle_of(inst_id, row, source=source, receive_time=receive_time, exchange_now=exchange_now))
+        except RowError as error:
+            refused.append(Refused({"instId": inst_id, "row": row}, str(error), opened))
+    return Page(found, refused, partial)
 
 
 def is_closed(row: object) -> bool:
@@ -324,8 +277,10 @@ def is_closed(row: object) -> bool:
 
 
 def open_time_of(row: object) -> datetime:
-    """Return the open of a candle row, closed or forming. Raises `SpellingError`."""
-    return candle_row_of(row).open_time
+    """Return the open of a candle row, closed or partial. Raises `RowError`."""
+    if not isinstance(row, list | tuple) or not row:
+        raise RowError(f"candle: {_show(row)} is no row of columns")
+    return _time(row[0], "candle")
 
 
 def candle_of(inst_id: str, row: object, *, source: Source, receive_time: datetime, exchange_now: datetime) -> Candle:
@@ -334,13 +289,13 @@ def candle_of(inst_id: str, row: object, *, source: Source, receive_time: dateti
     On swaps vol counts contracts, volCcy the base coin, volCcyQuote the quote currency.
 
     Raises:
-        SpellingError: the row is not closed, a value is no decimal number, or the candle is impossible (high below low,
+        RowError: the row is not closed, a value is no decimal number, or the candle is impossible (high below low,
             negative volume, beyond what float32 can hold, off the minute grid, from the future).
 
     """
     open_time = open_time_of(row)
     if not isinstance(row, list | tuple) or not is_closed(row):
-        raise SpellingError(f"the candle is not closed: {_show(row)}")
+        raise RowError(f"the candle is not closed: {_show(row)}")
     opened, high, low, close, contracts, volume, amount = (_number(value, row) for value in row[1:8])
     candle = Candle(
         exchange=EXCHANGE,
@@ -358,9 +313,9 @@ def candle_of(inst_id: str, row: object, *, source: Source, receive_time: dateti
         receive_time=receive_time,
     )
     if reason := impossible_candle(candle):
-        raise SpellingError(f"{reason}: {_show(row)}")
+        raise RowError(f"{reason}: {_show(row)}")
     if candle.open_time > exchange_now + _CLOCK_TOLERANCE:
-        raise SpellingError(f"the candle is from the future: {_show(row)}")
+        raise RowError(f"the candle is from the future: {_show(row)}")
     return candle
 
 
@@ -394,13 +349,13 @@ def predicted_of(
 ) -> PredictedFundingRate:
     """Read what a funding row predicts. `fundingTime` is the upcoming settlement, `nextFundingTime` the one after it.
 
-    Raises `SpellingError` where rate or time is missing, no number, or from the future.
+    Raises `RowError` where rate or time is missing, no number, or from the future.
     """
     read = _read(row, _FundingRow)
     funding_time = _time(read.fundingTime, "fundingTime")
     known_time = _known(read.ts, exchange_now)
     if funding_time > known_time + _FUNDING_AHEAD:
-        raise SpellingError(f"fundingTime: {funding_time.isoformat()} is too far ahead in {_show(row)}")
+        raise RowError(f"fundingTime: {funding_time.isoformat()} is too far ahead in {_show(row)}")
     rate = _rate(read.fundingRate, "fundingRate", row)
     return PredictedFundingRate(
         exchange=EXCHANGE,
@@ -415,19 +370,39 @@ def predicted_of(
     )
 
 
+def funding_of(
+    inst_id: str, row: object, *, source: Source, receive_time: datetime, exchange_now: datetime
+) -> Page[PredictedFundingRate | FundingRate]:
+    """Read a row of the funding stream: what it predicts, and the last settlement where it has that.
+
+    The period that the settlement ended is not in the row. A row of which a part cannot be read is refused as a whole.
+    """
+    if isinstance(row, dict) and row.get("instId", inst_id) != inst_id:
+        return Page([], [Refused({"instId": inst_id, "row": row}, "a row of another instrument")])
+    named = {"instId": inst_id, **row} if isinstance(row, dict) else row
+    try:
+        predicted = predicted_of(named, source=source, receive_time=receive_time, exchange_now=exchange_now)
+        settled = settled_of(
+            named, period_hours=None, source=source, receive_time=receive_time, exchange_now=exchange_now
+        )
+    except RowError as error:
+        return Page([], [Refused({"instId": inst_id, "row": row}, str(error))])
+    return Page([predicted] if settled is None else [predicted, settled])
+
+
 def predictions_of(
     rows: Sequence[object], *, source: Source, receive_time: datetime, exchange_now: datetime
-) -> tuple[list[PredictedFundingRate], list[Refused]]:
+) -> Page[PredictedFundingRate]:
     """Read the funding rows of all swaps; rows of X-Perps and dated futures are not ours. A name twice: the newest."""
     ours = [row for row in rows if not (isinstance(row, dict) and _is_other(row.get("instId")))]
-    read, refused = _each(
+    page = _each(
         ours, lambda row: predicted_of(row, source=source, receive_time=receive_time, exchange_now=exchange_now)
     )
     newest: dict[str, PredictedFundingRate] = {}
-    for rate in read:
+    for rate in page.events:
         if rate.symbol not in newest or rate.known_time > newest[rate.symbol].known_time:
             newest[rate.symbol] = rate
-    return list(newest.values()), refused
+    return Page(list(newest.values()), page.refused)
 
 
 def _is_other(name: object) -> bool:
@@ -453,7 +428,7 @@ def settled_of(
     """Read the last finished settlement out of a funding row; None where the row does not tell its time.
 
     `settFundingRate` belongs to `prevFundingTime`, in settState `settled` as in `processing`. `period_hours` is the
-    length of the period that it ended, known from the messages before the roll. Raises `SpellingError`.
+    length of the period that it ended, known from the messages before the roll. Raises `RowError`.
     """
     read = _read(row, _FundingRow)
     previous = _time_if_any(read.prevFundingTime)
@@ -461,7 +436,7 @@ def settled_of(
         return None
     known_time = _known(read.ts, exchange_now)
     if previous > known_time + _CLOCK_TOLERANCE:
-        raise SpellingError(f"prevFundingTime: {previous.isoformat()} is later than its row in {_show(row)}")
+        raise RowError(f"prevFundingTime: {previous.isoformat()} is later than its row in {_show(row)}")
     rate = _rate(read.settFundingRate, "settFundingRate", row)
     return FundingRate(
         exchange=EXCHANGE,
@@ -484,13 +459,13 @@ class _SettlementRow(msgspec.Struct):
 
 
 def settlement_time_of(row: object) -> datetime:
-    """Return the instant of a row of the funding history. Raises `SpellingError`."""
+    """Return the instant of a row of the funding history. Raises `RowError`."""
     return _time(_read(row, _SettlementRow).fundingTime, "fundingTime")
 
 
 def settlements_of(
     symbol: str, rows: Sequence[object], *, known_time: datetime, receive_time: datetime
-) -> tuple[list[FundingRate], list[Refused]]:
+) -> Page[FundingRate]:
     """Read rows of the funding history of one instrument, in any order; return them newest first.
 
     `realizedRate` is what was charged. The period of a row is its distance to the settlement before it; for the oldest
@@ -502,7 +477,7 @@ def settlements_of(
     for row in rows:
         try:
             settled = _settlement_of(symbol, row, known_time=known_time, receive_time=receive_time)
-        except SpellingError as error:
+        except RowError as error:
             refused.append(Refused(row, str(error)))
             holes += [at for at in [_settled_at(row)] if at is not None]
             continue
@@ -512,18 +487,17 @@ def settlements_of(
     times = sorted({*found, *holes})
     unread = len(refused) > len(holes)  # a row without a time may lie between any two
     periods = {} if unread else {later: interval_hours(earlier, later) for earlier, later in pairwise(times)}
-    return [
-        msgspec.structs.replace(found[at], interval_hours=periods.get(at)) for at in sorted(found, reverse=True)
-    ], refused
+    newest_first = sorted(found, reverse=True)
+    return Page([msgspec.structs.replace(found[at], interval_hours=periods.get(at)) for at in newest_first], refused)
 
 
 def _settlement_of(symbol: str, row: object, *, known_time: datetime, receive_time: datetime) -> FundingRate:
     read = _read(row, _SettlementRow)
     if read.instId != inst_id_of(symbol):
-        raise SpellingError(f"instId: asked for {inst_id_of(symbol)}: {_show(row)}")
+        raise RowError(f"instId: asked for {inst_id_of(symbol)}: {_show(row)}")
     funding_time = _time(read.fundingTime, "fundingTime")
     if funding_time > known_time + _CLOCK_TOLERANCE:
-        raise SpellingError(f"fundingTime: {funding_time.isoformat()} is from the future: {_show(row)}")
+        raise RowError(f"fundingTime: {funding_time.isoformat()} is from the future: {_show(row)}")
     name, value = ("fundingRate", read.fundingRate)
     if read.realizedRate not in (None, ""):
         name, value = ("realizedRate", read.realizedRate)
@@ -544,8 +518,43 @@ def _settlement_of(symbol: str, row: object, *, known_time: datetime, receive_ti
 def _settled_at(row: object) -> datetime | None:
     try:
         return settlement_time_of(row)
-    except SpellingError:
+    except RowError:
         return None
+
+
+# --- what was set aside
+
+
+def reread(source: str, payload: object, *, received: datetime, now: datetime) -> list[AnyEvent]:
+    """Read rows that were set aside again: one with its instrument, or a frame of the WebSocket with several.
+
+    source: `candles` or `funding` of the stream, or `history`. A partial candle leaves nothing, as when it is live.
+    Raises `RowError`.
+    """
+    match payload:
+        case {"instId": str(inst_id), "row": row}:
+            rows = [row]
+        case {"arg": {"instId": str(inst_id)}, "data": [*rows]}:
+            pass
+        case _:
+            raise RowError("the payload does not say of which instrument it is")
+    events: list[AnyEvent] = []
+    if source in ("candles", "history"):
+        came: Source = "ws" if source == "candles" else "rest"
+        _extend(events, candles_of(inst_id, rows, source=came, receive_time=received, exchange_now=now))
+    elif source == "funding":
+        for row in rows:
+            _extend(events, funding_of(inst_id, row, source="ws", receive_time=received, exchange_now=now))
+    else:
+        raise RowError(f"rows of {source!r} cannot be read again")
+    return events
+
+
+def _extend(events: list[AnyEvent], page: Page[Any]) -> None:
+    """Take the events of a page. Raises `RowError` for the first row that is refused still."""
+    for refused in page.refused:
+        raise RowError(refused.reason)
+    events += page.events
 
 
 # --- time
@@ -556,9 +565,9 @@ class _TimeRow(msgspec.Struct):
 
 
 def exchange_time_of(rows: Sequence[object]) -> datetime:
-    """Read the answer of /public/time. Raises `SpellingError`."""
+    """Read the answer of /public/time. Raises `RowError`."""
     if not rows:
-        raise SpellingError("ts: the answer holds no row")
+        raise RowError("ts: the answer holds no row")
     return _time(_read(rows[0], _TimeRow).ts, "ts")
 
 
@@ -576,29 +585,29 @@ def candle_window(begin: datetime, end: datetime) -> dict[str, str]:
 # --- values
 
 
-def _each[T](rows: Iterable[object], read: Callable[[object], T]) -> tuple[list[T], list[Refused]]:
+def _each[T](rows: Iterable[object], read: Callable[[object], T]) -> Page[T]:
     """Read every row; return what could be read, and the rows that could not."""
     found: list[T] = []
     refused: list[Refused] = []
     for row in rows:
         try:
             found.append(read(row))
-        except SpellingError as error:
+        except RowError as error:
             refused.append(Refused(row, str(error)))
-    return found, refused
+    return Page(found, refused)
 
 
 def _read[S: msgspec.Struct](row: object, declared: type[S]) -> S:
     """Read a row of names against its declaration."""
     if not isinstance(row, dict):
-        raise SpellingError(f"{_show(row)} is no row of names")
+        raise RowError(f"{_show(row)} is no row of names")
     for name, value in row.items():
         if isinstance(value, Unreadable):
-            raise SpellingError(f"{name}: a value that cannot be held in {_show(row)}")
+            raise RowError(f"{name}: a value that cannot be held in {_show(row)}")
     try:
         return msgspec.convert(row, declared)
     except msgspec.ValidationError as error:
-        raise SpellingError(f"{error} in {_show(row)}") from error
+        raise RowError(f"{error} in {_show(row)}") from error
 
 
 def _text(value: object) -> str:
@@ -613,13 +622,13 @@ def _time(value: object, name: str) -> datetime:
     """Read a time in Unix milliseconds."""
     text = _text(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not _DIGITS.fullmatch(text):
-        raise SpellingError(f"{name}: no time: {_show(value)}")
+        raise RowError(f"{name}: no time: {_show(value)}")
     try:
         instant = from_ms(int(text))
     except OverflowError as error:
-        raise SpellingError(f"{name}: no time: {text}") from error
+        raise RowError(f"{name}: no time: {text}") from error
     if not _FIRST_TIME <= instant < _LAST_TIME:
-        raise SpellingError(f"{name}: {text} would be in {instant.year}, so it is no time in milliseconds")
+        raise RowError(f"{name}: {text} would be in {instant.year}, so it is no time in milliseconds")
     return instant
 
 
@@ -630,7 +639,7 @@ def _time_or_none(value: _Text, name: str) -> datetime | None:
 def _time_if_any(value: object) -> datetime | None:
     try:
         return _time(value, "")
-    except SpellingError:
+    except RowError:
         return None
 
 
@@ -638,7 +647,7 @@ def _known(value: _Text, exchange_now: datetime) -> datetime:
     """Read when the exchange said something. A row from the future would count as the newest for ever."""
     known = _time(value, "ts")
     if known > exchange_now + _CLOCK_TOLERANCE:
-        raise SpellingError(f"ts: {known.isoformat()} is from the future")
+        raise RowError(f"ts: {known.isoformat()} is from the future")
     return known
 
 
@@ -651,15 +660,15 @@ def _decimal(value: object) -> float | None:
 
 def _number(value: object, row: object) -> float:
     if (number := _decimal(value)) is None:
-        raise SpellingError(f"no number where one is needed: {_show(row)}")
+        raise RowError(f"no number where one is needed: {_show(row)}")
     return number
 
 
 def _rate(value: object, name: str, row: object) -> float:
     if (rate := _decimal(value)) is None:
-        raise SpellingError(f"{name}: no rate in {_show(row)}")
+        raise RowError(f"{name}: no rate in {_show(row)}")
     if not RATE.holds(rate):
-        raise SpellingError(f"{name}: {rate} cannot be a funding rate")
+        raise RowError(f"{name}: {rate} cannot be a funding rate")
     return rate
 
 

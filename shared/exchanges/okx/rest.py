@@ -2,11 +2,6 @@
 
 Source of limits, page sizes and codes: OKX v5 documentation; public data needs no key. HTTP 200 does not mean success,
 and codes come with varying HTTP statuses, so the code decides; the status counts only where the body is not JSON.
-
-    OkxError
-    ├── OkxUnavailable        network, 5xx, maintenance, busy, rate limit: trying again helps (and is done here)
-    ├── UnknownInstrument     delisted, never listed
-    └── OkxRefused            a request that is wrong: a bug here, or a changed interface there
 """
 
 import asyncio
@@ -15,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,22 +21,41 @@ import structlog
 from aiolimiter import AsyncLimiter
 
 from shared.clock import Sample
-from shared.exchanges.okx.decoding import decode_rows
-from shared.exchanges.okx.parse import (
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate, PredictedFundingRate
+from shared.datasets.instrument import InstrumentDefinition
+from shared.datasets.registry import AnyEvent
+from shared.exchanges.base import (
+    ExchangeRefused,
+    ExchangeUnavailable,
+    Instrument,
+    Limits,
     Listing,
     Maintenance,
-    Refused,
-    SpellingError,
+    Page,
+    RowError,
+    Share,
+    UnknownInstrument,
+)
+from shared.exchanges.okx.decoding import decode_rows
+from shared.exchanges.okx.parse import (
+    EXCHANGE,
     candle_window,
+    candles_of,
+    definition_of,
     exchange_time_of,
     inst_id_of,
-    is_eligible,
     listing_of,
     maintenances_of,
     newest_time_of,
+    predictions_of,
+    reread,
     settlement_time_of,
+    settlements_of,
 )
 from shared.exchanges.proxy import Proxy, proxy_for
+from shared.exchanges.tls import tls_context
+from shared.grid import MINUTE, ceil_minute, floor_minute, minutes_between
 from shared.metrics import REST_REQUESTS
 from shared.symbol import Symbol
 
@@ -52,6 +66,8 @@ PAGE_CANDLES = 300
 PAGE_FUNDING = 400
 RECENT_MINUTES = 1430
 """/market/candles holds the newest 1,440 minutes; ten minutes of margin, since the border moves while we ask."""
+_HISTORY_LAG = 5 * MINUTE
+"""history-candles was seen to lag by about one minute: what it lacks after this long, OKX does not have."""
 
 #: Endpoint → requests allowed per second (documented per 2 s and IP; each client keeps to its share, evenly spaced).
 _PER_SECOND = {
@@ -68,11 +84,11 @@ _PER_SECOND = {
 #: service that needs much of it (candles and histories the collector, ranks the ranker; a look at the time is nothing),
 #: so each service may take the same large share, and the audits, which have time, take a small one beside it. The sum
 #: is 95 %: a request may be held up on the way and arrive closer to the next one than it was sent.
-SHARE_OF_SERVICE = 0.90
-SHARE_OF_AUDIT = 0.02
-"""The audit that goes on all the time in the writer: a page of history every 5 s at most."""
-SHARE_OF_AUDIT_BY_HAND = 0.03
-"""`python -m services.writer.audit`, beside all others: a page of history every 3.3 s at most."""
+SHARES: dict[Share, float] = {
+    "service": 0.90,
+    "audit": 0.02,  # a page of history every 5 s at most
+    "audit by hand": 0.03,  # a page of history every 3.3 s at most
+}
 
 MOST_BYTES = 16_000_000
 """Of one answer, as sent and once it is unpacked. The largest real ones, all instruments and all rates, have 0.4 MB."""
@@ -87,27 +103,21 @@ _RETRY_WAIT_SECONDS = 2.0
 """Short, since what waits here is a hole in the data: at most this long after the exchange is back it is asked for."""
 
 
-class OkxError(Exception):
-    """Something went wrong between us and the exchange."""
-
-
-class OkxUnavailable(OkxError):  # noqa: N818 - says what it is
-    """Trying again helps."""
-
-
-class UnknownInstrument(OkxError):  # noqa: N818 - says what it is
-    """The exchange does not know the instrument (any more)."""
-
-
-class OkxRefused(OkxError):  # noqa: N818 - says what it is
-    """The exchange understood, and declined: trying again does not help."""
+LIMITS = Limits(
+    page_minutes=PAGE_CANDLES,
+    recent=RECENT_MINUTES * MINUTE,
+)
 
 
 class OkxClient:
     """The public REST endpoints that the platform uses; `share` is the part of each limit that this client takes.
 
-    They are reached through the proxy that the environment names. Raises `ProxyError` where that cannot be used.
+    An `Exchange` (`shared.exchanges.base`). The endpoints are reached through the proxy that the environment names.
+    Raises `ProxyError` where that cannot be used.
     """
+
+    name = EXCHANGE
+    limits = LIMITS
 
     def __init__(
         self,
@@ -115,7 +125,7 @@ class OkxClient:
         *,
         ca_file: Path | None = None,
         timeout_seconds: float = 10.0,
-        share: float = SHARE_OF_SERVICE,
+        share: Share = "service",
     ) -> None:
         self._base_url = base_url
         self._ca_file = ca_file
@@ -123,7 +133,7 @@ class OkxClient:
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._session: aiohttp.ClientSession | None = None
         self._eligible: set[Symbol] = set()
-        self._limiters = {path: AsyncLimiter(1, 1 / (rate * share)) for path, rate in _PER_SECOND.items()}
+        self._limiters = {path: AsyncLimiter(1, 1 / (rate * SHARES[share])) for path, rate in _PER_SECOND.items()}
 
     async def __aenter__(self) -> Self:
         # Unpacked here, since aiohttp unpacks whatever comes. Which proxy, `shared.exchanges.proxy` chooses.
@@ -151,7 +161,7 @@ class OkxClient:
     async def measure_time(self) -> Sample:
         """Ask the exchange's time once, without a retry, and note between which of our moments it was told.
 
-        Raises `OkxError`, also where the answer holds no time.
+        Raises `ExchangeError`, also where the answer holds no time.
         """
         path = "/api/v5/public/time"
         await self._limiters[path].acquire()
@@ -160,12 +170,12 @@ class OkxClient:
         received = time.monotonic()
         try:
             return Sample(sent, received, exchange_time_of(rows).timestamp())
-        except SpellingError as error:
-            raise OkxUnavailable(f"{path}: {error}") from error
+        except RowError as error:
+            raise ExchangeUnavailable(f"{path}: {error}") from error
 
     async def newest_row_time(self) -> datetime | None:
         """Return when the exchange made its newest rows, as the rows themselves say; None where they do not."""
-        return newest_time_of(await self.funding_rates())
+        return newest_time_of(await self._funding_rates())
 
     async def instruments(self) -> Listing:
         """Return the list of swaps, with what of it could not be read.
@@ -174,23 +184,38 @@ class OkxClient:
         """
         rows = await self._get("/api/v5/public/instruments", {"instType": "SWAP"})
         listing = listing_of(rows, self._eligible)
-        self._eligible |= {one.symbol for one in listing.instruments.values() if is_eligible(one)}
+        self._eligible |= {one.symbol for one in listing.instruments.values() if one.eligible}
         return listing
 
-    async def maintenance(self) -> tuple[list[Maintenance], list[Refused]]:
-        """Return the maintenance windows that are scheduled, under way or about to end, and the rows left out."""
+    async def maintenance(self) -> Page[Maintenance]:
+        """Return the maintenance windows that are scheduled, under way or about to end."""
         return maintenances_of(await self._get("/api/v5/system/status", {}))
 
-    async def funding_rates(self) -> list[Any]:
+    async def predictions(self, *, now: datetime) -> Page[PredictedFundingRate]:
+        """Return what all swaps are expected to pay next, in one request."""
+        received = datetime.now(UTC)
+        rows = await self._funding_rates()
+        return predictions_of(rows, source="rest", receive_time=received, exchange_now=now)
+
+    async def _funding_rates(self) -> list[Any]:
         """Return the raw funding rows of everything that pays funding: all swaps, and X-Perps."""
         return await self._get("/api/v5/public/funding-rate", {"instId": "ANY"})
 
-    async def funding_history(self, symbol: str, *, since: datetime, until: datetime) -> list[Any]:
-        """Return the raw settlements of [since, until), newest first; OKX keeps about three months.
+    async def settlements(
+        self, symbol: Symbol, since: datetime, until: datetime, *, now: datetime
+    ) -> Page[FundingRate]:
+        """Return the settlements of [since, until), newest first; OKX keeps about three months.
+
+        Raises `UnknownInstrument`, and `ExchangeRefused` where page after page comes and none is older than the one
+        before.
+        """
+        rows = await self._funding_history(symbol, since, until)
+        return settlements_of(symbol, rows, known_time=now, receive_time=datetime.now(UTC))
+
+    async def _funding_history(self, symbol: Symbol, since: datetime, until: datetime) -> list[Any]:
+        """Return the raw rows, page after page.
 
         A history that ignores its cursor gives older ones, too: they were not asked for, so they are left out.
-
-        Raises `UnknownInstrument`, and `OkxRefused` where page after page comes and none is older than the one before.
         """
         path = "/api/v5/public/funding-rate-history"
         found: list[Any] = []
@@ -203,30 +228,56 @@ class OkxClient:
             if len(page) < _SAFE_FUNDING_PAGE or oldest is None:
                 break
             if oldest >= end:
-                raise OkxRefused(f"{path}: asked for rows before {end.isoformat()}, got none: the cursor is ignored")
+                raise ExchangeRefused(
+                    f"{path}: asked for rows before {end.isoformat()}, got none: the cursor is ignored"
+                )
             end = oldest
         return found
 
-    async def candles(self, symbol: str, begin: datetime, end: datetime, *, recent: bool) -> list[Any]:
-        """Return the raw 1-minute rows that open in [begin, end), newest first, closed and forming, as they came.
+    async def candles(
+        self, symbol: Symbol, begin: datetime, end: datetime, *, now: datetime, final: bool = False
+    ) -> Page[Candle]:
+        """Return the 1-minute candles that open in [begin, end), newest first.
 
-        At most `PAGE_CANDLES` minutes fit one call. `recent` asks the endpoint of the last day, which is the faster
-        one and answers [] for what is older.
+        The endpoint of the last day is the faster one, and answers nothing for what is older than that, which looks
+        like an absence. So where it lacks minutes that are not new any more, the one of history is asked as well.
 
         Raises `UnknownInstrument`.
         """
-        path = "/api/v5/market/candles" if recent else "/api/v5/market/history-candles"
-        query = {
-            "instId": inst_id_of(symbol),
-            "bar": "1m",
-            **candle_window(begin, end),
-            "limit": str(PAGE_CANDLES),
-        }
-        return await self._get(path, query)
+        if final or begin < ceil_minute(now) - LIMITS.recent:
+            return await self._candles("/api/v5/market/history-candles", symbol, begin, end, now)
+        page = await self._candles("/api/v5/market/candles", symbol, begin, end, now)
+        there = {candle.open_time for candle in page.events} | {row.at for row in page.refused} | {*page.partial}
+        known_until = min(end, floor_minute(now - _HISTORY_LAG))
+        if all(minute in there for minute in minutes_between(begin, known_until)):
+            return page
+        older = await self._candles("/api/v5/market/history-candles", symbol, begin, end, now)
+        return Page([*page.events, *older.events], [*page.refused, *older.refused], [*page.partial, *older.partial])
+
+    async def _candles(self, path: str, symbol: Symbol, begin: datetime, end: datetime, now: datetime) -> Page[Candle]:
+        inst_id = inst_id_of(symbol)
+        query = {"instId": inst_id, "bar": "1m", **candle_window(begin, end), "limit": str(PAGE_CANDLES)}
+        rows = await self._get(path, query)
+        return candles_of(inst_id, rows, source="rest", receive_time=datetime.now(UTC), exchange_now=now)
+
+    @staticmethod
+    def definition(instrument: Instrument, known: datetime, received: datetime) -> InstrumentDefinition:
+        """Turn what the list says of a swap into a row."""
+        return definition_of(instrument, known, received)
+
+    @staticmethod
+    def reread(source: str, payload: object, *, received: datetime, now: datetime) -> list[AnyEvent]:
+        """Read the payload of a dead letter again: see `parse.reread`."""
+        return reread(source, payload, received=received, now=now)
 
     async def _get(self, path: str, query: Mapping[str, str]) -> list[Any]:
         async for attempt in stamina.retry_context(
-            on=OkxUnavailable, attempts=8, timeout=60.0, wait_initial=0.2, wait_max=_RETRY_WAIT_SECONDS, wait_jitter=1.0
+            on=ExchangeUnavailable,
+            attempts=8,
+            timeout=60.0,
+            wait_initial=0.2,
+            wait_max=_RETRY_WAIT_SECONDS,
+            wait_jitter=1.0,
         ):
             with attempt:
                 await self._limiters[path].acquire()
@@ -247,11 +298,11 @@ class OkxClient:
                 status = response.status
                 if status in _REDIRECTS:
                     where = response.headers.get("Location", "nowhere")[:200]
-                    raise OkxRefused(f"{path}: redirected to {where}, which is not followed: see OKX_REST_URL")
+                    raise ExchangeRefused(f"{path}: redirected to {where}, which is not followed: see OKX_REST_URL")
                 body = await _read_body(response, path)
         except (aiohttp.ClientError, TimeoutError, OSError, zlib.error) as error:
             REST_REQUESTS.labels(path, "unreachable").inc()
-            raise OkxUnavailable(f"{path}: {_why(error, self.proxy)}") from error
+            raise ExchangeUnavailable(f"{path}: {_why(error, self.proxy)}") from error
         code, message, data = read_envelope(body, status)
         REST_REQUESTS.labels(path, code).inc()
         if code in _RATE_CODES:
@@ -261,16 +312,16 @@ class OkxClient:
 
 
 async def _read_body(response: aiohttp.ClientResponse, path: str) -> bytes:
-    """Read an answer, at most `MOST_BYTES` of it, packed and unpacked. Raises `OkxRefused` beyond that."""
+    """Read an answer, at most `MOST_BYTES` of it, packed and unpacked. Raises `ExchangeRefused` beyond that."""
     unpack = _UNPACK.get(response.headers.get("Content-Encoding", "identity").lower())
     if unpack is None:
-        raise OkxRefused(f"{path}: the answer is packed in a way that was not asked for")
+        raise ExchangeRefused(f"{path}: the answer is packed in a way that was not asked for")
     packed, unpacker, body = 0, unpack(), bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         packed += len(chunk)
         body += chunk if unpacker is None else unpacker.decompress(chunk, MOST_BYTES + 1 - len(body))
         if max(packed, len(body)) > MOST_BYTES:
-            raise OkxRefused(f"{path}: the answer is larger than {MOST_BYTES:,} bytes")
+            raise ExchangeRefused(f"{path}: the answer is larger than {MOST_BYTES:,} bytes")
     return bytes(body)
 
 
@@ -289,7 +340,7 @@ def _times_of(rows: Iterable[object]) -> list[datetime]:
     """Return the settlement instants of those rows that have one."""
     found = []
     for row in rows:
-        with suppress(SpellingError):
+        with suppress(RowError):
             found.append(settlement_time_of(row))
     return found
 
@@ -313,35 +364,6 @@ def _trouble(error: Exception) -> str:
 
 #: OKX was seen to serve shorter pages than asked for (286 of 300); below this a page is the last one.
 _SAFE_FUNDING_PAGE = 200
-
-
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a context that trusts what the system trusts, and the CA of `ca_file` beside it.
-
-    Raises `OkxUnavailable` while the file is not there (a simulator that has not started yet).
-    """
-    stamp = 0
-    if ca_file is not None:
-        try:
-            stamp = ca_file.stat().st_mtime_ns
-        except OSError as error:
-            raise OkxUnavailable(f"OKX_CA_FILE={ca_file}: {error.strerror}") from error
-    return _cached_context(ca_file, stamp)
-
-
-_CONTEXTS: dict[tuple[Path | None, int], ssl.SSLContext] = {}
-
-
-def _cached_context(ca_file: Path | None, stamp: int) -> ssl.SSLContext:
-    if (ca_file, stamp) not in _CONTEXTS:
-        context = ssl.create_default_context()
-        if ca_file is not None:
-            try:
-                context.load_verify_locations(ca_file)
-            except (ssl.SSLError, OSError) as error:
-                raise OkxUnavailable(f"OKX_CA_FILE={ca_file}: no certificates in it: {error}") from error
-        _CONTEXTS[ca_file, stamp] = context
-    return _CONTEXTS[ca_file, stamp]
 
 
 def read_envelope(body: bytes, status: int) -> tuple[str, str, list[Any]]:
@@ -384,7 +406,7 @@ def raise_for_code(code: str, message: str, path: str) -> None:
         return
     text = f"{path}: code {code}: {message}"
     if code in _RETRY_CODES:
-        raise OkxUnavailable(text)
+        raise ExchangeUnavailable(text)
     if code in _UNKNOWN_CODES:
         raise UnknownInstrument(text)
-    raise OkxRefused(text)
+    raise ExchangeRefused(text)

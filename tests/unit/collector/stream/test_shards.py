@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.collector.stream.shards import assign
 
-SETS = st.lists(st.sets(st.integers(0, 60).map(lambda number: f"C{number}-USDT-SWAP")), min_size=1, max_size=12)
+SETS = st.lists(st.sets(st.integers(0, 60).map(lambda number: f"C{number}_USDT")), min_size=1, max_size=12)
 
 
 def test_a_first_set_is_spread_evenly_over_as_many_connections_as_it_needs():
@@ -38,6 +38,6 @@ def test_whatever_the_sets_nobody_moves_and_no_connection_carries_too_much(sets,
         assigned = assign(current, wanted, per_shard)
 
         assert assigned.keys() == wanted
-        assert all(assigned[inst_id] == current[inst_id] for inst_id in wanted & current.keys())
+        assert all(assigned[symbol] == current[symbol] for symbol in wanted & current.keys())
         assert max(Counter(assigned.values()).values(), default=0) <= per_shard
         current = assigned

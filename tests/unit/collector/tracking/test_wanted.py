@@ -7,18 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.collector.tracking.denials import AGAIN_SECONDS, AGREE, TIMES
-from services.collector.tracking.wanted import (
-    GRACE,
-    SURE,
-    Reach,
-    Request,
-    Universe,
-    Wanted,
-    history_begin,
-    pages,
-    settle,
-)
-from shared.exchanges.okx.rest import PAGE_CANDLES
+from services.collector.tracking.instrument import GRACE, TrackedInstrument
+from services.collector.tracking.requests import SURE, Request, pages, settle
+from services.collector.tracking.universe import Reach, Tracker, history_begin
+from shared.exchanges.okx.rest import LIMITS
 from shared.grid import DAY, MINUTE
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import FULL_DAY, Coverage, Gap, span_mask
@@ -34,7 +26,8 @@ def a_ledger(**symbols):
 
 
 def a_universe(*members, now=NOON, ledger=None, **reach):
-    universe = Universe(Reach(**{"backfill_days": 0, "leaver_grace": timedelta(0)} | reach), ledger or LedgerCopy())
+    usual = {"backfill_days": 0, "leaver_grace": timedelta(0)}
+    universe = Tracker(Reach(**usual | reach), ledger or LedgerCopy(exchange="okx"))
     universe.apply(a_ranking(*members, ranked_time=now), now, {})
     know_funding(universe)
     return universe
@@ -66,7 +59,7 @@ def test_a_new_member_is_wanted_from_its_history_on():
 
 
 def test_nothing_is_wanted_from_before_the_listing():
-    universe = Universe(Reach(30), LedgerCopy())
+    universe = Tracker(Reach(30), LedgerCopy(exchange="okx"))
 
     universe.apply(a_ranking("NEW_USDT"), NOON, {"NEW_USDT": minute(700) + timedelta(seconds=9)})
 
@@ -99,7 +92,7 @@ def test_those_that_stay_are_not_touched():
 
 @pytest.mark.invariant(7)
 def test_without_a_grace_time_a_leaver_is_wanted_until_the_minute_that_was_open_when_it_left():
-    ledger = LedgerCopy()
+    ledger = LedgerCopy(exchange="okx")
     universe = a_universe("BTC_USDT", "OLD_USDT", ledger=ledger)
     left = minute(722) + timedelta(seconds=30)
     universe.apply(a_ranking("BTC_USDT", ranked_time=left, removed=["OLD_USDT"]), left, {})
@@ -157,7 +150,7 @@ def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days, w
 
 def returned(**reach):
     ledger = LedgerCopy({DAY_0 - 3 * DAY: {"OLD_USDT": DayLedger(wanted=span_mask(0, 99), received=span_mask(0, 99))}})
-    universe = Universe(Reach(**{"backfill_days": 5} | reach), ledger)
+    universe = Tracker(Reach(**{"backfill_days": 5} | reach), ledger)
     ranking = a_ranking("OLD_USDT", ranked_time=NOON, added=["OLD_USDT"])
     universe.apply(ranking, NOON, {})
     return universe.symbols["OLD_USDT"].gaps(NOON + GRACE)
@@ -378,7 +371,7 @@ def test_the_same_ranking_again_changes_nothing():
 @pytest.mark.invariant(13)
 def test_a_minute_is_missing_once_it_should_have_arrived():
     """Invariants 7 and 13: by the exchange's clock, which is an argument; here this day has long passed."""
-    wanted = Wanted("BTC_USDT", NOON)
+    wanted = TrackedInstrument("BTC_USDT", NOON)
 
     assert wanted.gaps(minute(721) + GRACE - timedelta(milliseconds=1)) == []
     assert wanted.gaps(minute(721) + GRACE) == [Gap(minute(720), minute(721))]
@@ -387,7 +380,7 @@ def test_a_minute_is_missing_once_it_should_have_arrived():
 @pytest.mark.invariant(13)
 def test_a_row_of_a_later_minute_proves_that_earlier_ones_are_over():
     """Invariant 13: the exchange's own rows count, whatever the clock says."""
-    wanted = Wanted("BTC_USDT", NOON, forming=minute(723))
+    wanted = TrackedInstrument("BTC_USDT", NOON, forming=minute(723))
 
     assert wanted.gaps(minute(721)) == [Gap(minute(720), minute(722))]
 
@@ -396,7 +389,7 @@ def test_a_row_of_a_later_minute_proves_that_earlier_ones_are_over():
 @given(st.sets(st.integers(720, 800)), st.sets(st.integers(720, 800)))
 def test_every_minute_is_seen_absent_or_missing(seen, absent):
     """Invariant 7: gaps, seen and absent are all, and what is settled is not missing."""
-    wanted = Wanted("BTC_USDT", NOON)
+    wanted = TrackedInstrument("BTC_USDT", NOON)
     see(wanted, *seen)
     for number in absent:
         wanted.absent.add(minute(number))
@@ -412,41 +405,28 @@ def test_every_minute_is_seen_absent_or_missing(seen, absent):
 
 @given(st.integers(0, 5000), st.integers(1, 2000))
 def test_pages_cover_a_gap_newest_first_in_pieces_that_fit(first, length):
-    wanted, gap = Wanted("BTC_USDT", MIDNIGHT), Gap(minute(first), minute(first + length))
+    wanted, gap = TrackedInstrument("BTC_USDT", MIDNIGHT), Gap(minute(first), minute(first + length))
 
-    found = list(pages(wanted, [gap], minute(first + length)))
+    found = list(pages(wanted, [gap], minute(first + length), LIMITS))
 
-    assert all(request.gap.minutes <= PAGE_CANDLES for request in found)
+    assert all(request.gap.minutes <= LIMITS.page_minutes for request in found)
     assert sum(request.gap.minutes for request in found) == length
     assert found[0].gap.end == gap.end
     assert found[-1].gap.begin == gap.begin
 
 
-def test_the_last_day_is_asked_of_the_recent_endpoint_and_the_rest_of_history():
+def test_the_last_day_is_fresh_and_the_rest_is_history():
     now = minute(5 * 1440)
-    wanted = Wanted("BTC_USDT", MIDNIGHT)
+    wanted = TrackedInstrument("BTC_USDT", MIDNIGHT)
     gaps = [Gap(now - 2 * DAY, now - 2 * DAY + MINUTE), Gap(now - MINUTE, now)]
 
-    assert [request.recent for request in pages(wanted, gaps, now)] == [True, False]
+    assert [request.fresh for request in pages(wanted, gaps, now, LIMITS)] == [True, False]
 
 
 @pytest.mark.invariant(7)
-def test_what_the_recent_endpoint_did_not_give_is_asked_of_history():
-    """Invariant 7: however often it answers nothing, that is no verdict."""
-    wanted, gap = Wanted("BTC_USDT", NOON), Gap(minute(720), minute(722))
-    now = minute(740)
-
-    for number in range(TIMES):
-        settle(wanted, Request("BTC_USDT", gap, recent=True), now, number * AGAIN_SECONDS, Coverage())
-
-    assert wanted.absent.count() == 0
-    assert [request.recent for request in pages(wanted, wanted.gaps(now)[:1], now)] == [False]
-
-
-@pytest.mark.invariant(7)
-def test_only_history_asked_well_after_the_minute_is_believed_when_it_has_no_row():
-    """Invariant 7: confirmed absent by the exchange, not by an endpoint that holds one day only."""
-    wanted, gap = Wanted("BTC_USDT", NOON, listed=MIDNIGHT), Gap(minute(720), minute(730))
+def test_an_exchange_asked_well_after_the_minute_is_believed_when_it_has_no_row():
+    """Invariant 7: confirmed absent by the exchange."""
+    wanted, gap = TrackedInstrument("BTC_USDT", NOON, listed=MIDNIGHT), Gap(minute(720), minute(730))
     see(wanted, 721, 800)
     now = minute(725) + SURE
 
@@ -463,13 +443,13 @@ def deny(wanted, gap, now, *, times=TIMES, halts=None, seconds=0.0, until=None, 
     """Let the history say so often that it has nothing of a gap; `until`: ask only for what was over then."""
     asked = Gap(gap.begin, gap.end if until is None else min(gap.end, until - SURE))
     for number in range(times):
-        request = Request("BTC_USDT", asked, recent=False)
+        request = Request("BTC_USDT", asked, fresh=False)
         settle(wanted, request, now, seconds + number * AGAIN_SECONDS, halts or Coverage(), disputed=disputed)
 
 
 def between_rows():
     """Return a symbol whose minutes from 719 to 900 lie between rows that the exchange has shown."""
-    wanted = Wanted("BTC_USDT", NOON - MINUTE)
+    wanted = TrackedInstrument("BTC_USDT", NOON - MINUTE)
     see(wanted, 719, 900)
     return wanted
 
@@ -482,7 +462,7 @@ def test_one_empty_answer_is_not_believed_and_asked_again_a_little_later():
 
     deny(wanted, gap, now, times=TIMES - 1)
     last = (TIMES - 2) * AGAIN_SECONDS
-    settle(wanted, Request("BTC_USDT", gap, recent=False), now, last + 1, Coverage())
+    settle(wanted, Request("BTC_USDT", gap, fresh=False), now, last + 1, Coverage())
 
     assert wanted.absent.count() == 0
     assert wanted.to_ask([Gap(minute(719), minute(730))], now, last + 1) == [
@@ -529,7 +509,7 @@ def test_a_row_that_comes_after_all_ends_the_denial_and_its_count():
 @pytest.mark.parametrize(("shown", "gap"), [((719,), (720, 725)), ((800,), (720, 725)), ((), (720, 725))])
 def test_what_does_not_lie_between_rows_of_the_exchange_is_never_absent(shown, gap):
     """Invariant 7: an endpoint that answers nothing at all looks the same."""
-    wanted, gap, now = Wanted("BTC_USDT", NOON - MINUTE), Gap(*map(minute, gap)), minute(900)
+    wanted, gap, now = TrackedInstrument("BTC_USDT", NOON - MINUTE), Gap(*map(minute, gap)), minute(900)
     see(wanted, *shown)
 
     for number in range(10):
@@ -569,10 +549,10 @@ def test_a_row_that_cannot_be_true_three_times_is_refused_and_never_absent():
 @pytest.mark.invariant(9)
 def test_a_month_that_the_exchange_denies_is_a_few_masks():
     """Invariant 9: it is looked through twice a second, for half an hour."""
-    wanted = Wanted("BTC_USDT", MIDNIGHT - 30 * DAY)
+    wanted = TrackedInstrument("BTC_USDT", MIDNIGHT - 30 * DAY)
     for number in range(30):
         gap = Gap(MIDNIGHT - (number + 1) * DAY, MIDNIGHT - number * DAY)
-        settle(wanted, Request("BTC_USDT", gap, recent=False), minute(800), 5.0, Coverage())
+        settle(wanted, Request("BTC_USDT", gap, fresh=False), minute(800), 5.0, Coverage())
 
     assert len(wanted.denials._groups) == 1
     assert wanted.denials.count() == 30 * 1440
@@ -601,10 +581,10 @@ def test_a_minute_without_a_candle_while_trading_stood_still_was_halted():
 @pytest.mark.invariant(3)
 def test_what_was_handed_on_and_never_became_durable_is_missing_again():
     """Invariant 3: a Redis that came back empty loses entries that nobody else would ask for."""
-    ledger = LedgerCopy()
+    ledger = LedgerCopy(exchange="okx")
     universe = a_universe("BTC_USDT", ledger=ledger)
     see(universe.symbols["BTC_USDT"], 720, 721, 722)
-    handed = universe.handed()
+    handed = universe.published()
     see(universe.symbols["BTC_USDT"], 723)  # on its way still
     ledger.days[DAY_0] = {"BTC_USDT": DayLedger(received=span_mask(720, 721))}
 
@@ -619,12 +599,12 @@ def test_a_symbol_of_which_nothing_is_stored_is_asked_for_whole():
     universe = a_universe("BTC_USDT")
     see(universe.symbols["BTC_USDT"], 720)
 
-    assert universe.take_back_lost(universe.handed()) == 1
+    assert universe.take_back_lost(universe.published()) == 1
     assert universe.symbols["BTC_USDT"].seen.count() == 0
 
 
 def test_what_somebody_else_stored_is_taken_over():
-    ledger = LedgerCopy()
+    ledger = LedgerCopy(exchange="okx")
     universe = a_universe("BTC_USDT", ledger=ledger)
     ledger.days[DAY_0] = {"BTC_USDT": DayLedger(healed=span_mask(720, 729)), "ETH_USDT": DayLedger(healed=1)}
 
@@ -647,7 +627,7 @@ def test_the_ledger_is_told_what_was_wanted_and_is_over_and_what_the_exchange_do
     universe.symbols["ETH_USDT"].absent.add(minute(721))
     universe.symbols["BTC_USDT"].due.add(minute(720))
 
-    told = account(universe.untold("okx", minute(725) + GRACE))
+    told = account(universe.pending_verdicts("okx", minute(725) + GRACE))
 
     assert told == {
         ("wanted", ("BTC_USDT", "ETH_USDT"), NOON, minute(725)),
@@ -664,9 +644,11 @@ def test_what_the_ledger_knows_is_not_told_again_and_what_it_forgot_is():
     universe.symbols["BTC_USDT"].begin = NOON
     universe.symbols["BTC_USDT"].absent.add(minute(722))
 
-    assert account(universe.untold("okx", minute(726) + GRACE)) == {("wanted", ("BTC_USDT",), minute(725), minute(726))}
+    assert account(universe.pending_verdicts("okx", minute(726) + GRACE)) == {
+        ("wanted", ("BTC_USDT",), minute(725), minute(726))
+    }
     ledger.days.clear()
-    assert account(universe.untold("okx", minute(726) + GRACE)) == {
+    assert account(universe.pending_verdicts("okx", minute(726) + GRACE)) == {
         ("wanted", ("BTC_USDT",), NOON, minute(726)),
         ("absent", ("BTC_USDT",), minute(722), minute(723)),
     }
@@ -676,14 +658,14 @@ def test_what_the_ledger_knows_is_not_told_again_and_what_it_forgot_is():
 @given(st.sets(st.integers(720, 760)), st.sets(st.integers(720, 760)), st.sets(st.integers(720, 760)))
 def test_once_told_and_stored_every_wanted_minute_has_a_verdict(seen, absent, stored):
     """Invariant 7: wanted minutes are received, healed, absent, halted or missing, never nothing."""
-    ledger = LedgerCopy()
+    ledger = LedgerCopy(exchange="okx")
     universe = a_universe("BTC_USDT", ledger=ledger)
     wanted = universe.symbols["BTC_USDT"]
     see(wanted, *seen)
     for number in absent - seen:
         wanted.absent.add(minute(number))
     day = DayLedger(received=sum(1 << number for number in stored))
-    for verdict in universe.untold("okx", minute(761) + GRACE):
+    for verdict in universe.pending_verdicts("okx", minute(761) + GRACE):
         first, end = (verdict.begin - MIDNIGHT) // MINUTE, (verdict.end - MIDNIGHT) // MINUTE
         day |= DayLedger(**{verdict.verdict: span_mask(first, end - 1)})
 

@@ -22,7 +22,7 @@ FAR = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
 
 
 def reason(event, now=NOW, **changes):
-    return impossible(msgspec.structs.replace(event, **changes), "okx", now)
+    return impossible(msgspec.structs.replace(event, **changes), ["okx"], now)
 
 
 @pytest.mark.parametrize("now", [NOW, None], ids=["", "no clock"])
@@ -37,7 +37,7 @@ def test_what_the_intake_publishes_is_possible(now):
         a_ranking("BTC_USDT", others=["ETH_USDT"]),
     ]
 
-    assert [impossible(event, "okx", now) for event in events] == [None] * len(events)
+    assert [impossible(event, ["okx"], now) for event in events] == [None] * len(events)
 
 
 @pytest.mark.parametrize(

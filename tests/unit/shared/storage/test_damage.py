@@ -159,14 +159,14 @@ def test_a_flip_of_any_byte_of_the_kept_rankings_is_found_or_changes_nothing(tmp
             damaged = bytearray(whole)
             damaged[position] ^= 1 << bit
             path.write_bytes(damaged)
-            assert kept(tmp_path) in ([ranking], []), f"byte {position}"
+            assert kept(tmp_path, "okx") in ([ranking], []), f"byte {position}"
 
 
 def test_rankings_that_were_kept_before_there_was_a_digest_are_read(tmp_path):
     ranking = a_ranking("BTC_USDT")
     (tmp_path / "rankings.json").write_bytes(msgspec.json.encode([ranking]) + b"\n")
 
-    assert kept(tmp_path) == [ranking]
+    assert kept(tmp_path, "okx") == [ranking]
 
 
 def test_a_name_never_leads_out_of_its_folder(tmp_path):

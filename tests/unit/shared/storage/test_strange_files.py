@@ -111,7 +111,7 @@ def ledger(**sets):
 @pytest.mark.parametrize(
     ("dataset", "table", "why"),
     [
-        ("kline_1m", pa.concat_tables([candles(0), candles(0, exchange="binance")]), "several exchanges"),
+        ("kline_1m", pa.concat_tables([candles(0), candles(0, exchange="binance")]), "'binance' is its exchange"),
         ("kline_1m", pa.concat_tables([candles(0), candles(0, interval="5m")]), "another interval"),
         ("kline_1m", candles(0, interval="1s"), "another interval"),
         ("ledger", ledger(wanted="0-1440"), "wanted: '0-1440' is no set"),

@@ -33,8 +33,8 @@ from services.writer.ledger_store import scan_day
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import Verdict
-from shared.exchanges.okx.rest import SHARE_OF_AUDIT, SHARE_OF_AUDIT_BY_HAND, SHARE_OF_SERVICE
-from shared.exchanges.registry import PAGE_CANDLES
+from shared.exchanges.okx.parse import candles_of
+from shared.exchanges.okx.rest import LIMITS, SHARES
 from shared.grid import DAY, MINUTE
 from shared.ledger.day import NOTHING, DayLedger
 from shared.ledger.minutes import FULL_DAY, span_mask
@@ -105,10 +105,15 @@ def test_every_minute_is_right_or_found_once_with_the_verdict_that_the_ledger_ga
         assert found.get(opened) == expected
 
 
+def read(rows, now):
+    """Read rows as OKX spells them."""
+    return candles_of("BTC-USDT-SWAP", rows, source="rest", receive_time=now, exchange_now=now)
+
+
 def test_a_forming_row_and_one_that_cannot_be_true_say_nothing_of_their_minute():
     rows = [a_candle_row(minute(2), confirm="0"), a_candle_row(minute(1), price=-1.0), a_candle_row(minute(0))]
 
-    answer = answer_of(PAGE, rows, receive_time=minute(5), exchange_now=minute(5))
+    answer = answer_of(PAGE, read(rows, minute(5)))
     stored = {minute(number): a_candle(open_time=minute(number)) for number in range(3)}
 
     assert answer.unsure == {minute(1), minute(2)}
@@ -119,7 +124,7 @@ def test_a_forming_row_and_one_that_cannot_be_true_say_nothing_of_their_minute()
 def test_a_row_without_a_time_costs_the_page_nothing_but_what_it_may_stand_for(odd):
     rows = [a_candle_row(minute(0)), odd]
 
-    answer = answer_of(PAGE, rows, receive_time=minute(5), exchange_now=minute(5))
+    answer = answer_of(PAGE, read(rows, minute(5)))
     stored = {minute(number): a_candle(open_time=minute(number), price=7.0) for number in range(2)}
 
     (found,) = compare_candles(PAGE, stored, answer, DayLedger(wanted=FULL_DAY))
@@ -129,7 +134,7 @@ def test_a_row_without_a_time_costs_the_page_nothing_but_what_it_may_stand_for(o
 def test_rows_outside_a_page_are_left_out():
     rows = [a_candle_row(minute(PAGE_MINUTES)), a_candle_row(minute(-1))]
 
-    assert answer_of(PAGE, rows, receive_time=minute(999), exchange_now=minute(999)).candles == {}
+    assert answer_of(PAGE, read(rows, minute(999))).candles == {}
 
 
 def test_what_one_of_two_answers_has_the_exchange_has():
@@ -205,7 +210,7 @@ def test_the_pages_of_a_day_hold_every_known_minute_once_and_fit_one_answer():
     btc = [page for page in found if page.symbol == "BTC_USDT"]
     assert [page.begin for page in btc[1:]] == [page.end for page in btc[:-1]]
     assert (btc[0].begin, btc[-1].end) == (MIDNIGHT, MIDNIGHT + DAY)
-    assert max((page.end - page.begin) // MINUTE for page in found) <= PAGE_CANDLES
+    assert max((page.end - page.begin) // MINUTE for page in found) <= LIMITS.page_minutes
     assert [page.begin <= minute(600) < minute(610) < page.end for page in found if page.symbol == "ETH_USDT"] == [True]
 
 
@@ -267,13 +272,13 @@ def test_a_seed_chooses_the_same_pages_again(tmp_path: Path):
     scan_day(tmp_path, DAY_0)
 
     def chosen(**choice):
-        return plan(tmp_path, Choice(**choice), MIDNIGHT + 2 * DAY, 1.0, 90)
+        return plan(tmp_path, "okx", Choice(**choice), MIDNIGHT + 2 * DAY, 1.0, retention_days=90)
 
     assert len(chosen()) == 12
     assert chosen(sample=4, seed=1) == chosen(sample=4, seed=1) != chosen(sample=4, seed=2)
     assert len(chosen(sample=99)) == 12
     assert {page.symbol for page in chosen(symbols=frozenset({"S2_USDT"}))} == {"S2_USDT"}
-    assert plan(tmp_path, Choice(), MIDNIGHT + 92 * DAY, 1.0, 90) == []  # past the retention
+    assert plan(tmp_path, "okx", Choice(), MIDNIGHT + 92 * DAY, 1.0, retention_days=90) == []  # past the retention
 
 
 def test_the_settlements_of_a_symbol_are_compared_between_its_first_and_last_page():
@@ -317,4 +322,4 @@ def test_what_is_deleted_leaves_the_file_and_the_ledger_but_never_an_empty_file(
 
 
 def test_all_shares_of_the_exchanges_limits_together_leave_some_room():
-    assert pytest.approx(0.95) == SHARE_OF_SERVICE + SHARE_OF_AUDIT + SHARE_OF_AUDIT_BY_HAND
+    assert pytest.approx(0.95) == sum(SHARES.values())

@@ -8,9 +8,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from shared.exchanges.okx.rest import MOST_BYTES, OkxClient, OkxRefused, OkxUnavailable
-from shared.grid import from_ms
-from tests.support.builders import minute
+from shared.exchanges.base import ExchangeRefused, ExchangeUnavailable
+from shared.exchanges.okx.rest import MOST_BYTES, OkxClient
+from shared.grid import from_ms, to_ms
+from tests.support.builders import a_candle_row, minute
 
 pytestmark = pytest.mark.invariant(11)
 
@@ -79,14 +80,14 @@ async def test_a_small_packed_answer_that_becomes_huge_is_refused_before_it_is_u
 
     client = await answer_with(always(packed, {"Content-Encoding": "gzip"}))
 
-    with pytest.raises(OkxRefused, match="larger than 16,000,000 bytes"):
+    with pytest.raises(ExchangeRefused, match="larger than 16,000,000 bytes"):
         await client.instruments()
 
 
 async def test_a_huge_answer_is_refused(answer_with):
     client = await answer_with(always(b" " * (MOST_BYTES + 1)))
 
-    with pytest.raises(OkxRefused, match="larger than"):
+    with pytest.raises(ExchangeRefused, match="larger than"):
         await client.instruments()
 
 
@@ -94,27 +95,29 @@ async def test_a_huge_answer_is_refused(answer_with):
 async def test_an_answer_that_is_packed_otherwise_is_refused(answer_with, packing):
     client = await answer_with(always(b"x", {"Content-Encoding": packing}))
 
-    with pytest.raises((OkxRefused, OkxUnavailable)):
+    with pytest.raises((ExchangeRefused, ExchangeUnavailable)):
         await client._once(INSTRUMENTS, {})
 
 
 @pytest.mark.parametrize("body", [b'{"code":"0","msg":""}', b'{"code":"0","msg":"","data":null}'])
-@pytest.mark.parametrize("recent", [True, False])
-async def test_a_success_without_a_list_is_asked_again_and_never_taken_for_no_candle(answer_with, body, recent):
-    answers = [body, envelope([["1"]])]
+@pytest.mark.parametrize("final", [True, False])
+async def test_a_success_without_a_list_is_asked_again_and_never_taken_for_no_candle(answer_with, body, final):
+    answers = [body, envelope([a_candle_row(minute(0))])]
 
     async def handler(_):
         return web.Response(body=answers.pop(0))
 
     client = await answer_with(handler)
 
-    assert await client.candles("BTC_USDT", minute(0), minute(1), recent=recent) == [["1"]]
+    page = await client.candles("BTC_USDT", minute(0), minute(1), now=minute(1), final=final)
+
+    assert [candle.open_time for candle in page.events] == [minute(0)]
 
 
 async def test_an_answer_whose_packing_is_broken_is_unavailability(answer_with):
     client = await answer_with(always(b"no gzip at all", {"Content-Encoding": "gzip"}))
 
-    with pytest.raises(OkxUnavailable):
+    with pytest.raises(ExchangeUnavailable):
         await client._once(INSTRUMENTS, {})
 
 
@@ -128,7 +131,7 @@ async def test_a_redirect_is_not_followed_and_says_where_it_would_go(answer_with
 
     client = await answer_with(elsewhere)
 
-    with pytest.raises(OkxRefused, match=r"redirected to https://evil\.example/x.*OKX_REST_URL"):
+    with pytest.raises(ExchangeRefused, match=r"redirected to https://evil\.example/x.*OKX_REST_URL"):
         await client.instruments()
     assert asked == [INSTRUMENTS]
 
@@ -149,10 +152,10 @@ async def test_settlements_before_those_that_were_asked_for_are_left_out(answer_
 
     client = await answer_with(all_there_is)
     since = from_ms(newest - 5 * 3_600_000)
-    rows = await client.funding_history("BTC_USDT", since=since, until=from_ms(newest + 1))
+    page = await client.settlements("BTC_USDT", since, from_ms(newest + 1), now=from_ms(newest + 1))
 
-    assert [row["fundingTime"] for row in rows[1:]] == [str(newest - hour * 3_600_000) for hour in range(6)]
-    assert rows[0] == odd  # to be set aside
+    assert [to_ms(one.funding_time) for one in page.events] == [newest - hour * 3_600_000 for hour in range(6)]
+    assert [refused.row for refused in page.refused] == [odd]
 
 
 async def test_a_history_whose_cursor_is_ignored_ends(answer_with):
@@ -164,8 +167,8 @@ async def test_a_history_whose_cursor_is_ignored_ends(answer_with):
 
     client = await answer_with(same_page)
 
-    with pytest.raises(OkxRefused, match="the cursor is ignored"):
-        await client.funding_history("BTC_USDT", since=minute(0) - timedelta(days=900), until=minute(1))
+    with pytest.raises(ExchangeRefused, match="the cursor is ignored"):
+        await client.settlements("BTC_USDT", minute(0) - timedelta(days=900), minute(1), now=minute(1))
     assert len(pages) == 2
 
 
@@ -173,9 +176,10 @@ async def test_a_history_whose_cursor_is_ignored_ends(answer_with):
 async def test_a_history_of_rows_without_a_time_ends(answer_with, odd):
     client = await answer_with(always(envelope(odd)))
 
-    found = await client.funding_history("BTC_USDT", since=minute(0) - timedelta(days=900), until=minute(1))
+    page = await client.settlements("BTC_USDT", minute(0) - timedelta(days=900), minute(1), now=minute(1))
 
-    assert found == odd
+    assert page.events == []
+    assert [refused.row for refused in page.refused] == odd
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,7 @@ async def test_a_history_of_rows_without_a_time_ends(answer_with, odd):
 async def test_a_body_that_is_no_answer_is_unavailability(answer_with, body):
     client = await answer_with(always(body))
 
-    with pytest.raises(OkxUnavailable):
+    with pytest.raises(ExchangeUnavailable):
         await client._once(INSTRUMENTS, {})
 
 
@@ -204,5 +208,5 @@ async def test_a_body_that_is_no_answer_is_unavailability(answer_with, body):
 async def test_an_answer_without_a_time_is_unavailability(answer_with, rows):
     client = await answer_with(always(envelope(rows)))
 
-    with pytest.raises(OkxUnavailable, match="/public/time"):
+    with pytest.raises(ExchangeUnavailable, match="/public/time"):
         await client.measure_time()

@@ -41,7 +41,7 @@ def test_a_row_with_a_value_that_cannot_be_held_is_left_out_by_name_and_its_neig
     assert code == "0"
     assert set(listing.instruments) == {"ETH_USDT"}
     assert listing.names == {"ETH_USDT", "ODD_USDT"}
-    ((row, reason),) = listing.refused
+    ((row, reason, _),) = listing.refused
     assert row["instId"] == "ODD-USDT-SWAP"
     assert reason.startswith("x: ")
     assert "ODD-USDT-SWAP" in reason
@@ -54,7 +54,7 @@ def test_a_rate_of_a_row_with_such_a_value_is_left_out_and_the_others_are_taken(
     odd = json.dumps(good | {"instId": "ODD-USDT-SWAP"})[:-1] + ',"x":' + value + "}"
 
     _, _, rows = read_envelope(answer(odd, json.dumps(good)), 200)
-    rates, refused = predictions_of(rows, source="rest", receive_time=LONG_AGO, exchange_now=LONG_AGO)
+    rates, refused, _ = predictions_of(rows, source="rest", receive_time=LONG_AGO, exchange_now=LONG_AGO)
 
     assert [rate.symbol for rate in rates] == ["BTC_USDT"]
     assert "ODD-USDT-SWAP" in refused[0].reason

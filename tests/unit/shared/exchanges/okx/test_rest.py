@@ -4,22 +4,26 @@ import asyncio
 import time
 from datetime import timedelta
 
+import msgspec
 import pytest
 
-from shared.exchanges.okx.parse import open_time_of
-from shared.exchanges.okx.rest import (
-    OkxClient,
-    OkxRefused,
-    OkxUnavailable,
-    UnknownInstrument,
-    raise_for_code,
-    read_envelope,
-)
+from shared.exchanges.base import ExchangeRefused, ExchangeUnavailable, UnknownInstrument
+from shared.exchanges.okx.parse import candles_of
+from shared.exchanges.okx.rest import OkxClient, raise_for_code, read_envelope
 from shared.grid import MINUTE, from_ms, to_ms
 from tests.support.builders import at
 from tests.support.simulator import Simulator
 
 START = "2025-06-10T12:00:30"
+NOW = at("2025-06-10 12:00")
+
+
+def read(rows):
+    return candles_of("BTC-USDT-SWAP", rows, source="rest", receive_time=NOW, exchange_now=NOW)
+
+
+def values(page):
+    return [msgspec.structs.replace(candle, receive_time=NOW) for candle in page.events]
 
 
 @pytest.fixture(scope="module")
@@ -35,38 +39,57 @@ async def okx(exchange):
 
 
 @pytest.mark.parametrize("minutes", [1, 2, 299, 300])
-@pytest.mark.parametrize("recent", [True, False])
-async def test_a_page_is_exactly_the_minutes_that_open_in_the_window(exchange, okx, minutes, recent):
+@pytest.mark.parametrize("final", [True, False])
+async def test_a_page_is_exactly_the_minutes_that_open_in_the_window(exchange, okx, minutes, final):
     begin = at("2025-06-10 02:00")
     end = begin + minutes * MINUTE
 
-    rows = await okx.candles("BTC_USDT", begin, end, recent=recent)
+    page = await okx.candles("BTC_USDT", begin, end, now=NOW, final=final)
 
-    assert [open_time_of(row) for row in rows] == [end - number * MINUTE for number in range(1, minutes + 1)]
-    assert rows == exchange.truth_candles("BTC-USDT-SWAP", to_ms(begin), to_ms(end))[::-1]
+    assert [candle.open_time for candle in page.events] == [end - number * MINUTE for number in range(1, minutes + 1)]
+    assert values(page) == values(read(exchange.truth_candles("BTC-USDT-SWAP", to_ms(begin), to_ms(end))[::-1]))
 
 
 async def test_two_neighbouring_pages_share_no_row_and_miss_none(okx):
     begin, middle, end = (at(f"2025-06-09 {hour}") for hour in ("10:00", "13:20", "15:00"))
 
-    first = await okx.candles("ETH_USDT", begin, middle, recent=False)
-    second = await okx.candles("ETH_USDT", middle, end, recent=False)
+    first = await okx.candles("ETH_USDT", begin, middle, now=NOW)
+    second = await okx.candles("ETH_USDT", middle, end, now=NOW)
 
-    opens = [open_time_of(row) for row in [*second, *first]]
+    opens = [candle.open_time for candle in [*second.events, *first.events]]
     assert opens == [end - number * MINUTE for number in range(1, 301)]
 
 
-async def test_the_endpoint_of_the_last_day_answers_nothing_for_what_is_older(okx):
+@pytest.mark.invariant(7)
+async def test_what_the_endpoint_of_the_last_day_lacks_is_asked_of_history(exchange, okx):
+    """Invariant 7: it answers nothing for what is older, however often it is asked: that is no verdict."""
     begin = at("2025-06-08 00:00")
+    long_ago = begin + timedelta(hours=6)  # a caller whose clock is wrong: the endpoint is asked, and has nothing
 
-    assert await okx.candles("BTC_USDT", begin, begin + 300 * MINUTE, recent=True) == []
+    page = await okx.candles("BTC_USDT", begin, begin + 300 * MINUTE, now=long_ago)
+
+    assert len(page.events) == 300
+
+
+async def test_minutes_that_are_only_just_over_are_not_asked_of_history(exchange, okx):
+    begin = from_ms(exchange.now()).replace(second=0, microsecond=0) + 2 * MINUTE  # of the future: no row yet
+    before = requests_of(exchange)
+
+    page = await okx.candles("BTC_USDT", begin, begin + 2 * MINUTE, now=begin + 3 * MINUTE)
+
+    assert page.events == []
+    assert requests_of(exchange) == before
+
+
+def requests_of(exchange):
+    return exchange.stats()["requests"].get("/api/v5/market/history-candles", 0)
 
 
 async def test_an_unknown_instrument_is_an_error_of_its_own(okx):
     with pytest.raises(UnknownInstrument):
-        await okx.candles("NOSUCH_USDT", at("2025-06-10 00:00"), at("2025-06-10 01:00"), recent=False)
+        await okx.candles("NOSUCH_USDT", at("2025-06-10 00:00"), at("2025-06-10 01:00"), now=NOW)
     with pytest.raises(UnknownInstrument):
-        await okx.funding_history("NOSUCH_USDT", since=at("2025-06-09 00:00"), until=at("2025-06-10 00:00"))
+        await okx.settlements("NOSUCH_USDT", at("2025-06-09 00:00"), at("2025-06-10 00:00"), now=NOW)
 
 
 @pytest.mark.parametrize("symbol", ["BTC", "ETH"])  # every 8 and every 4 hours: one page, and two
@@ -74,9 +97,11 @@ async def test_the_funding_history_is_read_page_by_page_and_misses_nothing(excha
     since, until = at("2025-04-01 00:00"), at("2025-06-10 12:00")
     truth = exchange.truth_funding(f"{symbol}-USDT-SWAP", to_ms(since), to_ms(until))
 
-    rows = await okx.funding_history(f"{symbol}_USDT", since=since, until=until)
+    page = await okx.settlements(f"{symbol}_USDT", since, until, now=NOW)
 
-    assert [row["fundingTime"] for row in rows] == [row["fundingTime"] for row in reversed(truth)]
+    assert [to_ms(settled.funding_time) for settled in page.events] == [
+        int(row["fundingTime"]) for row in reversed(truth)
+    ]
 
 
 async def test_instruments_are_swaps_by_symbol(okx):
@@ -90,9 +115,9 @@ async def test_instruments_are_swaps_by_symbol(okx):
 async def test_every_funding_rate_comes_in_one_call(exchange, okx):
     before = exchange.stats()["requests"].get("/api/v5/public/funding-rate", 0)
 
-    rows = await okx.funding_rates()
+    page = await okx.predictions(now=from_ms(exchange.now()) + timedelta(hours=1))
 
-    assert {"BTC-USDT-SWAP", "BTC-USD-SWAP"} <= {row["instId"] for row in rows}
+    assert {"BTC_USDT", "BTC_USD"} <= {rate.symbol for rate in page.events}
     assert exchange.stats()["requests"]["/api/v5/public/funding-rate"] == before + 1
 
 
@@ -108,9 +133,9 @@ async def test_the_exchanges_time_is_measured(exchange, okx):
 async def test_rate_limits_are_waited_out_under_http_429_and_under_http_200(exchange, okx):
     exchange.fault("rate_limit", endpoint="market/candles", count=2)
 
-    rows = await okx.candles("BTC_USDT", at("2025-06-10 02:00"), at("2025-06-10 02:10"), recent=True)
+    page = await okx.candles("BTC_USDT", at("2025-06-10 02:00"), at("2025-06-10 02:10"), now=NOW)
 
-    assert len(rows) == 10
+    assert len(page.events) == 10
     assert [entry["kind"] for entry in exchange.faults()][-2:] == ["rate_limit", "rate_limit"]
 
 
@@ -128,7 +153,7 @@ async def test_the_limiter_keeps_below_the_exchanges_limits(exchange):
         before = exchange.stats()["http_429"]
         began = time.monotonic()
         begin = at("2025-06-10 02:00")
-        pages = [okx.candles("BTC_USDT", begin, begin + MINUTE, recent=number % 2 == 0) for number in range(60)]
+        pages = [okx.candles("BTC_USDT", begin, begin + MINUTE, now=NOW, final=number % 2 == 1) for number in range(60)]
 
         answers = await asyncio.gather(*pages, *(okx.measure_time() for _ in range(8)))
 
@@ -139,19 +164,19 @@ async def test_the_limiter_keeps_below_the_exchanges_limits(exchange):
 
 async def test_an_exchange_that_is_not_there_is_unavailable():
     async with OkxClient("http://127.0.0.1:9") as okx:
-        with pytest.raises(OkxUnavailable, match="public/time"):
+        with pytest.raises(ExchangeUnavailable, match="public/time"):
             await okx.measure_time()
 
 
 async def test_a_certificate_authority_that_is_not_there_yet_is_named(exchange, tmp_path):
     async with OkxClient(exchange.rest_url, ca_file=tmp_path / "ca.pem") as okx:
-        with pytest.raises(OkxUnavailable, match="OKX_CA_FILE"):
+        with pytest.raises(ExchangeUnavailable, match="OKX_CA_FILE"):
             await okx.measure_time()
 
 
 async def test_a_certificate_of_somebody_else_is_not_trusted(exchange):
     async with OkxClient(exchange.rest_url) as okx:
-        with pytest.raises(OkxUnavailable, match="certificate"):
+        with pytest.raises(ExchangeUnavailable, match="certificate"):
             await okx.measure_time()
 
 
@@ -178,14 +203,14 @@ def test_the_code_decides_and_the_http_status_only_where_there_is_none(body, sta
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        ("50011", OkxUnavailable),
-        ("50013", OkxUnavailable),
-        ("50001", OkxUnavailable),
+        ("50011", ExchangeUnavailable),
+        ("50013", ExchangeUnavailable),
+        ("50001", ExchangeUnavailable),
         ("51001", UnknownInstrument),
         ("50047", UnknownInstrument),
-        ("51000", OkxRefused),
-        ("50014", OkxRefused),
-        ("", OkxRefused),
+        ("51000", ExchangeRefused),
+        ("50014", ExchangeRefused),
+        ("", ExchangeRefused),
     ],
 )
 def test_what_a_code_means(code, error):
