@@ -41,6 +41,9 @@ class Rejected:
     code: str
     """In the exchange's spelling; shown and counted, never interpreted."""
     text: str
+    together: bool = False
+    """Whether these are a whole request that was rejected because of some of them. The next requests are halves of it,
+    until the ones at fault stand alone."""
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ class Link:
     def _on_rejection(self, rejected: Rejected) -> None:
         name, code = self.feed.name, rejected.code
         REJECTED.labels(name, code).inc()
-        concerned = self.liveness.reject(rejected.symbols, code, time.monotonic())
+        concerned = self.liveness.reject(rejected.symbols, code, time.monotonic(), together=rejected.together)
         log.warning("rejected", channel=name, code=code, text=rejected.text, instruments=concerned)
 
     def _on_refusal(self, refusal: TooManyRequests) -> None:

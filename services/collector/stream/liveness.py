@@ -7,13 +7,16 @@ A spell is the time in which an instrument is in trouble. It outlives the connec
 the subscription is renewed with growing waits; after some renewals that did not help, it gets a new connection once;
 from then on it is only renewed slowly. The spell is over when the instrument has been giving rows for longer than its
 silence limit: a renewed subscription may be answered by the last row of an instrument that is not traded.
+
+Where an exchange rejects a request as a whole, the ones at fault are isolated by halves: each rejection halves the size
+of the next requests for its symbols.
 """
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import batched
+from itertools import batched, groupby
 
 from shared.backoff import backoff_seconds
 from shared.symbol import Symbol
@@ -97,10 +100,18 @@ class Spell:
     """Whether it had its new connection."""
     healed: float | None = None
     """When it answered again; it still has to show that it lasts."""
+    most: int | None = None
+    """The size of a request that may hold it, while the ones at fault in a rejected request are isolated."""
 
     def open(self) -> bool:
         """Return whether the trouble is there now."""
         return self.healed is None
+
+    def halve(self, size: int, now: float) -> None:
+        """Note that it was rejected with its whole request of `size`; a half is a new question and need not wait."""
+        self.most = (size + 1) // 2
+        if size > 1:
+            self.not_before = now
 
 
 class Liveness:
@@ -172,8 +183,13 @@ class Liveness:
         elif now - spell.healed > self._patience.silence_seconds:
             del self.spells[symbol]
 
-    def reject(self, symbols: Collection[Symbol], code: str, now: float, *, roll: float | None = None) -> list[Symbol]:
-        """Take a rejection; return those that it concerns: asked for, and not answered yet."""
+    def reject(
+        self, symbols: Collection[Symbol], code: str, now: float, *, together: bool = False, roll: float | None = None
+    ) -> list[Symbol]:
+        """Take a rejection; return those that it concerns: asked for, and not answered yet.
+
+        together: these are a whole request, rejected because of some of them.
+        """
         concerned = []
         for symbol in sorted(symbols):
             subscription = self._subscriptions.get(symbol)
@@ -182,6 +198,8 @@ class Liveness:
             subscription.code = code
             concerned.append(symbol)
             self._trouble(symbol, Reason.REJECTED, now, roll=roll)
+            if together:
+                self.spells[symbol].halve(len(symbols), now)
         return concerned
 
     def state(self, symbol: Symbol, now: float) -> State | None:
@@ -229,8 +247,14 @@ class Liveness:
         return backoff_seconds(renewals, first=patience.renew_first_seconds, cap=cap, roll=roll)
 
     def requests(self, symbols: Iterable[Symbol], most: int) -> Iterator[tuple[Symbol, ...]]:
-        """Cut symbols into requests of at most `most`."""
-        return batched(sorted(symbols), most, strict=False)
+        """Cut symbols into requests of at most `most`, and of less while the ones at fault are isolated."""
+        sized = sorted((self._most(symbol, most), symbol) for symbol in symbols)
+        for size, group in groupby(sized, key=lambda one: one[0]):
+            yield from batched((symbol for _, symbol in group), size, strict=False)
+
+    def _most(self, symbol: Symbol, most: int) -> int:
+        spell = self.spells.get(symbol)
+        return most if spell is None or spell.most is None else min(most, spell.most)
 
     def due(self, now: float, is_expected_silent: Callable[[Symbol], bool], most: int) -> dict[Symbol, Reason]:
         """Return up to `most` instruments due for resubscription and why, longest waiting first: one request."""
@@ -243,6 +267,7 @@ class Liveness:
         for _, symbol in waiting:
             if is_expected_silent(symbol):
                 continue
+            most = self._most(symbol, most)
             if len(due) >= most:
                 break
             due[symbol] = self.spells[symbol].reason

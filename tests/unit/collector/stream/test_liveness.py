@@ -121,6 +121,43 @@ def test_a_rejected_one_is_asked_for_again_with_growing_waits_until_it_is_taken(
     assert scan(liveness, now + 90) == {}
 
 
+@given(count=st.integers(1, 60), most=st.integers(1, 60), data=st.data())
+def test_of_requests_that_are_rejected_as_a_whole_the_ones_at_fault_are_isolated(count, most, data):
+    """An exchange that answers per request, all or nothing, and names none: all others are live in the end."""
+    names = [f"C{number:02}_USDT" for number in range(count)]
+    at_fault = data.draw(st.sets(st.sampled_from(names), max_size=3))
+    liveness = Liveness(PATIENCE, {})
+
+    def answer(request, now):
+        if at_fault.isdisjoint(request):
+            for symbol in request:
+                liveness.acknowledge(symbol, now)
+        else:
+            liveness.reject(request, "2", now, together=True, roll=MIDDLE)
+
+    def isolated(now):
+        live = {symbol for symbol in names if liveness.state(symbol, now) is State.LIVE}
+        next_ones = liveness.requests(names, most)
+        alone = all(len(request) == 1 or at_fault.isdisjoint(request) for request in next_ones)
+        return alone and live == set(names) - at_fault
+
+    for request in list(liveness.requests(names, most)):
+        liveness.ask(request, 0)
+        answer(request, 0)
+    rounds, now = 0, 0.0
+    while not isolated(now):
+        now += PATIENCE.batch_seconds
+        if due := list(liveness.due(now, none_expected, most)):
+            assert len(due) <= most
+            liveness.renewed(due, now, roll=MIDDLE)
+            answer(due, now)
+            rounds += 1
+        for symbol in names:
+            if liveness.state(symbol, now) is State.LIVE:
+                liveness.row(symbol, now)
+        assert rounds <= 2 * len(at_fault) * min(count, most).bit_length(), "by halves, not one by one"
+
+
 def test_three_renewals_that_did_not_help_ask_for_a_new_connection_once():
     liveness = a_connection(BTC)
     liveness.acknowledge(BTC, 0)
