@@ -528,8 +528,8 @@ def test_a_subscription_that_is_rejected_or_not_acknowledged_is_said_and_sent_ag
         ]
     )
     scene.until_healed("lost_ack data")
-    wait_for(lambda: scene.service("collector")["details"]["candles"]["rejected"] == {_BTC: "60018"}, 10)
-    assert scene.says("collector", f"the exchange rejects {_BTC}, asking again")
+    wait_for(lambda: scene.service("collector")["details"]["candles"]["rejected"] == {"BTC_USDT": "60018"}, 10)
+    assert scene.says("collector", "the exchange rejects BTC_USDT, asking again")
     assert scene.metric("collector_rejected_total", channel="candles", code="60018") == rejected + 1
     for row in ("lost_ack silent", "reject"):
         wait_for(lambda: renewals[row]() > before[row], 60)  # noqa: B023

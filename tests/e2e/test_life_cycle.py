@@ -72,11 +72,11 @@ class Morning(Running):
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if sample.labels["what"] == what)
 
-    def subscribed(self, inst_id: str) -> dict[str, bool]:
+    def subscribed(self, symbol: str) -> dict[str, bool]:
         """Tell of each channel whether the collector complains of an instrument or expects it to be silent."""
         details = self.service("collector")["details"]
         complaints = ("rejected", "unacknowledged", "silent", "expected_silent")
-        return {name: any(inst_id in details[name][what] for what in complaints) for name in ("candles", "funding")}
+        return {name: any(symbol in details[name][what] for what in complaints) for name in ("candles", "funding")}
 
     def halted(self, symbol: str, begin: datetime, end: datetime) -> bool:
         """Tell whether the ledger says of every minute that nothing was traded in it."""
@@ -181,7 +181,7 @@ def test_of_a_delisted_instrument_nothing_is_missing_after_its_end(morning):
     assert (after["received"] + after["healed"], after["missing"]) == (0, 0)
     # Until its end was proven: a minute or two of ours, in which it was missing from the list and unknown to history.
     assert 1 <= after["wanted"] <= after["absent"] <= 3 * SPEED
-    assert not any(morning.subscribed("XRP-USDT-SWAP").values())
+    assert not any(morning.subscribed("XRP_USDT").values())
 
 
 def test_what_the_exchange_said_of_its_instruments_is_stored_as_it_became_known(morning):
