@@ -6,7 +6,8 @@ judged by rows of its own instrument; pongs and the rows of others prove nothing
 A spell is the time in which an instrument is in trouble. It outlives the connection, so that what was tried is known:
 the subscription is renewed with growing waits; after some renewals that did not help, it gets a new connection once;
 from then on it is only renewed slowly. The spell is over when the instrument has been giving rows for longer than its
-silence limit: a renewed subscription may be answered by the last row of an instrument that is not traded.
+silence limit, or the longest wait: a renewed subscription may be answered by the last row of an instrument that is not
+traded.
 
 Where an exchange rejects a request as a whole, the ones at fault are isolated by halves: each rejection halves the size
 of the next requests for its symbols.
@@ -44,7 +45,8 @@ class Patience:
     """How long to wait for an answer or a row, and before the next try. In seconds of wall time."""
 
     silence_seconds: float
-    """Without a row of an instrument for this long its subscription is silent."""
+    """Without a row of an instrument for this long its subscription is silent. Infinite where silence proves nothing,
+    since an instrument that is not traded has no rows: then acks and the connection as a whole have to do."""
     connection_seconds: float
     """Without any row for this long a connection of many is dead, one of a few after `silence_seconds`: of a few, none
     may be traded for a minute. Doubled for each connection before it that brought none either."""
@@ -180,7 +182,7 @@ class Liveness:
     def _heal(self, symbol: Symbol, spell: Spell, now: float) -> None:
         if spell.healed is None:
             spell.healed = now
-        elif now - spell.healed > self._patience.silence_seconds:
+        elif now - spell.healed > min(self._patience.silence_seconds, self._patience.renew_cap_seconds):
             del self.spells[symbol]
 
     def reject(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class OtherStream:
     now: Callable[[], datetime]
     name: str = "candles"
     covered: str = "its minutes are fetched over REST meanwhile"
-    patience: Patience = field(default_factory=lambda: Patience(silence_seconds=300.0, connection_seconds=120.0))
+    patience: Patience = field(default_factory=lambda: Patience(silence_seconds=inf, connection_seconds=120.0))
     most_symbols: int = 8
     requests_per_hour: int = 1_000
     proxy: None = None

@@ -215,6 +215,21 @@ def test_a_spell_is_over_when_rows_have_come_for_longer_than_the_silence_limit()
     assert liveness.spells == {}
 
 
+def test_where_silence_proves_nothing_an_ack_is_missed_and_an_instrument_without_trades_is_left_alone():
+    liveness = a_connection(BTC, ETH, patience=Patience(silence_seconds=float("inf"), connection_seconds=30.0))
+    liveness.acknowledge(BTC, 1)
+
+    assert scan(liveness, 11) == {ETH: Reason.UNACKNOWLEDGED}
+    liveness.renewed([ETH], 11, roll=MIDDLE)
+    liveness.acknowledge(ETH, 12)
+    for now in range(13, 24 * HOUR, 1000):
+        assert scan(liveness, now) == {}
+        assert liveness.to_move(now, none_expected) == []
+        assert liveness.dead(now, 0, none_expected) is None
+    liveness.row(ETH, 24 * HOUR)
+    assert liveness.spells == {}
+
+
 def test_of_a_suspended_instrument_nothing_is_asked_but_it_is_seen():
     liveness = a_connection(BTC, ETH)
     liveness.acknowledge(BTC, 0)
