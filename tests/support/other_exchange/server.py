@@ -25,11 +25,11 @@ class OtherExchange:
     async def open(cls, *listed: str) -> AsyncIterator[Self]:
         """Serve on a free port for the length of a block."""
         exchange = cls(set(listed))
-        async with serve(exchange._serve, "127.0.0.1", 0) as server:
+        async with serve(exchange.serve, "127.0.0.1", 0) as server:
             exchange.url = f"ws://127.0.0.1:{_port(server)}"
             yield exchange
 
-    async def _serve(self, connection: ServerConnection) -> None:
+    async def serve(self, connection: ServerConnection) -> None:
         topics = self.topics[connection] = set()
         self.opened += 1
         try:

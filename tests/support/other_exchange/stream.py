@@ -16,6 +16,7 @@ from services.collector.stream import connection as protocol
 from services.collector.stream.liveness import Patience
 from shared.datasets.candle import Candle
 from shared.datasets.registry import AnyEvent
+from shared.datasets.row import Source
 from shared.exchanges.base import Page, Refused
 from shared.grid import MINUTE
 from shared.symbol import Symbol, suffix_of, symbol_at
@@ -48,7 +49,7 @@ class OtherStream:
 
 def open_streams(base_url: str, *, ca_file: Path | None, now: Callable[[], datetime]) -> Mapping[str, protocol.Stream]:
     assert ca_file is None, "it speaks no TLS"
-    return {"candles": OtherStream(url=base_url, now=now)}
+    return {"candles": OtherStream(url=base_url.replace("wss://", "ws://"), now=now)}
 
 
 @dataclass
@@ -113,7 +114,12 @@ class OtherConnection:
             return Page([], partial=[opened])
         if opened > self.stream.now() + 2 * MINUTE:
             return Page([], [Refused(frame, "from the future", opened)])
-        first, high, low, last, volume = map(float, frame["bar"])
-        values: dict[str, Any] = {"open": first, "high": high, "low": low, "close": last, "volume": volume}
-        values |= {"amount": volume * last, "contracts": volume, "open_time": opened, "receive_time": datetime.now(UTC)}
-        return Page([Candle(exchange=EXCHANGE, symbol=symbol, interval="1m", source="ws", **values)])
+        return Page([candle(symbol, opened, frame["bar"], "ws")])
+
+
+def candle(symbol: Symbol, opened: datetime, bar: list[str], source: Source) -> Candle:
+    """Read open, high, low, close and volume."""
+    first, high, low, last, volume = map(float, bar)
+    values: dict[str, Any] = {"open": first, "high": high, "low": low, "close": last, "volume": volume}
+    values |= {"amount": volume * last, "contracts": volume, "open_time": opened, "receive_time": datetime.now(UTC)}
+    return Candle(exchange=EXCHANGE, symbol=symbol, interval="1m", source=source, **values)
