@@ -56,7 +56,7 @@ class Follow:
                 try:
                     event = entry.event() if entry.fields else None
                 except UndecodableError as error:
-                    self._service.set_aside(f"collector:{entry.stream}:{entry.id}", entry.fields, str(error))
+                    self._service.set_aside(f"{entry.stream}:{entry.id}", entry.fields, str(error))
                     event = None
                 if isinstance(event, Ranking) and event.exchange == self._exchange:
                     await self._apply(event)

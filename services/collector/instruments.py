@@ -54,7 +54,7 @@ class InstrumentWatch:
             log.info("maintenance unknown", error=str(error))
             return
         for refused in page.refused:
-            self._service.set_aside("collector:maintenance", refused.row, refused.reason)
+            self._service.set_aside("maintenance", refused.row, refused.reason)
         under_way = self.instruments.stood_still(page.events, self._service.clock.now())
         self._service.health.details["maintenance"] = [window.title for window in under_way]
 
@@ -70,7 +70,7 @@ class InstrumentWatch:
             log.warning("instruments unknown, going on with those known", error=str(error))
             return
         for refused in listing.refused:
-            service.set_aside("collector:instruments", refused.row, refused.reason)
+            service.set_aside("instruments", refused.row, refused.reason)
         followed = self._tracker.symbols.keys()
         now, stored = service.clock.now(), self.definitions.listed()
         changes = self.instruments.update(listing, now, time.monotonic(), followed, stored)

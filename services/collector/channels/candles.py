@@ -31,7 +31,7 @@ class CandleIntake:
         """Take a row of the stream, closed or partial. It proves that every minute before its own is over."""
         wanted = self._tracker.symbols.get(row.symbol)
         if wanted is None:
-            note_unrequested(self._tracker, self._set_aside, "collector:candles", row)
+            note_unrequested(self._tracker, self._set_aside, "candles", row)
             return
         candles = [event for event in row.page.events if isinstance(event, Candle)]
         opens = [candle.open_time for candle in candles] + [one.at for one in row.page.refused if one.at is not None]
@@ -40,7 +40,7 @@ class CandleIntake:
             wanted.forming = newest if wanted.forming is None else max(newest, wanted.forming)
         for refused in row.page.refused:
             if refused.at is None or refused.at not in wanted.seen:
-                self._set_aside("collector:candles", refused.row, refused.reason)
+                self._set_aside("candles", refused.row, refused.reason)
         for candle in candles:
             if candle.open_time not in wanted.seen:
                 wanted.seen.add(candle.open_time)
@@ -57,7 +57,7 @@ class CandleIntake:
             return []
         begin, end = request.gap.begin, request.gap.end
         for row in page.refused:
-            self._set_aside("collector:history", row.row, row.reason)
+            self._set_aside("history", row.row, row.reason)
         found = {
             candle.open_time: candle
             for candle in page.events

@@ -34,10 +34,10 @@ class FundingIntake:
     def take(self, row: Row) -> None:
         """Take a row of the stream."""
         if row.symbol not in self._tracker.symbols:
-            note_unrequested(self._tracker, self._set_aside, "collector:funding", row)
+            note_unrequested(self._tracker, self._set_aside, "funding", row)
             return
         for refused in row.page.refused:
-            self._set_aside("collector:funding", refused.row, refused.reason)
+            self._set_aside("funding", refused.row, refused.reason)
         predicted = next((event for event in row.page.events if isinstance(event, PredictedFundingRate)), None)
         settled = next((event for event in row.page.events if isinstance(event, FundingRate)), None)
         if predicted is None:

@@ -218,7 +218,7 @@ class Link:
             case WillClose(text):
                 self.replace(f"announced by the exchange: {text}")
             case Unreadable(payload, reason):
-                self.feed.on_unreadable(f"collector:{self.feed.name}", payload, reason)
+                self.feed.on_unreadable(self.feed.name, payload, reason)
             case Notice(text):
                 log.warning("notice", channel=self.feed.name, notice=text)
             case _:

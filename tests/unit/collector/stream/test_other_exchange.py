@@ -166,10 +166,10 @@ async def test_what_makes_no_sense_is_set_aside_and_the_connection_lives_on():
         await found.until(lambda: found.rows[SYMBOLS[0]])
 
         assert [(origin, payload) for origin, payload, _ in found.unreadable] == [
-            ("collector:candles", "no json"),
-            ("collector:candles", "5"),
-            ("collector:candles", '{"topic": "?"}'),
-            ("collector:candles", '{"no": 77, "status": "ok"}'),
+            ("candles", "no json"),
+            ("candles", "5"),
+            ("candles", '{"topic": "?"}'),
+            ("candles", '{"no": 77, "status": "ok"}'),
         ]
     assert exchange.opened == 1
 
