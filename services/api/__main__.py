@@ -16,7 +16,6 @@ from services.api.alerts.watch import Watch
 from services.api.app import create_app
 from services.api.completeness.reader import LedgerReader
 from services.api.health.snapshot import Sources, redis_name
-from services.api.health.status import Limits
 from services.api.settings import ApiSettings
 from shared.runtime.command import run
 from shared.runtime.service import Service, running
@@ -67,17 +66,11 @@ async def _answer(service: Service, settings: ApiSettings, listener: socket.sock
         health=service.health,
         data_dir=settings.data_dir,
         qlib_dir=settings.qlib_dir,
-        ledger=LedgerReader(settings.data_dir, settings.flush_seconds),
+        ledger=LedgerReader(settings.data_dir),
     )
-    limits = Limits(
-        flush_seconds=settings.flush_seconds,
-        rank_every_hours=settings.rank_every_hours,
-        convert_every=settings.convert_every,
-        convert_at=settings.convert_at,
-    )
-    watch = _watch(sources, limits, settings)
+    watch = _watch(sources, settings)
     config = uvicorn.Config(
-        create_app(sources, limits, watch),
+        create_app(sources, watch),
         log_config=None,  # through structlog, like everything
         log_level="warning",
         access_log=False,
@@ -94,9 +87,8 @@ async def _answer(service: Service, settings: ApiSettings, listener: socket.sock
         server.should_exit = True
 
 
-def _watch(sources: Sources, limits: Limits, settings: ApiSettings) -> Watch:
+def _watch(sources: Sources, settings: ApiSettings) -> Watch:
     thresholds = Thresholds(
-        late=limits,
         symbol_minutes=settings.alert_symbol_minutes,
         free_share=settings.alert_disk_free / 100,
     )

@@ -6,17 +6,15 @@ from fastapi_offline import FastAPIOffline
 from services.api.alerts.watch import Watch
 from services.api.disk import DiskReader
 from services.api.health.snapshot import Sources
-from services.api.health.status import Limits
 from services.api.routes import router
 
 _DESCRIPTION = "Is it healthy? Lag, freshness, universe and data of qlib-crypto. Read only."
 
 
-def create_app(sources: Sources, limits: Limits | None = None, watch: Watch | None = None) -> FastAPI:
+def create_app(sources: Sources, watch: Watch | None = None) -> FastAPI:
     """Return the application over some sources. Its /docs needs no internet."""
     app = FastAPIOffline(title="qlib-crypto", description=_DESCRIPTION)
     app.state.sources = sources
-    app.state.limits = limits or Limits()
     app.state.watch = watch or Watch(sources)
     app.state.disk = DiskReader(sources.data_dir, sources.qlib_dir)
     app.include_router(router)

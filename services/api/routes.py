@@ -28,7 +28,7 @@ from services.api.dashboard.completeness import page
 from services.api.disk import Disk, DiskReader
 from services.api.health.lag import Lag, lag_of
 from services.api.health.snapshot import BusSilentError, Snapshot, Sources, read_snapshot
-from services.api.health.status import Limits, Status, not_ready, status_of
+from services.api.health.status import Status, not_ready, status_of
 from services.api.metrics import exposition
 from services.api.universe import Universe, current_universe, universe_at
 from shared.grid import DAY, floor_day
@@ -116,11 +116,6 @@ def _sources(request: Request) -> Sources:
     return sources
 
 
-def _limits(request: Request) -> Limits:
-    limits: Limits = request.app.state.limits
-    return limits
-
-
 def _disk(request: Request) -> DiskReader:
     disk: DiskReader = request.app.state.disk
     return disk
@@ -132,7 +127,6 @@ async def _snapshot(sources: Annotated[Sources, Depends(_sources)]) -> Snapshot:
 
 type From = Annotated[Sources, Depends(_sources)]
 type Now = Annotated[Snapshot, Depends(_snapshot)]
-type Late = Annotated[Limits, Depends(_limits)]
 type OnDisk = Annotated[DiskReader, Depends(_disk)]
 
 _SILENT: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Redis does not answer"}}
@@ -165,9 +159,9 @@ async def ready(snapshot: Now, response: Response) -> Readiness:
 
 
 @router.get("/status", summary="Is it healthy, and what is wrong where it is not?")
-async def status(snapshot: Now, limits: Late) -> Status:
+async def status(snapshot: Now) -> Status:
     """Return a verdict and a sentence for every service and for the whole. 200 with Redis down, too."""
-    return status_of(snapshot, limits)
+    return status_of(snapshot)
 
 
 @router.get("/lag", summary="How far behind is whom?", responses=_SILENT)
@@ -226,10 +220,10 @@ _LEDGER: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _span(sources: Sources, snapshot: Snapshot, begin: datetime | None, end: datetime | None, usual: timedelta) -> Span:
+def _span(snapshot: Snapshot, begin: datetime | None, end: datetime | None, usual: timedelta) -> Span:
     instants = (None if instant is None else _utc(instant) for instant in (begin, end))
     try:
-        return span_of(*instants, clock=snapshot.clock, flush_seconds=sources.ledger.flush_seconds, usual=usual)
+        return span_of(*instants, now=snapshot.clock.exchange_time, until=snapshot.arrived_until, usual=usual)
     except SpanError as error:
         raise HTTPException(422, str(error)) from error
 
@@ -249,7 +243,7 @@ async def ledger(
 
     A span is at most 366 days long. Days that are older than the bus' come from disk; with Redis down all do.
     """
-    span = _span(sources, snapshot, begin, end, timedelta(days=7))
+    span = _span(snapshot, begin, end, timedelta(days=7))
     answer = await asyncio.to_thread(ledger_of_span, await _ledger_days(sources, snapshot, span), span, symbol)
     if symbol is not None and not answer.symbols:
         raise HTTPException(404, f"the ledger knows no minutes of {symbol} in that time")
@@ -278,7 +272,7 @@ async def gaps(
     With `missing` also the settlements whose rate is missing.
     """
     usual = snapshot.clock.exchange_time - first_day(snapshot.books, snapshot.clock.exchange_time)
-    span = _span(sources, snapshot, begin, end, usual)
+    span = _span(snapshot, begin, end, usual)
     days = await _ledger_days(sources, snapshot, span)
     return await asyncio.to_thread(gaps_of_span, days, span, MinuteVerdict(verdict), symbol, limit)
 
@@ -287,7 +281,7 @@ async def gaps(
 async def completeness(sources: From, snapshot: Now) -> HTMLResponse:
     """Return a page: a row per symbol, a column per day of the last 30, coloured by the share that is complete."""
     midnight = floor_day(snapshot.clock.exchange_time)
-    span = _span(sources, snapshot, midnight - 29 * DAY, midnight + DAY, DAY)
+    span = _span(snapshot, midnight - 29 * DAY, midnight + DAY, DAY)
     text = await asyncio.to_thread(page, await _ledger_days(sources, snapshot, span), span, sentence(snapshot.books))
     return HTMLResponse(text, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
@@ -314,13 +308,13 @@ async def datasets(snapshot: Now, disk: OnDisk) -> Datasets:
 
 
 @router.get("/metrics", summary="The same as numbers, for Prometheus", response_class=Response)
-async def metrics(snapshot: Now, limits: Late, disk: OnDisk) -> Response:
+async def metrics(snapshot: Now, disk: OnDisk) -> Response:
     """Return Prometheus' text format. It answers with Redis down, too: `qlib_crypto_redis_up` is 0 then."""
     try:
         found = await disk.read()
     except OSError:
         found = None
-    text = exposition(snapshot, status_of(snapshot, limits), found)
+    text = exposition(snapshot, status_of(snapshot), found)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,36 +1,20 @@
 """Settings of the api."""
 
-from datetime import time
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
 from services.api.alerts.targets import targets
-from shared.runtime.settings import CommonSettings
+from shared.runtime.settings import QlibSettings
 
 
-class ApiSettings(CommonSettings):
+class ApiSettings(QlibSettings):
     """api: says whether the system is healthy."""
 
     api_host: Annotated[str, Field(description="Address on which the api answers; 0.0.0.0 in a container")] = (
         "127.0.0.1"
     )
     api_port: Annotated[int, Field(ge=0, le=65535, description="Port of the api; 0: any free one")] = 8000
-    qlib_dir: Annotated[Path, Field(description="Qlib's provider folder")] = Path("qlib_data")
-    # What the others are set to decides what is late; same names, same meaning as there.
-    flush_seconds: Annotated[
-        float, Field(gt=0, le=3600, description="Longest time that a row waits in memory before it is written")
-    ] = 5.0
-    rank_every_hours: Annotated[
-        int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC")
-    ] = 8
-    convert_every: Annotated[
-        int, Field(ge=0, le=86_400, description="Seconds between conversions for fresher data; 0: once a day only")
-    ] = 0
-    convert_at: Annotated[
-        time, Field(description="UTC time of the daily conversion, HH:MM; it waits for the writer's watermark")
-    ] = time(0, 0)
     alert_urls: Annotated[
         SecretStr,
         Field(

@@ -1,21 +1,21 @@
 """Settings of the converter."""
 
-from datetime import time
-from pathlib import Path
+from datetime import time, timedelta
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from services.converter.features.bars import PartialBars
 from services.converter.features.fields import Recipe
+from shared.bus.heartbeat import Cadence
 from shared.datasets.registry import BY_DATASET
-from shared.runtime.settings import CommonSettings
+from shared.grid import DAY
+from shared.runtime.settings import QlibSettings
 
 
-class ConverterSettings(CommonSettings):
+class ConverterSettings(QlibSettings):
     """converter: turns raw days into Qlib's format."""
 
-    qlib_dir: Annotated[Path, Field(description="Qlib's provider folder")] = Path("qlib_data")
     convert_at: Annotated[
         time, Field(description="UTC time of the daily conversion, HH:MM; it waits for the writer's watermark")
     ] = time(0, 0)
@@ -53,6 +53,14 @@ class ConverterSettings(CommonSettings):
     def recipe(self) -> Recipe:
         """What decides how bars are computed."""
         return Recipe(self.partial_bars, self.stock_fields)
+
+    @property
+    def cadence(self) -> Cadence:
+        """Bars are due every CONVERT_EVERY seconds; else once a day, those up to midnight at CONVERT_AT."""
+        if self.convert_every:
+            return Cadence(every_seconds=self.convert_every)
+        after_midnight = timedelta(hours=self.convert_at.hour, minutes=self.convert_at.minute)
+        return Cadence(every_seconds=DAY.total_seconds(), delay_seconds=after_midnight.total_seconds())
 
     @model_validator(mode="after")
     def _folders_apart(self) -> Self:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from shared.bus.heartbeat import Cadence
 from shared.datasets.row import RankBy
 from shared.runtime.settings import CommonSettings
 
@@ -22,6 +23,11 @@ class RankerSettings(CommonSettings):
         int, Field(ge=1, le=24, description="Hours between rankings, counted from midnight UTC; they divide a day")
     ] = 8
     ranker_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9101
+
+    @property
+    def cadence(self) -> Cadence:
+        """A ranking is due every RANK_EVERY_HOURS."""
+        return Cadence(every_seconds=self.rank_every_hours * 3600)
 
     @field_validator("rank_every_hours")
     @classmethod

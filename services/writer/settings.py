@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from shared.bus.heartbeat import Cadence
 from shared.runtime.settings import CommonSettings
 
 
@@ -31,3 +32,8 @@ class WriterSettings(CommonSettings):
         ),
     ] = 60
     writer_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9103
+
+    @property
+    def cadence(self) -> Cadence:
+        """Rows are written at the latest every FLUSH_SECONDS."""
+        return Cadence(every_seconds=self.flush_seconds)

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
 
 import msgspec
 import structlog
 from redis.exceptions import ResponseError
 
 from shared.bus.connection import Connection
+from shared.bus.heartbeat import Heartbeat
 from shared.bus.streams import CAPS
 from shared.datasets.instrument import InstrumentDefinition
 from shared.datasets.registry import decode, encode
@@ -58,25 +58,6 @@ def _ledger_key(day: date) -> str:
 _LEDGER_READY = "ledger:ready"
 
 _LEDGER_VERSIONS = "ledger:versions"
-
-
-class Heartbeat(msgspec.Struct, kw_only=True):
-    """What a service says about itself; its absence is the alarm."""
-
-    service: str
-    state: str
-    """`starting`, `ok` or `degraded`."""
-    reason: str
-    ready: bool = True
-    """Whether it has done its first work; a problem may be open all the same."""
-    host: str
-    pid: int
-    started: datetime
-    beaten: datetime
-    exchange_time: datetime | None = None
-    details: dict[str, Any] = {}
-    problems: dict[str, str] = {}
-    """The open causes behind `reason`, each with its sentence."""
 
 
 class State(Connection):
@@ -270,12 +251,12 @@ class State(Connection):
         return text
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: int) -> None:
-        """Say that a service lives; the word expires by itself."""
+        """Write the heartbeat of a service; the key expires by itself."""
         text = msgspec.json.encode(heartbeat, enc_hook=repr).decode()
         await self._redis.set(_heartbeat_key(heartbeat.service), text, ex=ttl_seconds)
 
     async def heartbeat(self, service: str) -> Heartbeat | None:
-        """Return what a service said last; None where its word has expired."""
+        """Return the last heartbeat of a service; None where it has expired."""
         text = await self._redis.get(_heartbeat_key(service))
         return None if text is None else msgspec.json.decode(text, type=Heartbeat)
 

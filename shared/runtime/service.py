@@ -19,8 +19,8 @@ import structlog
 from shared.backoff import backoff_seconds
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError, failure_of
+from shared.bus.heartbeat import Cadence, Heartbeat
 from shared.bus.set_aside import SetAside
-from shared.bus.state import Heartbeat
 from shared.clock import ExchangeClock
 from shared.exchanges.base import Exchange, ExchangeError
 from shared.exchanges.registry import open_exchange
@@ -86,6 +86,8 @@ class Service:
     clock: ExchangeClock
     health: Health
     stop: asyncio.Event
+    cadence: Cadence | None = None
+    """When its results are due; published in the heartbeat."""
     set_aside: SetAside = field(init=False)
     """Takes bad input; it becomes a dead letter."""
 
@@ -147,7 +149,7 @@ async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0)
     bus = Bus(str(settings.redis_url))
     async with open_exchange(settings.exchange, settings.okx_rest_url, ca_file=settings.okx_ca_file) as exchange:
         clock = ExchangeClock(distrusted=True)
-        service = Service(name, bus, exchange, clock, Health(), stop)
+        service = Service(name, bus, exchange, clock, Health(), stop, settings.cadence)
         companions = [
             asyncio.create_task(keep_going(service, "clock", lambda: keep_clock(service)), name="clock"),
             asyncio.create_task(keep_going(service, "heartbeat", lambda: _keep_beating(service)), name="heartbeat"),
@@ -304,6 +306,7 @@ async def _keep_beating(service: Service) -> None:
             started=started,
             beaten=datetime.now(UTC),
             exchange_time=service.clock.now() if service.clock.measured else None,
+            cadence=service.cadence,
             details=service.health.details,
             problems=service.health.problems,
         )

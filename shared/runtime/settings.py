@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, ConnectionPool
 from redis.exceptions import RedisError
 
+from shared.bus.heartbeat import Cadence
 from shared.exchanges.proxy import PROXY_SETTINGS, ProxyError, proxy_for, take_over, value_of
 from shared.exchanges.registry import EXCHANGES
 
@@ -63,6 +64,11 @@ class CommonSettings(BaseSettings):
         "127.0.0.1"
     )
 
+    @property
+    def cadence(self) -> Cadence | None:
+        """When results of the service are due; its heartbeat publishes it. None: it has no schedule."""
+        return None
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
@@ -84,13 +90,6 @@ class CommonSettings(BaseSettings):
     @classmethod
     def _place(cls, value: object) -> object:
         return _at_home(value) if isinstance(value, Path) else value
-
-    @field_validator("qlib_dir", check_fields=False)
-    @classmethod
-    def _named_folder(cls, value: Path) -> Path:
-        if not value.resolve().name:
-            raise ValueError("must be a folder with a name, such as qlib_data: its versions are kept beside it")
-        return value
 
     @field_validator("metrics_host", "api_host", check_fields=False)
     @classmethod
@@ -118,6 +117,19 @@ class CommonSettings(BaseSettings):
         parts = _address(value)
         if parts.scheme != "wss" or not parts.path:
             raise ValueError("must be wss://, a host and a path, such as wss://ws.okx.com:8443/ws/v5")
+        return value
+
+
+class QlibSettings(CommonSettings):
+    """What a service needs to know that reads or writes the Qlib data."""
+
+    qlib_dir: Annotated[Path, Field(description="Qlib's provider folder")] = Path("qlib_data")
+
+    @field_validator("qlib_dir")
+    @classmethod
+    def _named_folder(cls, value: Path) -> Path:
+        if not value.resolve().name:
+            raise ValueError("must be a folder with a name, such as qlib_data: its versions are kept beside it")
         return value
 
 

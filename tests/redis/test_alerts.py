@@ -22,7 +22,7 @@ from services.api.app import create_app
 from services.api.completeness.reader import LedgerReader
 from services.api.health.snapshot import API, SERVICES, Sources, redis_name
 from shared.bus.bus import Bus
-from shared.bus.state import Heartbeat
+from shared.bus.heartbeat import Heartbeat
 from shared.clock import ExchangeClock, Sample
 from shared.grid import EPOCH
 from shared.runtime.service import Health, Service

@@ -1,5 +1,6 @@
 """The api over a real Redis, and as a real process without one."""
 
+import asyncio
 import os
 import re
 import signal
@@ -16,8 +17,9 @@ import pytest
 from services.api.app import create_app
 from services.api.completeness.reader import LedgerReader
 from services.api.health.snapshot import API, PATIENCE_SECONDS, SERVICES, Sources, redis_name
+from services.ranker.settings import RankerSettings
 from shared.bus.bus import Bus
-from shared.bus.state import Heartbeat
+from shared.bus.heartbeat import Heartbeat
 from shared.clock import ExchangeClock, Sample
 from shared.datasets.candle import Candle
 from shared.datasets.ledger import LedgerRow
@@ -25,7 +27,7 @@ from shared.datasets.universe import Rank, Ranking
 from shared.grid import DAY, EPOCH
 from shared.ledger.day import DayLedger, to_row, to_text
 from shared.ledger.minutes import FULL_DAY, span_mask
-from shared.runtime.service import Health
+from shared.runtime.service import Health, running
 from shared.runtime.settings import CommonSettings
 from shared.storage.layout import Partition, partition_of
 from shared.storage.parquet import table_of, write_table
@@ -188,6 +190,29 @@ async def test_status_tells_verdicts_and_the_exchanges_clock(api, bus):
         "converter": "ok",
         "api": "ok",
     }
+
+
+@pytest.mark.parametrize(
+    ("every_hours", "ago", "verdict"),
+    [
+        (1, timedelta(minutes=70), "ok"),
+        (1, timedelta(hours=2), "stale"),
+        (24, timedelta(hours=20), "ok"),
+    ],
+)
+async def test_ranker_is_late_by_the_cadence_that_it_publishes(api, bus, redis_url, every_hours, ago, verdict):  # noqa: PLR0917 - a table
+    """The api has no such setting: what the ranker is set to is in its heartbeat."""
+    settings = RankerSettings(redis_url=redis_url, okx_rest_url="http://127.0.0.1:9", rank_every_hours=every_hours)
+    async with running("ranker", settings):
+        while (published := await bus.heartbeat("ranker")) is None:  # noqa: ASYNC110 - it appears in Redis
+            await asyncio.sleep(0.02)
+    await all_beat(bus)
+    await bus.beat(heartbeat("ranker", cadence=published.cadence), 3600)
+    await bus.set_universe(ranking(EXCHANGE_NOW - ago))
+
+    rows = {row["service"]: row for row in (await api.get("/status")).json()["services"]}
+
+    assert rows["ranker"]["verdict"] == verdict, rows["ranker"]["reason"]
 
 
 async def test_lag_tells_groups_and_ages(api, bus):

@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 import redis.asyncio as redis
 
 from shared.bus import streams
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError
-from shared.bus.state import Heartbeat
+from shared.bus.heartbeat import Cadence, Heartbeat
 from shared.bus.streams import CAPS, GROUPS
 from shared.datasets.registry import UndecodableError
 from shared.grid import DAY
@@ -253,6 +254,19 @@ async def test_a_heartbeat_expires_by_itself(bus, raw):
     assert 0 < await raw.ttl("heartbeat:writer") <= 20
     await raw.pexpire("heartbeat:writer", 0)
     assert await bus.heartbeat("writer") is None
+
+
+async def test_a_heartbeat_of_an_older_version_has_no_cadence(bus, raw):
+    beat = Heartbeat(service="ranker", state="ok", reason="works", host="box", pid=1, started=NOW, beaten=NOW)
+    older = msgspec.to_builtins(beat)
+    del older["cadence"]
+    await raw.set("heartbeat:ranker", msgspec.json.encode(older))
+
+    assert await bus.heartbeat("ranker") == beat
+
+    beat.cadence = Cadence(every_seconds=86_400, delay_seconds=1_800)
+    await bus.beat(beat, ttl_seconds=20)
+    assert await bus.heartbeat("ranker") == beat
 
 
 @pytest.mark.invariant(12)

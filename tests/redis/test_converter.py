@@ -11,7 +11,7 @@ import pytest
 from services.converter.convert import convert
 from services.converter.service import Converter
 from services.converter.settings import ConverterSettings
-from shared.bus.state import Heartbeat
+from shared.bus.heartbeat import Heartbeat
 from shared.clock import ExchangeClock
 from shared.datasets.ledger import LedgerRow
 from shared.exchanges.okx.rest import OkxClient

@@ -13,8 +13,8 @@ from rich.progress import Progress
 from structlog.testing import capture_logs
 
 from services.writer.dead_letters import Choice, now_at, replay
+from shared.bus.heartbeat import Heartbeat
 from shared.bus.set_aside import SetAside
-from shared.bus.state import Heartbeat
 from shared.bus.streams import DEAD_LETTER
 from shared.datasets.registry import encode
 from shared.metrics import DEAD_LETTERS

@@ -1,7 +1,7 @@
 """What is wrong now, and what that means for whoever runs the system. Pure: a snapshot in, conditions out."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +9,6 @@ from services.api.disk import Space
 from services.api.health.lag import missing_minutes, symbol_ages
 from services.api.health.snapshot import RECENT_SECONDS, SERVICES, Snapshot
 from services.api.health.status import (
-    Limits,
     Verdict,
     channels,
     duration,
@@ -17,7 +16,7 @@ from services.api.health.status import (
     overdue_settlements,
     unsettled_sentence,
 )
-from shared.bus.state import Heartbeat
+from shared.bus.heartbeat import Heartbeat
 
 Severity = Literal["warning", "critical"]
 
@@ -51,7 +50,6 @@ class Condition:
 class Thresholds:
     """From when on something is wrong."""
 
-    late: Limits = field(default_factory=Limits)
     symbol_minutes: int = 10
     """A member is stale whose newest candle is older than this, on the exchange's clock."""
     free_share: float = 0.10
@@ -80,7 +78,7 @@ def conditions(snapshot: Snapshot, spaces: Iterable[Space] | None, thresholds: T
     if snapshot.redis_problem is not None:
         return Judgement((_redis_away(snapshot.redis_problem), *disks), _NEED_REDIS | no_disk)
     found = (
-        *_services(snapshot, thresholds),
+        *_services(snapshot),
         *_nothing(snapshot),
         *_symbols(snapshot, thresholds),
         *_gaps(snapshot),
@@ -224,14 +222,14 @@ _LATE = {
 _BACKLOG = ("the newest rows are not on disk yet", "the entries wait in Redis until they are dealt with")
 
 
-def _services(snapshot: Snapshot, thresholds: Thresholds) -> Iterator[Condition]:
+def _services(snapshot: Snapshot) -> Iterator[Condition]:
     for service in SERVICES:
         beat = snapshot.heartbeats.get(service)
         if beat is None:
             yield _down(service, unreadable=service in snapshot.unreadable)
         else:
             yield from _problems(service, beat)
-            yield from _late(service, snapshot, thresholds.late)
+            yield from _late(service, snapshot)
 
 
 def _down(service: str, *, unreadable: bool) -> Condition:
@@ -267,9 +265,9 @@ def _problems(service: str, beat: Heartbeat) -> Iterator[Condition]:
         )
 
 
-def _late(service: str, snapshot: Snapshot, limits: Limits) -> Iterator[Condition]:
+def _late(service: str, snapshot: Snapshot) -> Iterator[Condition]:
     told: dict[Verdict, list[str]] = {}
-    for verdict, sentence in findings(service, snapshot, limits):
+    for verdict, sentence in findings(service, snapshot):
         told.setdefault(verdict, []).append(sentence)
     beat = snapshot.heartbeats[service]
     if beat.problems.keys() & channels(beat).keys():

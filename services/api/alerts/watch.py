@@ -178,7 +178,7 @@ class Watch:
             "targets": len(self.targets),
             "unsent": unsent,
         }
-        status = status_of(snapshot, self._thresholds.late)
+        status = status_of(snapshot)
         logged, state = self._logged
         current = f"{status.redis} {[(row.service, row.verdict) for row in status.services]} {sorted(self.alerts)}"
         if current != state or time.monotonic() - logged >= _LOG_EVERY_SECONDS:

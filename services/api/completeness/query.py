@@ -8,9 +8,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from services.api.completeness.days import Books, Day, arrived_until, by_symbol, gaps, missing_settlements, per_cent
+from services.api.completeness.days import Books, Day, by_symbol, gaps, missing_settlements, per_cent
 from services.api.completeness.reader import LedgerReader
-from services.api.health.snapshot import ClockReading
 from shared.grid import DAY, day_start, days_between
 from shared.ledger.day import Account, MinuteVerdict, total
 
@@ -108,11 +107,11 @@ class SpanError(ValueError):
     """No span, or one that is too long; the text is for whoever asked."""
 
 
-def span_of(
-    begin: datetime | None, end: datetime | None, *, clock: ClockReading, flush_seconds: float, usual: timedelta
-) -> Span:
-    """Fill in what was left out: up to now, and as long as usual. Raises `SpanError`."""
-    now = clock.exchange_time
+def span_of(begin: datetime | None, end: datetime | None, *, now: datetime, until: datetime, usual: timedelta) -> Span:
+    """Fill in what was left out: up to now, and as long as usual. Raises `SpanError`.
+
+    `until`: minutes that open from here on are still on their way.
+    """
     end = now if end is None else end
     try:
         begin = end - usual if begin is None else begin
@@ -123,7 +122,7 @@ def span_of(
         days_between(begin, end)
     except OverflowError as error:  # the first or the last days of the calendar
         raise SpanError("that is out of range") from error
-    return Span(begin, end, arrived_until(now, clock.rate, flush_seconds), now)
+    return Span(begin, end, until, now)
 
 
 def first_day(books: Books | None, now: datetime) -> datetime:

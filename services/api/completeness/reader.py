@@ -30,9 +30,7 @@ _KEPT_DAYS = 400
 class LedgerReader:
     """Keeps what was read, and reads only what has changed since."""
 
-    def __init__(self, data_dir: Path, flush_seconds: float = 5.0) -> None:
-        self.flush_seconds = flush_seconds
-        """Longest time that the writer holds a row: as long it is on its way."""
+    def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._copy = LedgerCopy()
         self._days: dict[date, Day] = {}

@@ -10,9 +10,10 @@ from pydantic import RedisDsn
 
 from services.api.completeness.days import Books, arrived_until
 from services.api.completeness.reader import LedgerReader
+from services.api.health.cadence import cadence_of
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError, Memory, failure_of
-from shared.bus.state import Heartbeat
+from shared.bus.heartbeat import Heartbeat
 from shared.bus.streams import GroupLag
 from shared.clock import ExchangeClock
 from shared.datasets.universe import Ranking
@@ -99,6 +100,11 @@ class Snapshot:
     books: Books | None = None
     """What the ledger says; None: nobody can tell (yet)."""
 
+    @property
+    def arrived_until(self) -> datetime:
+        """Minutes that open from here on are still on their way to the disk."""
+        return _arrived_until(self.clock, self.heartbeats)
+
 
 async def read_snapshot(sources: Sources) -> Snapshot:
     """Read the bus once. It answers with Redis down, too, and says so in `redis_problem`."""
@@ -115,7 +121,7 @@ async def _read(sources: Sources) -> Snapshot:
     bus = sources.bus
     heartbeats, unreadable = await _heartbeats(bus)
     dead_letters, _ = await bus.dead_letters(1)
-    books = await _books(sources)  # it may open or close a problem of the api's own
+    books = await _books(sources, heartbeats)  # it may open or close a problem of the api's own
     return Snapshot(
         clock=read_clock(sources.clock),
         problems=dict(sources.health.problems),
@@ -131,7 +137,7 @@ async def _read(sources: Sources) -> Snapshot:
     )
 
 
-async def _books(sources: Sources) -> Books | None:
+async def _books(sources: Sources, heartbeats: Mapping[str, Heartbeat]) -> Books | None:
     """Read the ledger as far as the bus has it. One that makes no sense leaves everything else readable."""
     try:
         days = await sources.ledger.on_bus(sources.bus)
@@ -139,8 +145,11 @@ async def _books(sources: Sources) -> Books | None:
         sources.health.problem("ledger", str(error))
         return None
     sources.health.solved("ledger")
-    until = arrived_until(sources.clock.now(), sources.clock.rate, sources.ledger.flush_seconds)
-    return None if days is None else Books(days, until)
+    return None if days is None else Books(days, _arrived_until(read_clock(sources.clock), heartbeats))
+
+
+def _arrived_until(clock: ClockReading, heartbeats: Mapping[str, Heartbeat]) -> datetime:
+    return arrived_until(clock.exchange_time, clock.rate, cadence_of("writer", heartbeats).every_seconds)
 
 
 async def _heartbeats(bus: Bus) -> tuple[dict[str, Heartbeat], frozenset[str]]:

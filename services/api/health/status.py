@@ -1,18 +1,17 @@
 """Numbers → a verdict and a sentence a person understands. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from services.api.completeness.days import sentence
+from services.api.health.cadence import cadence_of
 from services.api.health.snapshot import API, SERVICES, ClockReading, Snapshot
-from shared.bus.state import Heartbeat
+from shared.bus.heartbeat import Heartbeat
 from shared.bus.streams import CAPS, GroupLag
-from shared.grid import DAY
 from shared.runtime.heartbeat import TTL_SECONDS
 
 LAGGING_SECONDS = 120.0
@@ -91,27 +90,15 @@ class Status(BaseModel):
     dead_letters: int | None = Field(description="Inputs that were set aside; null where nobody can tell")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the other services are set to, as far as it decides what is late."""
-
-    flush_seconds: float = 5.0
-    rank_every_hours: int = 8
-    convert_every: int = 0
-    """Seconds; 0: once a day."""
-    convert_at: time = time()
-    """Time of day, UTC, of the daily conversion. It reaches the midnight before."""
-
-
 type Finding = tuple[Verdict, str]
 
 _MARKS = {"writer": "written_until", "converter": "converted_until"}
 """Service → the watermark that it moves."""
 
 
-def status_of(snapshot: Snapshot, limits: Limits) -> Status:
+def status_of(snapshot: Snapshot) -> Status:
     """Judge every service and the whole."""
-    rows = [_service(service, snapshot, limits) for service in (*SERVICES, API)]
+    rows = [_service(service, snapshot) for service in (*SERVICES, API)]
     wrong = [row for row in rows if row.verdict is not Verdict.OK]
     if snapshot.redis_problem is not None:
         verdict, reason = Verdict.DOWN, f"{snapshot.redis_problem}: without it nobody can tell how the services are"
@@ -154,8 +141,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def _service(service: str, snapshot: Snapshot, limits: Limits) -> ServiceStatus:
-    verdict, reason = _judge_api(snapshot) if service == API else _judge(service, snapshot, limits)
+def _service(service: str, snapshot: Snapshot) -> ServiceStatus:
+    verdict, reason = _judge_api(snapshot) if service == API else _judge(service, snapshot)
     beat = snapshot.heartbeats.get(service)
     return ServiceStatus(
         service=service,
@@ -183,7 +170,7 @@ def _judge_api(snapshot: Snapshot) -> Finding:
     return (Verdict.DEGRADED, "; ".join(problems)) if problems else (Verdict.OK, "works")
 
 
-def _judge(service: str, snapshot: Snapshot, limits: Limits) -> Finding:
+def _judge(service: str, snapshot: Snapshot) -> Finding:
     """Return the first finding in the order of how much it explains: a service that is down also lags."""
     if snapshot.redis_problem is not None:
         return Verdict.UNKNOWN, "nobody can tell while Redis does not answer"
@@ -192,7 +179,7 @@ def _judge(service: str, snapshot: Snapshot, limits: Limits) -> Finding:
     beat = snapshot.heartbeats[service]
     if beat.state != "ok":
         return Verdict.DEGRADED, beat.reason
-    if (finding := next(findings(service, snapshot, limits), None)) is not None:
+    if (finding := next(findings(service, snapshot), None)) is not None:
         return finding
     if service == "collector" and (unsettled := overdue_settlements(snapshot)):
         return Verdict.STALE, unsettled_sentence(unsettled)
@@ -218,10 +205,10 @@ def unsettled_sentence(unsettled: Sequence[tuple[str, datetime]]) -> str:
     return f"{missing} missing: {named}" + (f" and {rest:,} more, see /gaps" if rest > 0 else "")
 
 
-def findings(service: str, snapshot: Snapshot, limits: Limits) -> Iterator[Finding]:
+def findings(service: str, snapshot: Snapshot) -> Iterator[Finding]:
     """Yield in which ways a service that beats is late, silent or refused by the exchange; nothing where it is not."""
-    yield from _lagging(service, snapshot, limits)
-    yield from _CHECKS[service](snapshot, snapshot.heartbeats[service], limits)
+    yield from _lagging(service, snapshot)
+    yield from _CHECKS[service](snapshot, snapshot.heartbeats[service])
 
 
 def _presence(service: str, snapshot: Snapshot) -> Finding | None:
@@ -241,11 +228,11 @@ def _up_seconds(beat: Heartbeat) -> float:
     return (beat.beaten - beat.started).total_seconds()
 
 
-def _lagging(service: str, snapshot: Snapshot, limits: Limits) -> Iterator[Finding]:
-    patience = LAGGING_SECONDS + limits.flush_seconds
+def _lagging(service: str, snapshot: Snapshot) -> Iterator[Finding]:
+    held = cadence_of("writer", snapshot.heartbeats).every_seconds if service == "writer" else 0.0
     own = [lag for lag in snapshot.lags if lag.group == service]
     for lag in sorted(own, key=lambda lag: lag.oldest_age_seconds, reverse=True):
-        if lag.oldest_age_seconds > patience:
+        if lag.oldest_age_seconds > LAGGING_SECONDS + held:
             yield Verdict.LAGGING, f"{_backlog(lag)}, the oldest {duration(lag.oldest_age_seconds)} old"
         elif lag.lag + lag.pending > NEAR_CAP * CAPS[lag.stream]:
             yield (
@@ -270,23 +257,23 @@ def _behind(snapshot: Snapshot, mark: datetime, patience_seconds: float, *, peri
     return age if snapshot.clock.measured and age > allowed else None
 
 
-def _stale_ranker(snapshot: Snapshot, beat: Heartbeat, limits: Limits) -> Iterator[Finding]:
+def _stale_ranker(snapshot: Snapshot, beat: Heartbeat) -> Iterator[Finding]:
     if snapshot.universe is None:
         if beat.ready:
             yield Verdict.STALE, "no ranking on the bus, though it says that it has ranked"
         else:
             yield Verdict.STALE, "there is no ranking yet, so nothing is collected"
         return
-    period = limits.rank_every_hours * 3600
+    period = cadence_of("ranker", snapshot.heartbeats).every_seconds
     ranked = snapshot.universe.ranked_time
     if (behind := _behind(snapshot, ranked, RANKED_STALE_SECONDS, period_seconds=period)) is not None:
         yield (
             Verdict.STALE,
-            f"the last ranking is {duration(behind)} old, and one is due every {limits.rank_every_hours} h",
+            f"the last ranking is {duration(behind)} old, and one is due every {period / 3600:g} h",
         )
 
 
-def _stale_collector(_: Snapshot, beat: Heartbeat, __: Limits) -> Iterator[Finding]:
+def _stale_collector(_: Snapshot, beat: Heartbeat) -> Iterator[Finding]:
     for name, channel in channels(beat).items():
         if rejected := channel.get("rejected"):
             named = ", ".join(f"{instrument} ({code})" for instrument, code in sorted(rejected.items())[:5])
@@ -305,10 +292,10 @@ def channels(beat: Heartbeat) -> dict[str, dict[str, Any]]:
     }
 
 
-def _stale_writer(snapshot: Snapshot, beat: Heartbeat, limits: Limits) -> Iterator[Finding]:
+def _stale_writer(snapshot: Snapshot, beat: Heartbeat) -> Iterator[Finding]:
     if snapshot.universe is None:
         return
-    patience = WRITTEN_STALE_SECONDS + limits.flush_seconds
+    patience = WRITTEN_STALE_SECONDS + cadence_of("writer", snapshot.heartbeats).every_seconds
     mark = snapshot.watermarks.get("written_until")
     if mark is None:
         if _up_seconds(beat) > patience:
@@ -317,12 +304,12 @@ def _stale_writer(snapshot: Snapshot, beat: Heartbeat, limits: Limits) -> Iterat
         yield Verdict.STALE, f"written until {_instant(mark)}, {duration(behind)} behind the exchange"
 
 
-def _stale_converter(snapshot: Snapshot, _: Heartbeat, limits: Limits) -> Iterator[Finding]:
+def _stale_converter(snapshot: Snapshot, _: Heartbeat) -> Iterator[Finding]:
     mark = snapshot.watermarks.get("converted_until")
     if mark is None:
         return
-    daily = DAY + timedelta(hours=limits.convert_at.hour, minutes=limits.convert_at.minute)
-    period = limits.convert_every or daily.total_seconds()
+    cadence = cadence_of("converter", snapshot.heartbeats)
+    period = cadence.every_seconds + cadence.delay_seconds
     if (behind := _behind(snapshot, mark, CONVERTED_STALE_SECONDS, period_seconds=period)) is not None:
         yield Verdict.STALE, f"converted until {_instant(mark)}, {duration(behind)} behind the exchange"
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.api.completeness.days import Books, Day
 from services.api.health.snapshot import API, SERVICES, ClockReading, Snapshot
-from shared.bus.state import Heartbeat
+from shared.bus.heartbeat import Heartbeat
 from shared.bus.streams import GroupLag
 from shared.datasets.universe import Ranking
 from shared.ledger.day import DayLedger

@@ -9,7 +9,6 @@ from services.api.completeness.days import Books, Day
 from services.api.completeness.query import Span, SpanError, days_of, first_day, gaps_of_span, ledger_of_span, span_of
 from services.api.completeness.reader import LedgerReader
 from services.api.dashboard.completeness import level, page
-from services.api.health.snapshot import ClockReading
 from shared.datasets.ledger import LedgerRow
 from shared.grid import DAY
 from shared.ledger.day import Account, DayLedger, MinuteVerdict, to_row
@@ -19,13 +18,13 @@ from shared.storage.parquet import table_of, write_table
 from tests.support.builders import DAY_0, MIDNIGHT, minute
 
 NOW = minute(12 * 60)
-CLOCK = ClockReading(NOW, offset_seconds=0.0, rate=1.0, measured=True)
+UNTIL = NOW - timedelta(seconds=90)
 WHOLE = DayLedger(wanted=FULL_DAY, received=FULL_DAY)
 WEEK = timedelta(days=7)
 
 
 def span(begin=None, end=None):
-    return span_of(begin, end, clock=CLOCK, flush_seconds=5.0, usual=WEEK)
+    return span_of(begin, end, now=NOW, until=UNTIL, usual=WEEK)
 
 
 def write_day(root, day, **ledgers):

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from services.api.disk import scan
 from services.api.health.lag import lag_of, summary, symbol_ages
-from services.api.health.status import Limits, status_of
+from services.api.health.status import status_of
 from services.api.metrics import exposition
 
 
@@ -50,7 +50,7 @@ def test_lag_tells_groups_and_channels(healthy, make_beat, make_lag):
 def test_metrics_tell_the_same_as_numbers(healthy, make_lag, tmp_path):
     snapshot = replace(healthy, lags=(make_lag("candles", "writer", pending=4, age_seconds=2),), dead_letters=3)
 
-    text = exposition(snapshot, status_of(snapshot, Limits()), scan(tmp_path, tmp_path)).decode()
+    text = exposition(snapshot, status_of(snapshot), scan(tmp_path, tmp_path)).decode()
 
     for line in (
         "qlib_crypto_redis_up 1.0",
@@ -71,7 +71,7 @@ def test_metrics_tell_the_same_as_numbers(healthy, make_lag, tmp_path):
 def test_metrics_tell_the_ledger(healthy, make_books):
     snapshot = replace(healthy, books=make_books(missing=7))
 
-    text = exposition(snapshot, status_of(snapshot, Limits()), None).decode()
+    text = exposition(snapshot, status_of(snapshot), None).decode()
 
     for line in (
         'qlib_crypto_ledger_minutes{verdict="received"} 712.0',
@@ -96,7 +96,7 @@ def test_missing_minutes_are_the_ledgers(healthy, make_books):
 def test_metrics_leave_out_what_nobody_can_tell(healthy):
     broken = replace(healthy, redis_problem="Redis does not answer")
 
-    text = exposition(broken, status_of(broken, Limits()), None).decode()
+    text = exposition(broken, status_of(broken), None).decode()
 
     assert "qlib_crypto_redis_up 0.0" in text
     assert "qlib_crypto_service_up" not in text
@@ -105,7 +105,7 @@ def test_metrics_leave_out_what_nobody_can_tell(healthy):
 
 
 def test_no_metric_is_declared_twice(healthy, tmp_path):
-    text = exposition(healthy, status_of(healthy, Limits()), scan(tmp_path, tmp_path)).decode()
+    text = exposition(healthy, status_of(healthy), scan(tmp_path, tmp_path)).decode()
 
     declared = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(declared) == len(set(declared))

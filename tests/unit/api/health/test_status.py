@@ -1,25 +1,33 @@
 """Verdicts and their sentences."""
 
 from dataclasses import replace
-from datetime import time, timedelta
+from datetime import timedelta
 
+import msgspec
 import pytest
 
 from services.api.completeness.days import Books, Day
+from services.api.health.cadence import cadence_of
 from services.api.health.snapshot import SERVICES
-from services.api.health.status import Limits, duration, not_ready, status_of
+from services.api.health.status import duration, not_ready, status_of
+from services.converter.settings import ConverterSettings
+from services.ranker.settings import RankerSettings
+from services.writer.settings import WriterSettings
 from shared.ledger.day import DayLedger
 
-LIMITS = Limits()
 
-
-def row(snapshot, service, limits=LIMITS):
-    (found,) = (row for row in status_of(snapshot, limits).services if row.service == service)
+def row(snapshot, service):
+    (found,) = (row for row in status_of(snapshot).services if row.service == service)
     return found.verdict.value, found.reason
 
 
 def with_beat(snapshot, beat):
     return replace(snapshot, heartbeats={**snapshot.heartbeats, beat.service: beat})
+
+
+def with_cadence(snapshot, service, settings):
+    beat = snapshot.heartbeats[service]
+    return with_beat(snapshot, msgspec.structs.replace(beat, cadence=settings.cadence))
 
 
 def without_beat(snapshot, service):
@@ -31,7 +39,7 @@ def with_mark(snapshot, name, mark):
 
 
 def test_everything_works(healthy):
-    status = status_of(healthy, LIMITS)
+    status = status_of(healthy)
 
     assert status.verdict == "ok"
     assert status.reason == "everything works"
@@ -47,7 +55,7 @@ def test_service_without_heartbeat_is_down(healthy, service):
     broken = without_beat(healthy, service)
 
     assert row(broken, service) == ("down", f"{service}: no heartbeat for more than 20 s")
-    assert status_of(broken, LIMITS).verdict == "down"
+    assert status_of(broken).verdict == "down"
     assert not_ready(broken) == [f"{service}: no heartbeat for more than 20 s"]
 
 
@@ -63,7 +71,7 @@ def test_degraded_service_tells_why_in_its_own_words_and_is_ready(healthy, make_
     broken = with_beat(healthy, make_beat("collector", state="degraded", reason="candles: not connected"))
 
     assert row(broken, "collector") == ("degraded", "collector: candles: not connected")
-    assert status_of(broken, LIMITS).reason == "collector: candles: not connected"
+    assert status_of(broken).reason == "collector: candles: not connected"
     assert not_ready(broken) == []
 
 
@@ -76,7 +84,7 @@ def test_unreadable_heartbeat_is_unknown(healthy):
 def test_redis_down_makes_the_whole_down_and_the_services_unknown(healthy):
     broken = replace(healthy, redis_problem="Redis at box:6379 does not answer (TimeoutError)")
 
-    status = status_of(broken, LIMITS)
+    status = status_of(broken)
 
     assert status.verdict == "down"
     assert status.reason.startswith("Redis at box:6379 does not answer (TimeoutError)")
@@ -122,10 +130,10 @@ def test_lagging_is_told_by_age_and_by_the_cap(healthy, make_lag, waiting, expec
 
 
 def test_a_long_flush_is_no_lag(healthy, make_lag):
-    waiting = replace(healthy, lags=(make_lag("candles", "writer", pending=50, age_seconds=600),))
+    waiting = replace(healthy, lags=(make_lag("candles", "writer", pending=50, age_seconds=400),))
 
     assert row(waiting, "writer")[0] == "lagging"
-    assert row(waiting, "writer", Limits(flush_seconds=600))[0] == "ok"
+    assert row(with_cadence(waiting, "writer", WriterSettings(flush_seconds=300)), "writer")[0] == "ok"
 
 
 def test_only_the_groups_own_service_lags(healthy, make_lag):
@@ -154,7 +162,7 @@ def test_later_conversion_may_leave_an_older_mark(healthy, now):
     late = with_mark(healthy, "converted_until", now - timedelta(hours=29))
 
     assert row(late, "converter")[0] == "stale"
-    assert row(late, "converter", Limits(convert_at=time(4, 30)))[0] == "ok"
+    assert row(with_cadence(late, "converter", ConverterSettings(convert_at="04:30")), "converter")[0] == "ok"
 
 
 def test_converter_says_what_it_waits_for(healthy, make_beat, now):
@@ -172,7 +180,7 @@ def test_converter_says_what_it_waits_for(healthy, make_beat, now):
 
 
 def test_frequent_conversion_is_stale_sooner(healthy):
-    assert row(healthy, "converter", Limits(convert_every=3600))[0] == "stale"
+    assert row(with_cadence(healthy, "converter", ConverterSettings(convert_every=3600)), "converter")[0] == "stale"
 
 
 def test_stale_sentence_names_the_instant_and_the_distance(healthy, now):
@@ -197,8 +205,8 @@ def test_the_hosts_clock_makes_nothing_stale(healthy, now):
     """A simulator replays last year: until the exchange has told its time, every age would be a year."""
     replay = replace(healthy, clock=replace(healthy.clock, measured=False, exchange_time=now + timedelta(days=365)))
 
-    assert status_of(replay, LIMITS).verdict == "ok"
-    assert status_of(replay, LIMITS).clock.source == "host"
+    assert status_of(replay).verdict == "ok"
+    assert status_of(replay).clock.source == "host"
 
 
 @pytest.mark.parametrize(("up", "expected"), [(timedelta(minutes=2), "ok"), (timedelta(minutes=9), "stale")])
@@ -212,7 +220,36 @@ def test_overdue_ranking_is_stale(healthy, now):
     ranking = replace_ranked(healthy, now - timedelta(hours=9))
 
     assert row(ranking, "ranker") == ("stale", "ranker: the last ranking is 9 h old, and one is due every 8 h")
-    assert row(ranking, "ranker", Limits(rank_every_hours=24))[0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("every_hours", "age", "expected"),
+    [
+        (1, timedelta(minutes=70), ("ok", "ranker: 1 members since 2025-04-05 10:50 UTC")),
+        (1, timedelta(minutes=80), ("stale", "ranker: the last ranking is 80 min old, and one is due every 1 h")),
+        (24, timedelta(hours=23), ("ok", "ranker: 1 members since 2025-04-04 13:00 UTC")),
+        (24, timedelta(hours=25), ("stale", "ranker: the last ranking is 25 h old, and one is due every 24 h")),
+    ],
+)
+def test_ranker_is_late_by_its_own_cadence_and_not_by_a_setting_of_the_api(healthy, now, every_hours, age, expected):
+    hourly = with_cadence(healthy, "ranker", RankerSettings(rank_every_hours=every_hours))
+
+    assert row(replace_ranked(hourly, now - age), "ranker") == expected
+
+
+@pytest.mark.parametrize(
+    ("service", "settings"), [("ranker", RankerSettings), ("writer", WriterSettings), ("converter", ConverterSettings)]
+)
+def test_service_that_publishes_no_cadence_is_taken_to_be_set_to_its_defaults(healthy, service, settings):
+    """A heartbeat of an older version has none."""
+    assert cadence_of(service, healthy.heartbeats) == cadence_of(service, {}) == settings().cadence
+
+
+def test_minutes_are_on_their_way_for_as_long_as_the_writer_holds_rows(healthy, now):
+    slow = with_cadence(healthy, "writer", WriterSettings(flush_seconds=300))
+
+    assert healthy.arrived_until == now - timedelta(seconds=60 + 25 + 5)
+    assert slow.arrived_until == now - timedelta(seconds=60 + 25 + 300)
 
 
 def replace_ranked(snapshot, ranked):
@@ -258,7 +295,7 @@ def test_worst_verdict_is_the_whole_and_all_reasons_are_told(healthy, make_beat,
     broken = with_mark(healthy, "written_until", now - timedelta(hours=1))
     broken = with_beat(broken, make_beat("ranker", state="degraded", reason="ranking fails"))
 
-    status = status_of(broken, LIMITS)
+    status = status_of(broken)
 
     assert status.verdict == "degraded"
     assert status.reason == (
