@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
@@ -11,7 +11,7 @@ import uvicorn
 
 from services.api.alerts.conditions import Thresholds
 from services.api.alerts.lifecycle import Patience
-from services.api.alerts.targets import targets
+from services.api.alerts.targets import Target, configured_targets
 from services.api.alerts.watch import Watch
 from services.api.app import create_app
 from services.api.completeness.reader import LedgerReader
@@ -45,7 +45,7 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family)
 
 
-async def serve(settings: ApiSettings) -> int:
+async def serve(settings: ApiSettings, told: Sequence[Target]) -> int:
     """Run the api until it is stopped; return the exit code."""
     async with running("api", settings) as service:
         try:
@@ -54,11 +54,11 @@ async def serve(settings: ApiSettings) -> int:
             log.error("cannot listen", host=settings.api_host, port=settings.api_port, error=error.strerror)  # noqa: TRY400 - no trace needed
             return 1
         log.info("listening", host=settings.api_host, port=listener.getsockname()[1])
-        await _answer(service, settings, listener)
+        await _answer(service, settings, told, listener)
     return 0
 
 
-async def _answer(service: Service, settings: ApiSettings, listener: socket.socket) -> None:
+async def _answer(service: Service, settings: ApiSettings, told: Sequence[Target], listener: socket.socket) -> None:
     sources = Sources(
         bus=service.bus,
         redis_name=redis_name(settings.redis_url),
@@ -68,7 +68,7 @@ async def _answer(service: Service, settings: ApiSettings, listener: socket.sock
         qlib_dir=settings.qlib_dir,
         ledger=LedgerReader(settings.data_dir),
     )
-    watch = _watch(sources, settings)
+    watch = _watch(sources, settings, told)
     config = uvicorn.Config(
         create_app(sources, watch),
         log_config=None,  # through structlog, like everything
@@ -87,7 +87,7 @@ async def _answer(service: Service, settings: ApiSettings, listener: socket.sock
         server.should_exit = True
 
 
-def _watch(sources: Sources, settings: ApiSettings) -> Watch:
+def _watch(sources: Sources, settings: ApiSettings, told: Sequence[Target]) -> Watch:
     thresholds = Thresholds(
         symbol_minutes=settings.alert_symbol_minutes,
         free_share=settings.alert_disk_free / 100,
@@ -97,7 +97,6 @@ def _watch(sources: Sources, settings: ApiSettings) -> Watch:
         again_seconds=settings.alert_again * 3600,
         settled_seconds=_SETTLED * settings.alert_after,
     )
-    told = targets(settings.alert_urls.get_secret_value())
     return Watch(sources, thresholds, patience, told, every_seconds=settings.alert_every)
 
 
@@ -108,7 +107,8 @@ def main() -> None:
 
     Settings come from the environment and `.env`; see .env.example.
     """
-    sys.exit(asyncio.run(serve(read_settings(ApiSettings))))
+    settings = read_settings(ApiSettings)
+    sys.exit(asyncio.run(serve(settings, configured_targets(settings.alert_urls))))
 
 
 if __name__ == "__main__":

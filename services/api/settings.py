@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
-from services.api.alerts.targets import targets
 from shared.runtime.settings import QlibSettings
 
 
@@ -40,9 +39,3 @@ class ApiSettings(QlibSettings):
     alert_disk_free: Annotated[
         float, Field(ge=0, le=100, description="Per cent of a disk; less free space than this is told")
     ] = 10.0
-
-    @field_validator("alert_urls")
-    @classmethod
-    def _known(cls, value: SecretStr) -> SecretStr:
-        targets(value.get_secret_value())
-        return value

@@ -200,15 +200,19 @@ def _check_redis(url: RedisDsn) -> None:
         raise ValueError(f"has options whose values redis-py does not take, among {', '.join(options)}")
 
 
+def refuse_setting(problem: str) -> NoReturn:
+    """Stop the start because of a wrong setting: name it on stderr, and exit with code 2."""
+    print(f"wrong setting: {problem}", file=sys.stderr)  # noqa: T201 - before logging is up
+    raise SystemExit(2)
+
+
 def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
     """Read the settings of a service; a wrong one stops the start and names itself on stderr (exit code 2)."""
     if sys.getfilesystemencoding().lower() not in {"utf-8", "utf8"}:
-        print(  # noqa: T201 - before logging is up
-            f"wrong setting: names of files are spelled in {sys.getfilesystemencoding()} here, "
-            "and symbols may be of any script: set PYTHONUTF8=1, or a locale such as C.UTF-8",
-            file=sys.stderr,
+        refuse_setting(
+            f"names of files are spelled in {sys.getfilesystemencoding()} here, "
+            "and symbols may be of any script: set PYTHONUTF8=1, or a locale such as C.UTF-8"
         )
-        raise SystemExit(2)
     _check_file(Path(".env"))
     try:
         settings = kind(**overrides)  # type: ignore[arg-type]
@@ -252,11 +256,7 @@ def _check_ca_file(settings: CommonSettings) -> None:
     """Refuse a certificate that is not there, unless a simulator may write it still."""
     host = settings.okx_rest_url.split("://", 1)[1].rsplit(":", 1)[0]
     if settings.okx_ca_file is not None and not settings.okx_ca_file.is_file() and host.endswith("okx.com"):
-        print(  # noqa: T201 - before logging is up
-            f"wrong setting: OKX_CA_FILE={str(settings.okx_ca_file)!r}: there is no such file; OKX itself needs none",
-            file=sys.stderr,
-        )
-        raise SystemExit(2)
+        refuse_setting(f"OKX_CA_FILE={str(settings.okx_ca_file)!r}: there is no such file; OKX itself needs none")
 
 
 def _check_proxies(settings: CommonSettings) -> None:
@@ -265,8 +265,7 @@ def _check_proxies(settings: CommonSettings) -> None:
         try:
             proxy = proxy_for(address)
         except ProxyError as error:
-            print(f"wrong setting: {error}", file=sys.stderr)  # noqa: T201 - before logging is up
-            raise SystemExit(2) from None
+            refuse_setting(str(error))
         if proxy is None and value_of("ALL_PROXY", os.environ) and not value_of("NO_PROXY", os.environ):
             print(  # noqa: T201 - before logging is up
                 "unused setting: ALL_PROXY is not used for the exchange, which is reached directly; set HTTPS_PROXY",
@@ -362,8 +361,7 @@ def _check_file(path: Path) -> None:
     else:
         wrong = "is a pipe: it must be a file" if text is None else _wrong_line(text)
     if wrong:
-        print(f"wrong setting: {path} {wrong}", file=sys.stderr)  # noqa: T201 - before logging is up
-        raise SystemExit(2)
+        refuse_setting(f"{path} {wrong}")
 
 
 def _wrong_line(text: str) -> str | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.api.alerts.lifecycle import Alert, Message
-from services.api.alerts.targets import Target, targets
+from services.api.alerts.targets import Target, configured_targets
 from services.api.alerts.watch import Kept
 from services.api.completeness.reader import LedgerReader
 from services.api.health.snapshot import BusSilentError, Sources, redis_name
@@ -70,7 +70,7 @@ def main(
     """
     settings, console = read_settings(ApiSettings), Console()
     if test:
-        sys.exit(send_test(targets(settings.alert_urls.get_secret_value()), console))
+        sys.exit(send_test(configured_targets(settings.alert_urls), console))
     try:
         show(asyncio.run(open_alerts(settings)), console)
     except BusSilentError as error:

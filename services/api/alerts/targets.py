@@ -10,8 +10,10 @@ from hashlib import sha256
 from urllib.parse import unquote
 
 import apprise
+from pydantic import SecretStr
 
 from services.api.alerts.lifecycle import Message
+from shared.runtime.settings import refuse_setting
 
 WAITING_AT_MOST = 100
 """Messages per target; beyond it the oldest goes."""
@@ -101,6 +103,14 @@ def targets(text: str) -> list[Target]:
         digest = sha256(url.encode()).hexdigest()[:16]
         found.append(Target(f"{number} ({server.service_name})", digest, url))
     return found
+
+
+def configured_targets(urls: SecretStr) -> list[Target]:
+    """Read ALERT_URLS at the start of a process: an unknown address stops it (exit code 2), and is not shown."""
+    try:
+        return targets(urls.get_secret_value())
+    except UnknownAddressError as error:
+        refuse_setting(f"ALERT_URLS: {error}")
 
 
 def addresses(text: str) -> list[str]:
