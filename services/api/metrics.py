@@ -1,4 +1,4 @@
-"""What the api shows Prometheus: its own process, and gauges reckoned from a snapshot at each scrape. Pure."""
+"""The metrics of the api for Prometheus: its own process, and gauges computed from a snapshot at each scrape. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -9,20 +9,21 @@ from prometheus_client.registry import Collector
 
 from services.api.completeness.days import Books
 from services.api.disk import Disk
+from services.api.health.diagnosis import ServiceState
 from services.api.health.lag import missing_minutes, symbol_ages
 from services.api.health.snapshot import API, SERVICES, Snapshot
-from services.api.health.status import Status, Verdict
+from services.api.health.status import Status
 from shared.ledger.day import MinuteVerdict
 
 _PREFIX = "qlib_crypto_"
 
-ALERTS_OPEN = Gauge("qlib_crypto_alerts_open", "Alerts that were told and are not over", ["severity"])
+ALERTS_OPEN = Gauge("qlib_crypto_alerts_open", "Alerts that were notified and are not resolved", ["severity"])
 ALERTS_SENT = Counter("qlib_crypto_alerts_sent_total", "Tries to send a message", ["target", "outcome"])
 ALERTS_WAITING = Gauge("qlib_crypto_alerts_waiting", "Messages that did not reach their target yet")
 
 
 class _Families(Collector):
-    """Families that were reckoned before: a scrape must not wait inside `collect`."""
+    """Families that were computed before: a scrape must not wait inside `collect`."""
 
     def __init__(self, families: Iterable[GaugeMetricFamily]) -> None:
         self._families = list(families)
@@ -32,7 +33,7 @@ class _Families(Collector):
 
 
 def exposition(snapshot: Snapshot, status: Status, disk: Disk | None) -> bytes:
-    """Return the text that Prometheus reads. What nobody can tell is left out, never shown as 0."""
+    """Return the text that Prometheus reads. What is not known is left out, never shown as 0."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(families(snapshot, status, disk)))
     return generate_latest(REGISTRY) + generate_latest(registry)
@@ -45,7 +46,7 @@ def families(snapshot: Snapshot, status: Status, disk: Disk | None) -> Iterator[
     yield _gauge(
         "service_ok",
         "1 while the verdict on a service is ok",
-        {(row.service,): float(row.verdict is Verdict.OK) for row in status.services},
+        {(row.service,): float(row.verdict is ServiceState.OK) for row in status.services},
         ["service"],
     )
     if answers:
@@ -55,8 +56,8 @@ def families(snapshot: Snapshot, status: Status, disk: Disk | None) -> Iterator[
 
 
 def _bus_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
-    heard = {(service,): float(service in snapshot.heartbeats) for service in (*SERVICES, API)}
-    yield _gauge("service_up", "1 while a service beats", heard, ["service"])
+    beating = {(service,): float(service in snapshot.heartbeats) for service in (*SERVICES, API)}
+    yield _gauge("service_up", "1 while a service beats", beating, ["service"])
     yield from _lag_families(snapshot)
     ages = {(age.symbol,): age.age_seconds for age in symbol_ages(snapshot) if age.age_seconds is not None}
     yield _gauge(
@@ -66,10 +67,10 @@ def _bus_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
         ["symbol"],
     )
     marks = {name: mark for name, mark in snapshot.watermarks.items() if not name.startswith("newest:")}
-    behind = {(name,): _age(snapshot, mark) for name, mark in marks.items()}
+    behind = {(name,): snapshot.age_seconds(mark) for name, mark in marks.items()}
     yield _gauge("watermark_age_seconds", "How far a watermark is behind the exchange's clock", behind, ["watermark"])
     if snapshot.universe is not None:
-        age = {(): _age(snapshot, snapshot.universe.ranked_time)}
+        age = {(): snapshot.age_seconds(snapshot.universe.ranked_time)}
         yield _gauge("universe_age_seconds", "Seconds of the exchange's clock since the last ranking", age)
         yield _gauge("universe_members", "Symbols in the universe", {(): len(snapshot.universe.members)})
     if (missing := missing_minutes(snapshot)) is not None:
@@ -107,10 +108,6 @@ def _dead_letter_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
     recent = {(origin,): count for origin, count in snapshot.recent_dead_letters.items()}
     yield _gauge("dead_letter_entries", "Inputs that were set aside and are kept", {(): snapshot.dead_letters})
     yield _gauge("dead_letter_recent", "Inputs set aside within the last ten minutes", recent, ["origin"])
-
-
-def _age(snapshot: Snapshot, mark: datetime) -> float:
-    return (snapshot.clock.exchange_time - mark).total_seconds()
 
 
 def _lag_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:

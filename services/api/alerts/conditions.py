@@ -6,16 +6,15 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from services.api.disk import Space
-from services.api.health.lag import missing_minutes, symbol_ages
-from services.api.health.snapshot import RECENT_SECONDS, SERVICES, Snapshot
-from services.api.health.status import (
-    Verdict,
-    channels,
-    duration,
-    findings,
+from services.api.health.diagnosis import (
+    ServiceState,
+    diagnoses,
     overdue_settlements,
     unsettled_sentence,
 )
+from services.api.health.lag import channels, missing_minutes, symbol_ages
+from services.api.health.snapshot import RECENT_SECONDS, SERVICES, Snapshot
+from services.api.text import byte_size, duration, instant, some_of
 from shared.bus.heartbeat import Heartbeat
 
 Severity = Literal["warning", "critical"]
@@ -204,20 +203,26 @@ _CAUSES = {
 }
 _UNKNOWN_CAUSE = _Cause("the service does not do all of its work", "it tries again by itself")
 _LATE = {
-    ("ranker", Verdict.STALE): (
+    ("ranker", ServiceState.STALE): (
         "symbols that should join or leave the universe do not yet",
         "ranking is tried again until it works",
     ),
-    ("collector", Verdict.STALE): (
+    ("collector", ServiceState.STALE): (
         "live data does not arrive",
         "the collector opens new connections and fetches over REST what is missing",
     ),
-    ("collector", Verdict.DEGRADED): (
+    ("collector", ServiceState.DEGRADED): (
         "these instruments have no live data of this kind",
         "candles are fetched over REST meanwhile",
     ),
-    ("writer", Verdict.STALE): ("the newest candles are not on disk yet", "they wait in Redis until they are written"),
-    ("converter", Verdict.STALE): ("research sees old data", "the next conversion takes everything that is stored"),
+    ("writer", ServiceState.STALE): (
+        "the newest candles are not on disk yet",
+        "they wait in Redis until they are written",
+    ),
+    ("converter", ServiceState.STALE): (
+        "research sees old data",
+        "the next conversion takes everything that is stored",
+    ),
 }
 _BACKLOG = ("the newest rows are not on disk yet", "the entries wait in Redis until they are dealt with")
 
@@ -266,12 +271,12 @@ def _problems(service: str, beat: Heartbeat) -> Iterator[Condition]:
 
 
 def _late(service: str, snapshot: Snapshot) -> Iterator[Condition]:
-    told: dict[Verdict, list[str]] = {}
-    for verdict, sentence in findings(service, snapshot):
+    told: dict[ServiceState, list[str]] = {}
+    for verdict, sentence in diagnoses(service, snapshot):
         told.setdefault(verdict, []).append(sentence)
     beat = snapshot.heartbeats[service]
     if beat.problems.keys() & channels(beat).keys():
-        told.pop(Verdict.DEGRADED, None)  # the collector itself tells it, and more of it
+        told.pop(ServiceState.DEGRADED, None)  # the collector itself tells it, and more of it
     for verdict, sentences in told.items():
         means, doing = _LATE.get((service, verdict), _BACKLOG)
         yield Condition(
@@ -333,7 +338,7 @@ def _state_of(symbol: str, snapshot: Snapshot) -> str | None:
 
 
 def _newest(newest: datetime | None) -> str:
-    return "no candle is stored yet" if newest is None else f"its newest candle opened at {newest:%Y-%m-%d %H:%M} UTC"
+    return "no candle is stored yet" if newest is None else f"its newest candle opened at {instant(newest)}"
 
 
 def _since_ranking(snapshot: Snapshot) -> float:
@@ -388,7 +393,7 @@ def _refused(snapshot: Snapshot) -> Iterator[Condition]:
         yield Condition(
             key="refused",
             severity="warning",
-            what=f"the exchange has {count:,} minutes that cannot be true: {_some(refused)}",
+            what=f"the exchange has {count:,} minutes that cannot be true: {some_of(sorted(refused))}",
             means="these candles are not stored, and the bars that they belong to are empty in Qlib",
             doing="the audit asks for them again; what the exchange corrects is stored",
             todo="see /gaps?verdict=refused, and the dead letters for what it says",
@@ -403,7 +408,7 @@ def _flagged_rates(snapshot: Snapshot) -> Iterator[Condition]:
         yield Condition(
             key="rates",
             severity="warning",
-            what=f"the funding rate is beyond what is plausible: {_some(flagged)}",
+            what=f"the funding rate is beyond what is plausible: {some_of(sorted(flagged))}",
             means="the rates are stored with a flag; these symbols are not ranked meanwhile",
             doing="settled rates are held against the exchange's history",
             todo="compare with what the exchange shows",
@@ -418,13 +423,6 @@ def _detail(snapshot: Snapshot, service: str, name: str) -> dict[str, Any]:
     if isinstance(found, Mapping):
         return dict(found)
     return dict.fromkeys(found, 1) if isinstance(found, list) else {}
-
-
-def _some(symbols: Iterable[str]) -> str:
-    """Name some symbols, count the rest."""
-    names = sorted(symbols)
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _dead_letters(snapshot: Snapshot) -> Iterator[Condition]:
@@ -452,7 +450,7 @@ def _memory(snapshot: Snapshot, thresholds: Thresholds) -> Iterator[Condition]:
         yield Condition(
             key="memory",
             severity="critical",
-            what=f"Redis uses {_size(memory.used)} of its {_size(memory.limit)}",
+            what=f"Redis uses {byte_size(memory.used)} of its {byte_size(memory.limit)}",
             means="when it is full it refuses new candles; the collector then holds and later fetches them",
             doing="streams are trimmed behind the slowest reader",
             todo="see /lag for who does not read; or raise Redis' maxmemory",
@@ -469,17 +467,9 @@ def _disks(spaces: Iterable[Space], thresholds: Thresholds) -> Iterator[Conditio
             yield Condition(
                 key=f"disk:{shared[0].setting}",
                 severity="critical",
-                what=f"the disk of {names} has {_size(space.free_bytes)} of {_size(space.total_bytes)} left, "
+                what=f"the disk of {names} has {byte_size(space.free_bytes)} of {byte_size(space.total_bytes)} left, "
                 f"{space.free_bytes / space.total_bytes:.0%}",
                 means="when it is full nothing is stored any more",
                 doing="days older than RETENTION_DAYS are deleted; on a full disk the writer waits and loses nothing",
                 todo="make room, or lower RETENTION_DAYS",
             )
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:  # noqa: PLR2004 - the next unit
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from services.api.alerts.conditions import Condition, Judgement, Severity
-from services.api.health.status import duration
+from services.api.text import duration, instant
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +176,7 @@ def _told(alerts: Iterable[Alert], prefix: str, now: datetime) -> list[str]:
 def _paragraph(alert: Alert, prefix: str, now: datetime) -> str:
     lines = [
         f"{prefix}{alert.what}",
-        f"since {_instant(alert.since)} ({duration(_seconds(alert.since, now))}), {alert.severity}: {alert.means}",
+        f"since {instant(alert.since)} ({duration(_seconds(alert.since, now))}), {alert.severity}: {alert.means}",
         f"The system: {alert.doing}",
         f"To do: {alert.todo or 'nothing'}",
     ]
@@ -185,8 +185,4 @@ def _paragraph(alert: Alert, prefix: str, now: datetime) -> str:
 
 def _recovery(alert: Alert) -> str:
     end = alert.gone or alert.since
-    return f"Over: {alert.what}\nlasted {duration(_seconds(alert.since, end))}, until {_instant(end)}"
-
-
-def _instant(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M} UTC"
+    return f"Over: {alert.what}\nlasted {duration(_seconds(alert.since, end))}, until {instant(end)}"

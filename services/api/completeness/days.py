@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
+from services.api.text import counted, instant
 from shared.grid import MINUTE, MINUTES_PER_DAY, day_start
 from shared.ledger.day import Account, DayLedger, MinuteVerdict, account_of, over_mask, total
 from shared.ledger.minutes import FULL_DAY, Gap, day_mask, gaps_of_mask
@@ -203,17 +204,14 @@ def per_cent(account: Account) -> str | None:
 def sentence(books: Books | None) -> str:
     """Say in one sentence how complete the data is."""
     if books is None:
-        return "nobody can tell yet how complete the data is"
+        return "completeness is not known yet"
     open_now = books.standing
-    parts = [
-        f"{count:,} {what}{'s' if count != 1 else ''}"
-        for count, what in ((open_now.minutes, "minute"), (open_now.settlements, "settlement"))
-        if count
-    ]
+    kinds = ((open_now.minutes, "minute"), (open_now.settlements, "settlement"))
+    parts = [counted(count, kind) for count, kind in kinds if count]
     if not parts:
         return "no minute missing"
     if open_now.since is None:
         return f"{parts[0]} missing; being healed"
-    symbols = f"{open_now.symbols:,} symbol{'s' if open_now.symbols != 1 else ''}"
     rest = f" and {parts[1]}" if len(parts) > 1 else ""
-    return f"{parts[0]} of {symbols}{rest} missing since {open_now.since:%Y-%m-%d %H:%M} UTC; being healed"
+    symbols = counted(open_now.symbols, "symbol")
+    return f"{parts[0]} of {symbols}{rest} missing since {instant(open_now.since)}; being healed"

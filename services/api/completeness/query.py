@@ -102,6 +102,10 @@ class Span:
         """Return the end of what is counted."""
         return max(self.begin, min(self.end, self.until))
 
+    def age_seconds(self, at: datetime) -> float:
+        """Return the seconds of the exchange's clock since an instant."""
+        return (self.now - at).total_seconds()
+
 
 class SpanError(ValueError):
     """No span, or one that is too long; the text is for whoever asked."""
@@ -170,17 +174,13 @@ def gaps_of_span(days: Sequence[Day], span: Span, verdict: MinuteVerdict, symbol
                     begin=one.gap.begin,
                     end=one.gap.end,
                     minutes=one.gap.minutes,
-                    age_seconds=_age(one.gap.begin, span),
+                    age_seconds=span.age_seconds(one.gap.begin),
                 )
                 for one in found[:limit]
             ],
             "settlements_total": len(settled),
             "settlements": [
-                MissingSettlement(symbol=name, at=at, age_seconds=_age(at, span)) for name, at in settled[:limit]
+                MissingSettlement(symbol=name, at=at, age_seconds=span.age_seconds(at)) for name, at in settled[:limit]
             ],
         }
     )
-
-
-def _age(instant: datetime, span: Span) -> float:
-    return (span.now - instant).total_seconds()

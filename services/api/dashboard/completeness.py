@@ -7,6 +7,7 @@ from html import escape
 
 from services.api.completeness.days import Day, per_cent
 from services.api.completeness.query import Span
+from services.api.text import counted
 from shared.grid import days_between
 from shared.ledger.day import Account, MinuteVerdict, total
 from shared.ledger.minutes import day_mask
@@ -93,12 +94,12 @@ def _row(name: str, accounts: Mapping[date, Account], whole: Account, columns: I
 def _cell(title: str, account: Account | None) -> str:
     if account is None or not (account.wanted or account.settlements):
         return f'<td class="o" title="{title}: nothing wanted"></td>'
-    style, text, counts = _look(account)
+    style, text, counts = _appearance(account)
     return f'<td class="{style}" title="{title}: {counts}">{text}</td>'
 
 
 @lru_cache(maxsize=4096)
-def _look(account: Account) -> tuple[str, str, str]:
+def _appearance(account: Account) -> tuple[str, str, str]:
     """Return style, text and tooltip of a cell. Nearly all cells look alike."""
     style = level(account) + (" w" if account.settlements_missing else "")
     missing = account.missing
@@ -119,10 +120,7 @@ def _counts(account: Account) -> str:
     parts = [f"{count:,} {verdict}" for verdict in MinuteVerdict if (count := getattr(account, verdict))]
     if account.settlements:
         lacking = account.settlements_missing
-        parts.append(
-            f"{account.settlements:,} settlement{'s' if account.settlements != 1 else ''}"
-            + (f", {lacking:,} of them missing" if lacking else "")
-        )
+        parts.append(counted(account.settlements, "settlement") + (f", {lacking:,} of them missing" if lacking else ""))
     return f"{account.wanted:,} minutes wanted: {', '.join(parts)}" if parts else "nothing wanted yet"
 
 

@@ -1,12 +1,13 @@
-"""How far behind is whom: groups on their streams, symbols on the exchange's clock. Pure."""
+"""Consumer lag per group, data age per symbol and channel. Pure."""
 
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from services.api.health.clock import ClockStatus, clock_status
 from services.api.health.snapshot import Snapshot
-from services.api.health.status import ClockStatus, channels, clock_status
+from shared.bus.heartbeat import Heartbeat
 from shared.grid import MINUTE
 
 _NEWEST = "newest:"
@@ -37,7 +38,7 @@ class SymbolAge(BaseModel):
 
 
 class ChannelAge(BaseModel):
-    """How a channel of the collector is, as its last heartbeat (at most 20 s ago) told."""
+    """How a channel of the collector is, as its last heartbeat (at most 20 s ago) has it."""
 
     channel: str
     data_age_seconds: float | None = Field(description="Seconds since its newest row; null: none since the start")
@@ -54,13 +55,13 @@ class Lag(BaseModel):
     symbols: list[SymbolAge] = Field(description="Oldest first; a symbol without any candle comes before all")
     channels: list[ChannelAge]
     missing_minutes: int | None = Field(
-        description="Minutes that should be there and are not, and are being fetched; null: nobody can tell"
+        description="Minutes that should be there and are not, and are being fetched; null: not known"
     )
     dead_letters: int
 
 
 def lag_of(snapshot: Snapshot, *, all_symbols: bool = False) -> Lag:
-    """Spell the lags of a snapshot that was read with Redis up."""
+    """Return the lags of a snapshot that was read with Redis up."""
     return Lag(
         clock=clock_status(snapshot.clock),
         groups=[
@@ -96,17 +97,17 @@ def symbol_ages(snapshot: Snapshot, *, all_symbols: bool = False) -> list[Symbol
 def _symbol_age(symbol: str, opened: datetime | None, snapshot: Snapshot, *, member: bool) -> SymbolAge:
     age = None
     if opened is not None:
-        age = max(0.0, (snapshot.clock.exchange_time - opened - MINUTE).total_seconds())
+        age = max(0.0, snapshot.age_seconds(opened + MINUTE))
     return SymbolAge(symbol=symbol, member=member, last_candle=opened, age_seconds=age)
 
 
 def summary(snapshot: Snapshot) -> dict[str, Any]:
-    """Return lag and missing points as the few numbers of a log line; nothing of what nobody can tell."""
+    """Return lag and missing points as the few numbers of a log line; what is not known is left out."""
     if snapshot.redis_problem is not None:
         return {"redis": snapshot.redis_problem}
     ages = [age.age_seconds for age in symbol_ages(snapshot) if age.age_seconds is not None and age.member]
     behind = {
-        f"{name.removesuffix('_until')}_behind_seconds": round((snapshot.clock.exchange_time - mark).total_seconds())
+        f"{name.removesuffix('_until')}_behind_seconds": round(snapshot.age_seconds(mark))
         for name, mark in snapshot.watermarks.items()
         if not name.startswith(_NEWEST)
     }
@@ -121,8 +122,17 @@ def summary(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def missing_minutes(snapshot: Snapshot) -> int | None:
-    """Return how many minutes should be there and are not, says the ledger. None: nobody can tell."""
+    """Return how many minutes are missing by the ledger. None: not known."""
     return snapshot.books.standing.minutes if snapshot.books else None
+
+
+def channels(beat: Heartbeat) -> dict[str, dict[str, Any]]:
+    """Return what the collector reports about each of its channels."""
+    return {
+        name: detail
+        for name, detail in beat.details.items()
+        if isinstance(detail, dict) and "data_age_seconds" in detail
+    }
 
 
 def _channel_ages(snapshot: Snapshot) -> list[ChannelAge]:

@@ -11,6 +11,7 @@ from pydantic import RedisDsn
 from services.api.completeness.days import Books, arrived_until
 from services.api.completeness.reader import LedgerReader
 from services.api.health.cadence import cadence_of
+from services.api.health.clock import ClockReading, read_clock
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError, Memory, failure_of
 from shared.bus.heartbeat import Heartbeat
@@ -20,14 +21,14 @@ from shared.datasets.universe import Ranking
 from shared.runtime.service import Health
 
 SERVICES = ("ranker", "collector", "writer", "converter")
-"""Who must beat for the system to work, in the order of the data's way."""
+"""The services that must run for the system to work, in the order of the data flow."""
 API = "api"
 
-PATIENCE_SECONDS = 2.5
-"""How long one request waits for Redis: longer than any hiccup of a local one, shorter than a probe's usual 3 s."""
+REDIS_TIMEOUT_SECONDS = 2.5
+"""How long one request waits for Redis: longer than a hiccup of a local one, shorter than a probe's usual 3 s."""
 
 RECENT_SECONDS = 600.0
-"""A dead letter younger than this says that something is wrong now."""
+"""A dead letter younger than this means that something is wrong now."""
 
 
 class BusSilentError(Exception):
@@ -49,37 +50,26 @@ class Sources:
     ledger: LedgerReader
 
     async def ask[T](self, answer: Awaitable[T]) -> T:
-        """Wait for an answer of the bus, but not for long. Raises `BusSilentError`."""
+        """Wait for an answer of the bus, at most `REDIS_TIMEOUT_SECONDS`. Raises `BusSilentError`."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(REDIS_TIMEOUT_SECONDS):
                 return await answer
         except TimeoutError as error:
-            raise BusSilentError(f"Redis at {self.redis_name} does not answer within {PATIENCE_SECONDS:g} s") from error
+            raise BusSilentError(
+                f"Redis at {self.redis_name} does not answer within {REDIS_TIMEOUT_SECONDS:g} s"
+            ) from error
         except (BusError, OSError) as error:
             raise BusSilentError(f"Redis at {self.redis_name} {failure_of(error)}") from error
 
 
 def redis_name(url: RedisDsn) -> str:
-    """Name a Redis without its password."""
+    """Return host:port of a Redis, without its password."""
     return f"{url.host or '127.0.0.1'}:{url.port or 6379}"
 
 
 @dataclass(frozen=True)
-class ClockReading:
-    """What the exchange's clock shows."""
-
-    exchange_time: datetime
-    offset_seconds: float
-    """How far the exchange's clock is ahead of the host's."""
-    rate: float
-    """Seconds that pass at the exchange in one of ours; 1, but for a simulator in a hurry."""
-    measured: bool
-    """False: nobody could ask the exchange yet, and this is the host's clock."""
-
-
-@dataclass(frozen=True)
 class Snapshot:
-    """Everything the verdicts depend on, at one moment."""
+    """Everything that states and alerts depend on, at one moment."""
 
     clock: ClockReading
     problems: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +78,7 @@ class Snapshot:
     """Why nothing below is known."""
     heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)
     unreadable: frozenset[str] = frozenset()
-    """Services whose heartbeat is there and makes no sense."""
+    """Services that have a heartbeat which cannot be read."""
     lags: tuple[GroupLag, ...] = ()
     watermarks: Mapping[str, datetime] = field(default_factory=dict)
     universe: Ranking | None = None
@@ -98,22 +88,26 @@ class Snapshot:
     memory: Memory | None = None
     """Of Redis."""
     books: Books | None = None
-    """What the ledger says; None: nobody can tell (yet)."""
+    """What the ledger says; None: not known (yet)."""
 
     @property
     def arrived_until(self) -> datetime:
         """Minutes that open from here on are still on their way to the disk."""
         return _arrived_until(self.clock, self.heartbeats)
 
+    def age_seconds(self, at: datetime) -> float:
+        """Return the seconds of the exchange's clock since an instant."""
+        return (self.clock.exchange_time - at).total_seconds()
+
 
 async def read_snapshot(sources: Sources) -> Snapshot:
-    """Read the bus once. It answers with Redis down, too, and says so in `redis_problem`."""
+    """Read the bus once. With Redis down the snapshot has the reason in `redis_problem`."""
     try:
         return await sources.ask(_read(sources))
     except BusSilentError as error:
         problem = str(error)
     except ValueError as error:
-        problem = f"Redis at {sources.redis_name} holds what makes no sense here: {error}"
+        problem = f"Redis at {sources.redis_name} holds data that this api cannot read: {error}"
     return Snapshot(clock=read_clock(sources.clock), problems=dict(sources.health.problems), redis_problem=problem)
 
 
@@ -138,7 +132,7 @@ async def _read(sources: Sources) -> Snapshot:
 
 
 async def _books(sources: Sources, heartbeats: Mapping[str, Heartbeat]) -> Books | None:
-    """Read the ledger as far as the bus has it. One that makes no sense leaves everything else readable."""
+    """Read the ledger as far as the bus has it. An unreadable one leaves everything else readable."""
     try:
         days = await sources.ledger.on_bus(sources.bus)
     except ValueError as error:
@@ -153,7 +147,7 @@ def _arrived_until(clock: ClockReading, heartbeats: Mapping[str, Heartbeat]) -> 
 
 
 async def _heartbeats(bus: Bus) -> tuple[dict[str, Heartbeat], frozenset[str]]:
-    heard, unreadable = {}, set()
+    found, unreadable = {}, set()
     for service in (*SERVICES, API):
         try:
             beat = await bus.heartbeat(service)
@@ -161,10 +155,5 @@ async def _heartbeats(bus: Bus) -> tuple[dict[str, Heartbeat], frozenset[str]]:
             unreadable.add(service)
             continue
         if beat is not None:
-            heard[service] = beat
-    return heard, frozenset(unreadable)
-
-
-def read_clock(clock: ExchangeClock) -> ClockReading:
-    """Read the exchange's clock."""
-    return ClockReading(clock.now(), clock.offset_seconds, clock.rate, clock.measured)
+            found[service] = beat
+    return found, frozenset(unreadable)

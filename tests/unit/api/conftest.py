@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.api.completeness.days import Books, Day
-from services.api.health.snapshot import API, SERVICES, ClockReading, Snapshot
+from services.api.health.clock import ClockReading
+from services.api.health.snapshot import API, SERVICES, Snapshot
 from shared.bus.heartbeat import Heartbeat
 from shared.bus.streams import GroupLag
 from shared.datasets.universe import Ranking
