@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 
-from services.api.alerts.conditions import Thresholds
-from services.api.alerts.lifecycle import Patience
-from services.api.alerts.targets import Target, configured_targets
-from services.api.alerts.watch import Watch
+from services.api.alerts.condition import Thresholds
+from services.api.alerts.lifecycle import AlertPolicy
+from services.api.alerts.loop import AlertLoop
+from services.api.alerts.notifiers import Notifier, configured_notifiers
 from services.api.app import create_app
 from services.api.completeness.reader import LedgerReader
 from services.api.health.snapshot import Sources, redis_name
@@ -25,10 +25,8 @@ log = structlog.get_logger()
 
 _LAST_ANSWERS_SECONDS = 3
 """How long a stop waits for answers under way; a request takes no longer, unless the disk is slow."""
-
-
-_SETTLED = 5
-"""A told condition must be away so many times as long as it must last before it is told."""
+_RESOLVED_AFTER = 5
+"""A condition must be cleared for this many times ALERT_AFTER before it is resolved."""
 
 
 class _Server(uvicorn.Server):
@@ -45,7 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family)
 
 
-async def serve(settings: ApiSettings, told: Sequence[Target]) -> int:
+async def serve(settings: ApiSettings, notifiers: Sequence[Notifier]) -> int:
     """Run the api until it is stopped; return the exit code."""
     async with running("api", settings) as service:
         try:
@@ -54,11 +52,13 @@ async def serve(settings: ApiSettings, told: Sequence[Target]) -> int:
             log.error("cannot listen", host=settings.api_host, port=settings.api_port, error=error.strerror)  # noqa: TRY400 - no trace needed
             return 1
         log.info("listening", host=settings.api_host, port=listener.getsockname()[1])
-        await _answer(service, settings, told, listener)
+        await _answer(service, settings, notifiers, listener)
     return 0
 
 
-async def _answer(service: Service, settings: ApiSettings, told: Sequence[Target], listener: socket.socket) -> None:
+async def _answer(
+    service: Service, settings: ApiSettings, notifiers: Sequence[Notifier], listener: socket.socket
+) -> None:
     sources = Sources(
         bus=service.bus,
         redis_name=redis_name(settings.redis_url),
@@ -68,9 +68,9 @@ async def _answer(service: Service, settings: ApiSettings, told: Sequence[Target
         qlib_dir=settings.qlib_dir,
         ledger=LedgerReader(settings.data_dir),
     )
-    watch = _watch(sources, settings, told)
+    alert_loop = _alert_loop(sources, settings, notifiers)
     config = uvicorn.Config(
-        create_app(sources, watch),
+        create_app(sources, alert_loop),
         log_config=None,  # through structlog, like everything
         log_level="warning",
         access_log=False,
@@ -82,33 +82,33 @@ async def _answer(service: Service, settings: ApiSettings, told: Sequence[Target
     service.health.started = True
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve(sockets=[listener]))
-        group.create_task(watch.run(service))
+        group.create_task(alert_loop.run(service))
         await service.stop.wait()
         server.should_exit = True
 
 
-def _watch(sources: Sources, settings: ApiSettings, told: Sequence[Target]) -> Watch:
+def _alert_loop(sources: Sources, settings: ApiSettings, notifiers: Sequence[Notifier]) -> AlertLoop:
     thresholds = Thresholds(
         symbol_minutes=settings.alert_symbol_minutes,
         free_share=settings.alert_disk_free / 100,
     )
-    patience = Patience(
-        after_seconds=settings.alert_after,
-        again_seconds=settings.alert_again * 3600,
-        settled_seconds=_SETTLED * settings.alert_after,
+    policy = AlertPolicy(
+        notify_after_seconds=settings.alert_after,
+        remind_every_seconds=settings.alert_again * 3600,
+        resolve_after_seconds=_RESOLVED_AFTER * settings.alert_after,
     )
-    return Watch(sources, thresholds, patience, told, every_seconds=settings.alert_every)
+    return AlertLoop(sources, thresholds, policy, notifiers, every_seconds=settings.alert_every)
 
 
 def main() -> None:
     """Answer "is it healthy?" over HTTP: status, lag, universe, datasets, metrics. Read only; docs at /docs.
 
-    Tells whoever is named in ALERT_URLS what is wrong, without being asked.
+    Notifies the targets of ALERT_URLS of what is wrong.
 
     Settings come from the environment and `.env`; see .env.example.
     """
     settings = read_settings(ApiSettings)
-    sys.exit(asyncio.run(serve(settings, configured_targets(settings.alert_urls))))
+    sys.exit(asyncio.run(serve(settings, configured_notifiers(settings.alert_urls))))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from services.api.alerts.watch import Watch
+from services.api.alerts.loop import AlertLoop
 from services.api.disk import DiskReader
 from services.api.health.snapshot import Sources
 from services.api.routes import router
@@ -11,11 +11,11 @@ from services.api.routes import router
 _DESCRIPTION = "Is it healthy? Lag, freshness, universe and data of qlib-crypto. Read only."
 
 
-def create_app(sources: Sources, watch: Watch | None = None) -> FastAPI:
+def create_app(sources: Sources, alert_loop: AlertLoop | None = None) -> FastAPI:
     """Return the application over some sources. Its /docs needs no internet."""
     app = FastAPIOffline(title="qlib-crypto", description=_DESCRIPTION)
     app.state.sources = sources
-    app.state.watch = watch or Watch(sources)
+    app.state.alert_loop = alert_loop or AlertLoop(sources)
     app.state.disk = DiskReader(sources.data_dir, sources.qlib_dir)
     app.include_router(router)
     return app

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -10,8 +10,9 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from services.api.alerts.conditions import Severity
-from services.api.alerts.watch import Watch
+from services.api.alerts.condition import Severity
+from services.api.alerts.lifecycle import Alert
+from services.api.alerts.loop import AlertLoop
 from services.api.completeness.days import Day, sentence
 from services.api.completeness.query import (
     Gaps,
@@ -61,19 +62,34 @@ class Readiness(BaseModel):
 class OpenAlert(BaseModel):
     """Something that is wrong."""
 
-    key: str = Field(description="The same as long as it is the same trouble")
+    key: str = Field(description="The same as long as the trouble is the same")
     severity: Severity
     what: str
     means: str = Field(description="How bad it is")
     doing: str = Field(description="What the system does about it by itself")
     todo: str = Field(description="What you should do; empty: nothing")
     since: datetime = Field(description="On the host's clock")
-    told: datetime | None = Field(description="When it was told; null: it has not lasted long enough yet")
-    gone: datetime | None = Field(description="Since when it is away; it is told to be over once it stays away")
+    told: datetime | None = Field(description="When it was notified; null: pending, it has not lasted long enough yet")
+    gone: datetime | None = Field(description="Since when it no longer holds; it is resolved once that lasts")
+
+    @classmethod
+    def of(cls, alert: Alert) -> Self:
+        """Return an alert as /alerts shows it."""
+        return cls(
+            key=alert.key,
+            severity=alert.severity,
+            what=alert.what,
+            means=alert.means,
+            doing=alert.doing,
+            todo=alert.todo,
+            since=alert.since,
+            told=alert.notified,
+            gone=alert.cleared,
+        )
 
 
 class Alerts(BaseModel):
-    """What is wrong now, and whether those who want to be told were told."""
+    """What is wrong now, and whether the notifications reach their targets."""
 
     open: list[OpenAlert] = Field(description="Oldest first")
     targets: dict[str, str] = Field(description="Target of ALERT_URLS → ok, or why the last message did not reach it")
@@ -320,12 +336,12 @@ async def metrics(snapshot: Now, disk: OnDisk) -> Response:
 
 @router.get("/alerts", summary="What is wrong now, since when, and what is done about it?")
 async def alerts(request: Request) -> Alerts:
-    """Return the alerts that are open, told or about to be told. It answers with Redis down, too."""
-    watch: Watch = request.app.state.watch
-    found = sorted(watch.alerts.values(), key=lambda alert: (alert.since, alert.key))
+    """Return the alerts that are open, pending ones included. It answers with Redis down, too."""
+    loop: AlertLoop = request.app.state.alert_loop
+    found = sorted(loop.alerts.values(), key=lambda alert: (alert.since, alert.key))
     return Alerts(
-        open=[OpenAlert.model_validate(alert, from_attributes=True) for alert in found],
-        targets={target.name: target.problem or "ok" for target in watch.targets},
+        open=[OpenAlert.of(alert) for alert in found],
+        targets={notifier.name: notifier.problem or "ok" for notifier in loop.notifiers},
     )
 
 

@@ -17,11 +17,11 @@ class ApiSettings(QlibSettings):
     alert_urls: Annotated[
         SecretStr,
         Field(
-            description="Who is told what is wrong: apprise URLs (tgram://, slack://, discord://, mailto://, json:// "
-            "...), separated by commas or blanks; unset: nobody. A secret"
+            description="Where notifications of what is wrong are sent: apprise URLs (tgram://, slack://, discord://, "
+            "mailto://, json:// ...), separated by commas or blanks; unset: nowhere. A secret"
         ),
     ] = SecretStr("")
-    alert_every: Annotated[float, Field(gt=0, le=300, description="Seconds between looks at what is wrong")] = 15.0
+    alert_every: Annotated[float, Field(gt=0, le=300, description="Seconds between two evaluations of alerts")] = 15.0
     alert_after: Annotated[
         float, Field(ge=0, le=31_536_000, description="Seconds that something must be wrong before it is reported")
     ] = 60.0
@@ -37,5 +37,5 @@ class ApiSettings(QlibSettings):
         ),
     ] = 10
     alert_disk_free: Annotated[
-        float, Field(ge=0, le=100, description="Per cent of a disk; less free space than this is told")
+        float, Field(ge=0, le=100, description="Per cent of a disk; less free space than this is reported")
     ] = 10.0

@@ -1,4 +1,4 @@
-"""Told, not asked: a real Redis, a real webhook, and the api's watch between them."""
+"""Notifications: a real Redis, a real webhook, and the alert loop of the api between them."""
 
 import asyncio
 import json
@@ -14,10 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from services.api.alerts.conditions import Thresholds
-from services.api.alerts.lifecycle import Patience
-from services.api.alerts.targets import targets
-from services.api.alerts.watch import Watch
+from services.api.alerts.condition import Thresholds
+from services.api.alerts.lifecycle import AlertPolicy
+from services.api.alerts.loop import AlertLoop
+from services.api.alerts.notifiers import notifiers
 from services.api.app import create_app
 from services.api.completeness.reader import LedgerReader
 from services.api.health.snapshot import API, SERVICES, Sources, redis_name
@@ -32,7 +32,7 @@ from tests.support.patience import patience
 from tests.support.simulator import ROOT
 
 TOKEN = "sesame0pen"  # noqa: S105 - nobody's
-AT_ONCE = Patience(after_seconds=0, settled_seconds=0)
+AT_ONCE = AlertPolicy(notify_after_seconds=0, resolve_after_seconds=0)
 
 
 class Webhook:
@@ -92,18 +92,17 @@ def sources(bus, redis_url, tmp_path):
 
 
 class Running:
-    """A watch that runs, and its end."""
+    """An alert loop that runs, and its end."""
 
-    def __init__(self, sources, urls, after=AT_ONCE):
-        told = targets(urls)
+    def __init__(self, sources, urls, policy=AT_ONCE):
         # The disk of the machine that tests run on may well be full.
         thresholds = Thresholds(free_share=0.0)
-        self.watch = Watch(sources, thresholds, after, told, every_seconds=0.05, retry_seconds=0.05)
+        self.loop = AlertLoop(sources, thresholds, policy, notifiers(urls), every_seconds=0.05, retry_seconds=0.05)
         self.service = Service(API, sources.bus, None, sources.clock, sources.health, asyncio.Event())
 
     async def __aenter__(self):
-        self.task = asyncio.create_task(self.watch.run(self.service))
-        return self.watch
+        self.task = asyncio.create_task(self.loop.run(self.service))
+        return self.loop
 
     async def __aexit__(self, *_):
         self.service.stop.set()
@@ -122,41 +121,41 @@ def titles(webhook):
     return [post["title"] for post in webhook.posts]
 
 
-async def evaluations(watch, count):
-    """Wait until the watch has looked so many times more."""
-    seen, evaluate = 0, watch.evaluate
+async def evaluations(loop, count):
+    """Wait for so many more evaluations."""
+    seen, evaluate = 0, loop.evaluate
 
     async def counted():
         nonlocal seen
         await evaluate()
         seen += 1
 
-    watch.evaluate = counted
+    loop.evaluate = counted
     await until(lambda: seen >= count)
-    watch.evaluate = evaluate
+    loop.evaluate = evaluate
 
 
-async def test_what_is_wrong_is_told_once_grouped_and_told_to_be_over(bus, sources, webhook):
+async def test_what_is_wrong_is_notified_once_grouped_and_resolved(bus, sources, webhook):
     await beat(bus, "writer", "ranker")
 
-    async with Running(sources, webhook.url) as watch:
+    async with Running(sources, webhook.url) as loop:
         await until(lambda: webhook.posts)
-        await evaluations(watch, 5)
-        (told,) = webhook.posts
-        assert told["title"] == "qlib-crypto: 2 new"
-        assert told["type"] == "failure"
-        assert "the ranker is down\nsince 20" in told["message"]
-        assert "the writer is down\nsince 20" in told["message"]
-        assert "The system: whatever supervises it starts it again; it then takes up what waits" in told["message"]
+        await evaluations(loop, 5)
+        (sent,) = webhook.posts
+        assert sent["title"] == "qlib-crypto: 2 new"
+        assert sent["type"] == "failure"
+        assert "the ranker is down\nsince 20" in sent["message"]
+        assert "the writer is down\nsince 20" in sent["message"]
+        assert "The system: its supervisor restarts it; it then reads what waits" in sent["message"]
 
         await beat(bus)
         await until(lambda: len(webhook.posts) == 2)
-        await evaluations(watch, 5)
+        await evaluations(loop, 5)
 
     assert len(webhook.posts) == 2
-    over = webhook.posts[1]
-    assert (over["title"], over["type"]) == ("qlib-crypto: 2 over", "success")
-    assert "Over: the writer is down\nlasted " in over["message"]
+    resolved = webhook.posts[1]
+    assert (resolved["title"], resolved["type"]) == ("qlib-crypto: 2 resolved", "success")
+    assert "Resolved: the writer is down\nlasted " in resolved["message"]
 
 
 async def test_message_survives_a_webhook_that_is_down_and_other_targets_do_not_wait(bus, sources, webhook):
@@ -164,46 +163,46 @@ async def test_message_survives_a_webhook_that_is_down_and_other_targets_do_not_
     broken.refuses = True
     await beat(bus, "writer")
 
-    async with Running(sources, f"{broken.url}, {webhook.url}") as watch:
+    async with Running(sources, f"{broken.url}, {webhook.url}") as loop:
         await until(lambda: webhook.posts and broken.tries >= 2)
         problem = sources.health.problems["target 1 (JSON)"]
         assert "alerts do not reach target 1 (JSON)" in problem
         assert TOKEN not in problem
-        assert watch.targets[1].problem is None
+        assert loop.notifiers[1].problem is None
 
         broken.refuses = False
         await until(lambda: broken.posts)
         await until(lambda: not sources.health.problems)
-        await evaluations(watch, 3)
+        await evaluations(loop, 3)
 
     broken.close()
     assert titles(broken) == titles(webhook) == ["qlib-crypto: the writer is down"]
 
 
-async def test_restart_tells_nothing_twice_and_what_it_could_not_send_later(bus, sources):
+async def test_restart_notifies_nothing_twice_and_sends_later_what_could_not_be_sent(bus, sources):
     down = Webhook()
     down.close()  # nobody listens on its port now
     await beat(bus, "writer")
-    async with Running(sources, down.url) as watch:
-        await until(lambda: watch.targets[0].problem)
+    async with Running(sources, down.url) as loop:
+        await until(lambda: loop.notifiers[0].problem)
     kept = await bus.kept_alerts()
     assert TOKEN not in kept
 
     up = Webhook(down.port)
-    async with Running(sources, up.url) as watch:
-        await until(lambda: up.posts)
-        await evaluations(watch, 5)
-        assert list(watch.alerts) == ["down:writer"]
-    async with Running(sources, up.url) as watch:
-        await evaluations(watch, 5)
+    async with Running(sources, up.url) as loop:
+        await until(lambda: up.posts and not loop.notifiers[0].queue)  # one that is under way would be sent again
+        await evaluations(loop, 5)
+        assert list(loop.alerts) == ["down:writer"]
+    async with Running(sources, up.url) as loop:
+        await evaluations(loop, 5)
         await beat(bus)
         await until(lambda: len(up.posts) == 2)
 
     up.close()
-    assert titles(up) == ["qlib-crypto: the writer is down", "qlib-crypto: over: the writer is down"]
+    assert titles(up) == ["qlib-crypto: the writer is down", "qlib-crypto: resolved: the writer is down"]
 
 
-async def test_kept_alerts_that_make_no_sense_are_told_anew(bus, sources, webhook):
+async def test_saved_alerts_that_are_unreadable_are_notified_again(bus, sources, webhook):
     await bus.keep_alerts('{"alerts": 7}')
     await beat(bus, "writer")
 
@@ -213,28 +212,28 @@ async def test_kept_alerts_that_make_no_sense_are_told_anew(bus, sources, webhoo
     assert titles(webhook) == ["qlib-crypto: the writer is down"]
 
 
-async def test_redis_away_is_told_and_the_rest_is_not_told_to_be_over(bus, sources, webhook, tmp_path):
+async def test_redis_away_is_notified_and_the_rest_is_not_resolved(bus, sources, webhook, tmp_path):
     await beat(bus, "writer")
-    async with Running(sources, webhook.url) as watch:
+    async with Running(sources, webhook.url) as loop:
         await until(lambda: len(webhook.posts) == 1)
         connection = bus._redis
         bus._redis = Bus("redis://127.0.0.1:1/0")._redis
         await until(lambda: len(webhook.posts) == 2)
-        await evaluations(watch, 3)
-        assert set(watch.alerts) == {"down:writer", "redis"}
+        await evaluations(loop, 3)
+        assert set(loop.alerts) == {"down:writer", "redis"}
         bus._redis = connection
         await until(lambda: len(webhook.posts) == 3)
 
     assert "does not answer (ConnectionError)" in titles(webhook)[1]
-    assert titles(webhook)[2].startswith("qlib-crypto: over: Redis at")
-    assert list(watch.alerts) == ["down:writer"]
+    assert titles(webhook)[2].startswith("qlib-crypto: resolved: Redis at")
+    assert list(loop.alerts) == ["down:writer"]
 
 
 async def test_open_alerts_are_shown_with_and_without_targets(bus, sources):
     await beat(bus, "converter", writer={"state": "degraded", "reason": "disk", "problems": {"disk": "no room"}})
-    watch = Watch(sources, Thresholds(free_share=0.0), AT_ONCE)
-    app = create_app(sources, watch=watch)
-    await watch.evaluate()
+    loop = AlertLoop(sources, Thresholds(free_share=0.0), AT_ONCE)
+    app = create_app(sources, loop)
+    await loop.evaluate()
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
         shown = (await client.get("/alerts")).json()
@@ -254,17 +253,17 @@ async def test_fresh_dead_letters_and_a_full_redis_are_seen_in_a_real_one(bus, s
     await beat(bus)
     await bus.dead_letter("writer:candles:1-0", {}, "event: None is none")
     await bus.dead_letter("writer:candles:2-0", {}, "event: None is none")
-    watch = Watch(sources, Thresholds(free_share=0.0), AT_ONCE)
-    await watch.evaluate()
+    loop = AlertLoop(sources, Thresholds(free_share=0.0), AT_ONCE)
+    await loop.evaluate()
 
-    (alert,) = watch.alerts.values()
-    assert alert.what == "2 inputs that make no sense were set aside within 10 min: 2 of writer:candles"
+    (alert,) = loop.alerts.values()
+    assert alert.what == "2 invalid inputs were set aside within 10 min: 2 of writer:candles"
     memory = await bus.memory()
     assert memory.used > 0
     assert memory.limit >= 0
 
 
-async def test_stale_symbol_is_told_on_the_exchanges_clock(bus, sources, webhook):
+async def test_stale_symbol_is_notified_on_the_exchanges_clock(bus, sources, webhook):
     """A clock of 2025: the host's says nothing about what is late."""
     exchange_now = datetime(2025, 4, 5, 12, 0, 30, tzinfo=UTC)
     here, there = time.monotonic(), (exchange_now - EPOCH).total_seconds()
@@ -283,9 +282,9 @@ async def test_stale_symbol_is_told_on_the_exchanges_clock(bus, sources, webhook
     assert titles(webhook) == ["qlib-crypto: SOL_USDT is stale: its newest candle opened at 2025-04-05 11:45 UTC"]
 
 
-async def test_watch_that_fails_is_shown_and_goes_on(bus, sources, webhook, monkeypatch):
+async def test_loop_that_fails_is_shown_and_goes_on(bus, sources, webhook, monkeypatch):
     await beat(bus, "writer")
-    monkeypatch.setattr("services.api.alerts.watch.message_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("services.api.alerts.loop.message_of", lambda *_: 1 / 0)
 
     async with Running(sources, webhook.url):
         await until(lambda: "alerts" in sources.health.problems)
@@ -315,7 +314,7 @@ def environment(redis_url, urls, tmp_path):
     }
 
 
-def test_process_tells_and_its_log_shows_no_address(redis_url, webhook, tmp_path):
+def test_process_notifies_and_its_log_shows_no_address(redis_url, webhook, tmp_path):
     silent = f"json://127.0.0.1:9/{TOKEN}"
     settings = environment(redis_url, f"{webhook.url} {silent}", tmp_path)
     command, file = [sys.executable, "-m", "services.api"], tmp_path / "log"
@@ -350,15 +349,15 @@ def test_test_message_says_which_targets_failed(redis_url, webhook, tmp_path):
     assert titles(webhook) == ["qlib-crypto: a test"] * 2
     assert mixed.returncode == 1
     assert "target 1 (JSON): delivered\ntarget 2 (JSON): A Connection error" in mixed.stdout
-    assert (none.returncode, none.stdout) == (1, "ALERT_URLS is empty: nobody is told anything\n")
+    assert (none.returncode, none.stdout) == (1, "ALERT_URLS is empty: no notification is sent\n")
     assert TOKEN not in mixed.stdout + mixed.stderr
 
 
 async def test_command_shows_what_is_open(bus, sources, redis_url, tmp_path):
     before = await asyncio.to_thread(run_test_message, redis_url, "", tmp_path)
     await beat(bus, "writer")
-    watch = Watch(sources, Thresholds(free_share=0.0), AT_ONCE)
-    await watch.evaluate()
+    loop = AlertLoop(sources, Thresholds(free_share=0.0), AT_ONCE)
+    await loop.evaluate()
     after = await asyncio.to_thread(run_test_message, redis_url, "", tmp_path)
 
     assert before.stdout == "no alert is open\n"

@@ -1,4 +1,4 @@
-"""`python -m services.api.alerts`: show the open alerts, or try the targets with `--test`."""
+"""`python -m services.api.alerts`: show the open alerts, or test the targets with `--test`."""
 
 import asyncio
 import sys
@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.api.alerts.lifecycle import Alert, Message
-from services.api.alerts.targets import Target, configured_targets
-from services.api.alerts.watch import Kept
+from services.api.alerts.lifecycle import Alert
+from services.api.alerts.loop import SavedAlerts
+from services.api.alerts.message import Message
+from services.api.alerts.notifiers import Notifier, configured_notifiers
 from services.api.completeness.reader import LedgerReader
 from services.api.health.snapshot import BusSilentError, Sources, redis_name
 from services.api.settings import ApiSettings
@@ -25,21 +26,21 @@ from shared.runtime.settings import read_settings
 _TEST = Message(title="qlib-crypto: a test", body="If you read this, alerts reach you.", severity=None)
 
 
-def send_test(told: Sequence[Target], console: Console) -> int:
-    """Send a test message to every target and say what became of it; return the exit code."""
-    if not told:
-        console.print("ALERT_URLS is empty: nobody is told anything")
+def send_test(notifiers: Sequence[Notifier], console: Console) -> int:
+    """Send a test message to every target and print the result of each; return the exit code."""
+    if not notifiers:
+        console.print("ALERT_URLS is empty: no notification is sent")
         return 1
     failed = 0
-    for target in told:
-        problem = target.send(_TEST)
+    for notifier in notifiers:
+        problem = notifier.send(_TEST)
         failed += problem is not None
-        console.print(f"target {target.name}: {problem or 'delivered'}", markup=False, soft_wrap=True)
+        console.print(f"target {notifier.name}: {problem or 'delivered'}", markup=False, soft_wrap=True)
     return 1 if failed else 0
 
 
 async def open_alerts(settings: ApiSettings) -> list[Alert]:
-    """Return what the api keeps as open. Raises `BusSilentError`."""
+    """Return the open alerts that the api has saved. Raises `BusSilentError`."""
     bus = Bus(str(settings.redis_url), timeout_seconds=2)
     name = redis_name(settings.redis_url)
     sources = Sources(
@@ -49,28 +50,28 @@ async def open_alerts(settings: ApiSettings) -> list[Alert]:
         text = await sources.ask(bus.kept_alerts())
     finally:
         await bus.close()
-    return msgspec.json.decode(text or "{}", type=Kept).alerts
+    return msgspec.json.decode(text or "{}", type=SavedAlerts).alerts
 
 
 def show(alerts: Sequence[Alert], console: Console) -> None:
     """Print the alerts that are open."""
-    table = Table("since (UTC)", "severity", "what", "told")
+    table = Table("since (UTC)", "severity", "what", "notified")
     for alert in sorted(alerts, key=lambda alert: alert.since):
-        told = f"{alert.told:%H:%M}" if alert.told else "not yet"
-        table.add_row(f"{alert.since:%Y-%m-%d %H:%M}", alert.severity, alert.what, told)
+        notified = f"{alert.notified:%H:%M}" if alert.notified else "not yet"
+        table.add_row(f"{alert.since:%Y-%m-%d %H:%M}", alert.severity, alert.what, notified)
     console.print(table if alerts else "no alert is open")
 
 
 def main(
     test: Annotated[bool, typer.Option("--test", help="Send a test message to every target of ALERT_URLS")] = False,
 ) -> None:
-    """Show the alerts that are open, or try the targets.
+    """Show the alerts that are open, or test the targets.
 
     --test exits with 1 where a target fails, or where there is none.
     """
     settings, console = read_settings(ApiSettings), Console()
     if test:
-        sys.exit(send_test(configured_targets(settings.alert_urls), console))
+        sys.exit(send_test(configured_notifiers(settings.alert_urls), console))
     try:
         show(asyncio.run(open_alerts(settings)), console)
     except BusSilentError as error:

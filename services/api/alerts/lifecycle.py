@@ -1,17 +1,19 @@
-"""When a condition is told, told again, and told to be over; and in which words. Pure: time is an argument."""
+"""Alert lifecycle: pending, notified, reminded, resolved. Pure: time is an argument."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
 
-from services.api.alerts.conditions import Condition, Judgement, Severity
-from services.api.text import duration, instant
+from services.api.alerts.condition import Condition, Evaluation, Severity
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """A condition that is open, and what was told of it. Times are of the host's clock, UTC."""
+    """A condition that is open, and what was notified of it. Times are of the host's clock, UTC.
+
+    Redis holds it under its first names, so that an api of another version reads it.
+    """
 
     key: str
     severity: Severity
@@ -20,88 +22,90 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     doing: str
     todo: str
     since: datetime
-    patient_from: datetime
-    """From when on it is waited whether it passes by itself."""
+    pending_since: datetime = msgspec.field(name="patient_from")
+    """Begin of the time that the condition must last before it is notified; it moves on while the amount shrinks."""
     least: float | None = None
-    """The least that there was of it, where it is an amount."""
-    told: datetime | None = None
-    """When it was told first; None: not yet."""
-    told_last: datetime | None = None
-    gone: datetime | None = None
-    """Since when it is away; its recovery is told once it stays away."""
+    """The smallest amount so far, where the condition has one."""
+    notified: datetime | None = msgspec.field(name="told", default=None)
+    """When it was notified first; None: it is pending."""
+    last_notified: datetime | None = msgspec.field(name="told_last", default=None)
+    cleared: datetime | None = msgspec.field(name="gone", default=None)
+    """Since when the condition no longer holds; the alert is resolved once that lasts."""
 
-
-class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent, all of one evaluation in one piece."""
-
-    title: str
-    body: str
-    severity: Severity | None
-    """None: something is over, and nothing new is wrong."""
+    @property
+    def is_firing(self) -> bool:
+        """Whether the condition was notified and still holds."""
+        return self.notified is not None and self.cleared is None
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to wait before a word is said."""
+class AlertPolicy:
+    """How long to wait before each notification."""
 
-    after_seconds: float = 60.0
-    """A condition must last this long before it is told."""
-    again_seconds: float = 24 * 3600.0
+    notify_after_seconds: float = 60.0
+    """A condition must last this long before it is notified."""
+    remind_every_seconds: float = 24 * 3600.0
     """Between reminders; 0: none."""
-    settled_seconds: float = 300.0
-    """A told condition must be away for this long before its recovery is told: what flaps is told once."""
+    resolve_after_seconds: float = 300.0
+    """A condition must be cleared for this long before it is resolved: one that flaps is notified once."""
 
 
 @dataclass(frozen=True)
-class Tidings:
-    """What is to be told after one evaluation."""
+class AlertChanges:
+    """What one evaluation has to notify."""
 
-    opened: tuple[Alert, ...] = ()
+    notified: tuple[Alert, ...] = ()
+    """Alerts that are notified for the first time."""
     reminded: tuple[Alert, ...] = ()
-    recovered: tuple[Alert, ...] = ()
+    resolved: tuple[Alert, ...] = ()
 
 
-def step(
-    alerts: Mapping[str, Alert], judgement: Judgement, now: datetime, patience: Patience
-) -> tuple[dict[str, Alert], Tidings]:
-    """Return the alerts that are open after an evaluation, and what of them is news.
+def advance(
+    alerts: Mapping[str, Alert], evaluation: Evaluation, now: datetime, policy: AlertPolicy
+) -> tuple[dict[str, Alert], AlertChanges]:
+    """Return the alerts that are open after an evaluation, and the changes to notify.
 
-    An alert whose condition cannot be judged stays as it is: not knowing is no recovery.
+    An alert whose condition could not be evaluated stays as it is: unknown is not resolved.
     """
     after: dict[str, Alert] = {}
-    opened, reminded, recovered = [], [], []
-    for condition in judgement.conditions:
-        alert = _seen(alerts.get(condition.key), condition, now)
-        if alert.told is None:
-            wait = patience.after_seconds if condition.after_seconds is None else condition.after_seconds
-            if _seconds(alert.patient_from, now) >= wait:
-                alert = msgspec.structs.replace(alert, told=now, told_last=now)
-                opened.append(alert)
-        elif patience.again_seconds and _seconds(alert.told_last or now, now) >= patience.again_seconds:
-            alert = msgspec.structs.replace(alert, told_last=now)
+    notified, reminded, resolved = [], [], []
+    for condition in evaluation.conditions:
+        alert = _updated(alerts.get(condition.key), condition, now)
+        if alert.notified is None:
+            if _seconds(alert.pending_since, now) >= _wait_seconds(condition, policy):
+                alert = msgspec.structs.replace(alert, notified=now, last_notified=now)
+                notified.append(alert)
+        elif policy.remind_every_seconds and _seconds(alert.last_notified or now, now) >= policy.remind_every_seconds:
+            alert = msgspec.structs.replace(alert, last_notified=now)
             reminded.append(alert)
         after[alert.key] = alert
     for key in alerts.keys() - after.keys():
         alert = alerts[key]
-        if judgement.knows(key):
-            if alert.told is None:
+        if evaluation.knows(key):
+            if alert.notified is None:
                 continue  # it passed by itself
-            alert = msgspec.structs.replace(alert, gone=alert.gone or now)
-            if _seconds(alert.gone or now, now) >= patience.settled_seconds:
-                recovered.append(alert)
+            alert = msgspec.structs.replace(alert, cleared=alert.cleared or now)
+            if _seconds(alert.cleared or now, now) >= policy.resolve_after_seconds:
+                resolved.append(alert)
                 continue
         after[key] = alert
-    return after, Tidings(tuple(opened), tuple(reminded), tuple(sorted(recovered, key=lambda alert: alert.key)))
+    resolved.sort(key=lambda alert: alert.key)
+    return after, AlertChanges(tuple(notified), tuple(reminded), tuple(resolved))
 
 
-def _seen(alert: Alert | None, condition: Condition, now: datetime) -> Alert:
-    """Bring an alert up to date with its condition, or make it."""
+def _wait_seconds(condition: Condition, policy: AlertPolicy) -> float:
+    own = condition.notify_after_seconds
+    return policy.notify_after_seconds if own is None else own
+
+
+def _updated(alert: Alert | None, condition: Condition, now: datetime) -> Alert:
+    """Bring an alert up to date with its condition, or create it."""
     since = now - timedelta(seconds=condition.lasted_seconds)
-    waits, least = now, condition.amount
+    pending_since, least = now, condition.amount
     if alert is not None:
         since = alert.since
         shrinks = alert.least is not None and condition.amount is not None and condition.amount < alert.least
-        waits = now if shrinks else alert.patient_from
+        pending_since = now if shrinks else alert.pending_since
         least = alert.least if condition.amount is None or not shrinks else condition.amount
     return Alert(
         key=condition.key,
@@ -111,78 +115,12 @@ def _seen(alert: Alert | None, condition: Condition, now: datetime) -> Alert:
         doing=condition.doing,
         todo=condition.todo,
         since=since,
-        patient_from=waits,
+        pending_since=pending_since,
         least=least,
-        told=alert.told if alert else None,
-        told_last=alert.told_last if alert else None,
+        notified=alert.notified if alert else None,
+        last_notified=alert.last_notified if alert else None,
     )
 
 
 def _seconds(begin: datetime, end: datetime) -> float:
     return (end - begin).total_seconds()
-
-
-# --- In words
-
-_IN_FULL = 8
-"""So many alerts are told with everything; the others by name. Messengers cut off, or refuse, what is long."""
-_BY_NAME = 20
-
-
-def message_of(tidings: Tidings, now: datetime) -> Message | None:
-    """Spell the news of one evaluation as one message; None where there is none."""
-    wrong = sorted(tidings.opened, key=_worst_first)
-    still = sorted(tidings.reminded, key=_worst_first)
-    if not (wrong or still or tidings.recovered):
-        return None
-    paragraphs = [
-        *_told(wrong, "", now),
-        *_told(still, "Still: ", now),
-        *_told(tidings.recovered, "Over: ", now),
-    ]
-    severities = [alert.severity for alert in (*wrong, *still)]
-    severity = min(severities, key=("critical", "warning").index) if severities else None
-    return Message(title=_title(tidings), body="\n\n".join(paragraphs), severity=severity)
-
-
-def _worst_first(alert: Alert) -> tuple[bool, datetime, str]:
-    return alert.severity != "critical", alert.since, alert.key
-
-
-def _title(tidings: Tidings) -> str:
-    counts = (
-        (len(tidings.opened), "new"),
-        (len(tidings.reminded), "still open"),
-        (len(tidings.recovered), "over"),
-    )
-    parts = [f"{count} {word}" for count, word in counts if count]
-    named = (*tidings.opened, *tidings.reminded, *tidings.recovered)
-    if len(named) == 1:
-        state = "" if tidings.opened else "still: " if tidings.reminded else "over: "
-        return f"qlib-crypto: {state}{named[0].what}"
-    return f"qlib-crypto: {', '.join(parts)}"
-
-
-def _told(alerts: Iterable[Alert], prefix: str, now: datetime) -> list[str]:
-    told = list(alerts)
-    paragraphs = [_recovery(alert) if alert.gone else _paragraph(alert, prefix, now) for alert in told[:_IN_FULL]]
-    if rest := told[_IN_FULL:]:
-        names = ", ".join(alert.key for alert in rest[:_BY_NAME])
-        more = f", and {len(rest) - _BY_NAME} more" if len(rest) > _BY_NAME else ""
-        paragraphs.append(f"{prefix}{len(rest)} more: {names}{more}; GET /alerts has all that is open")
-    return paragraphs
-
-
-def _paragraph(alert: Alert, prefix: str, now: datetime) -> str:
-    lines = [
-        f"{prefix}{alert.what}",
-        f"since {instant(alert.since)} ({duration(_seconds(alert.since, now))}), {alert.severity}: {alert.means}",
-        f"The system: {alert.doing}",
-        f"To do: {alert.todo or 'nothing'}",
-    ]
-    return "\n".join(lines)
-
-
-def _recovery(alert: Alert) -> str:
-    end = alert.gone or alert.since
-    return f"Over: {alert.what}\nlasted {duration(_seconds(alert.since, end))}, until {instant(end)}"

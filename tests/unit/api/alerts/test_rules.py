@@ -1,4 +1,4 @@
-"""Each condition: when it is one, when it is none, and when nobody can tell."""
+"""Each rule: when its condition holds, when it does not, and when that is unknown."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -6,7 +6,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from services.api.alerts.conditions import Thresholds, conditions
+from services.api.alerts.condition import Thresholds
+from services.api.alerts.rules import evaluate
 from services.api.completeness.days import Books, Day
 from services.api.disk import Space, spaces
 from shared.bus.connection import Memory
@@ -35,16 +36,16 @@ def well(healthy, now):
     )
 
 
-def judge(snapshot, disks=ROOMY, **thresholds):
-    return conditions(snapshot, disks, Thresholds(**thresholds))
+def evaluated(snapshot, disks=ROOMY, **thresholds):
+    return evaluate(snapshot, disks, Thresholds(**thresholds))
 
 
 def keys(snapshot, disks=ROOMY, **thresholds):
-    return [condition.key for condition in judge(snapshot, disks, **thresholds).conditions]
+    return [condition.key for condition in evaluated(snapshot, disks, **thresholds).conditions]
 
 
 def only(snapshot, disks=ROOMY, **thresholds):
-    (condition,) = judge(snapshot, disks, **thresholds).conditions
+    (condition,) = evaluated(snapshot, disks, **thresholds).conditions
     return condition
 
 
@@ -57,39 +58,39 @@ def without_beat(snapshot, service):
 
 
 def test_nothing_is_wrong_where_everything_works(well):
-    judgement = judge(well)
+    evaluation = evaluated(well)
 
-    assert judgement.conditions == ()
-    assert judgement.unknown == frozenset()
+    assert evaluation.conditions == ()
+    assert evaluation.unknown == frozenset()
 
 
-def test_redis_away_is_one_condition_and_nobody_can_tell_the_rest(well):
-    judgement = judge(replace(well, redis_problem="Redis at box:6379 does not answer", heartbeats={}))
+def test_redis_away_is_one_condition_and_the_rest_is_unknown(well):
+    evaluation = evaluated(replace(well, redis_problem="Redis at box:6379 does not answer", heartbeats={}))
 
-    (away,) = judgement.conditions
+    (away,) = evaluation.conditions
     assert (away.key, away.severity, away.what) == ("redis", "critical", "Redis at box:6379 does not answer")
-    assert judgement.knows("redis")
-    assert judgement.knows("disk:DATA_DIR")
+    assert evaluation.knows("redis")
+    assert evaluation.knows("disk:DATA_DIR")
     unknown = ("down:writer", "problem:ranker:ranking", "late:writer:stale", "symbol:BTC_USDT", "gaps")
-    assert not any(map(judgement.knows, (*unknown, "audit:writer", "dead-letters", "memory")))
+    assert not any(map(evaluation.knows, (*unknown, "audit:writer", "dead-letters", "memory")))
 
 
 @pytest.mark.parametrize("service", ["ranker", "collector", "writer", "converter"])
-def test_service_without_a_heartbeat_is_down_and_what_it_alone_can_tell_is_unknown(well, service):
-    judgement = judge(without_beat(well, service))
+def test_service_without_a_heartbeat_is_down_and_what_it_alone_can_report_is_unknown(well, service):
+    evaluation = evaluated(without_beat(well, service))
 
-    assert [condition.key for condition in judgement.conditions] == [f"down:{service}"]
-    assert judgement.conditions[0].what == f"the {service} is down"
-    assert not judgement.knows(f"problem:{service}:disk")
-    assert not judgement.knows(f"audit:{service}")
-    assert judgement.knows("gaps") is (service not in {"collector", "writer"})
+    assert [condition.key for condition in evaluation.conditions] == [f"down:{service}"]
+    assert evaluation.conditions[0].what == f"the {service} is down"
+    assert not evaluation.knows(f"problem:{service}:disk")
+    assert not evaluation.knows(f"audit:{service}")
+    assert evaluation.knows("gaps") is (service not in {"collector", "writer"})
 
 
 def test_unreadable_heartbeat_is_said_as_such(well):
     condition = only(replace(without_beat(well, "writer"), unreadable=frozenset({"writer"})))
 
     assert condition.key == "down:writer"
-    assert "makes no sense" in condition.what
+    assert condition.what == "the heartbeat of the writer is unreadable"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_silent_channel_and_rejected_subscriptions_are_two_conditions(well, make
     assert found == ["late:collector:degraded", "late:collector:stale"]
 
 
-def test_symbol_that_stands_still_among_fresh_ones_is_told_with_the_time_of_its_newest_candle(well, now):
+def test_symbol_that_stands_still_among_fresh_ones_is_reported_with_the_time_of_its_newest_candle(well, now):
     opened = now - timedelta(minutes=20)
 
     condition = only(replace(well, watermarks={**well.watermarks, "newest:XRP_USDT": opened}))
@@ -200,7 +201,7 @@ def test_member_without_any_candle_is_stale_some_minutes_after_the_ranking(well)
     assert keys(replace(well, watermarks=marks)) == ["symbol:XRP_USDT"]
 
 
-def test_symbols_that_all_stand_still_are_not_told_one_by_one(well, now):
+def test_symbols_that_all_stand_still_are_not_reported_one_by_one(well, now):
     marks = {f"newest:{symbol}": now - timedelta(minutes=20) for symbol in SYMBOLS[:2]}
 
     assert keys(replace(well, watermarks={**well.watermarks, **marks})) == []
@@ -213,33 +214,33 @@ def test_no_symbol_is_judged_by_the_hosts_clock(well, now):
         watermarks={**well.watermarks, "newest:XRP_USDT": now - timedelta(days=400)},
     )
 
-    judgement = judge(unasked)
+    evaluation = evaluated(unasked)
 
-    assert judgement.conditions == ()
-    assert not judgement.knows("symbol:XRP_USDT")
+    assert evaluation.conditions == ()
+    assert not evaluation.knows("symbol:XRP_USDT")
 
 
 def test_missing_minutes_are_a_condition_with_their_number(well, make_books):
     condition = only(replace(well, books=make_books(missing=7)))
 
     assert (condition.key, condition.amount) == ("gaps", 7)
-    assert condition.what == "7 minutes are missing and do not get fewer"
+    assert condition.what == "7 minutes are missing, and their number does not fall"
 
 
-def test_without_the_ledger_nobody_knows_of_gaps(well):
-    judgement = judge(replace(well, books=None))
+def test_without_the_ledger_gaps_are_unknown(well):
+    evaluation = evaluated(replace(well, books=None))
 
-    assert judgement.conditions == ()
-    assert not judgement.knows("gaps")
+    assert evaluation.conditions == ()
+    assert not evaluation.knows("gaps")
 
 
 @pytest.mark.parametrize("service", ["collector", "writer"])
-def test_audit_mismatches_are_told_at_once(well, make_beat, service):
+def test_audit_mismatches_are_notified_at_once(well, make_beat, service):
     details = {"audit": {"mismatches": 3, "rows": 5000}}
 
     condition = only(with_beat(well, make_beat(service, details=details)))
 
-    assert (condition.key, condition.severity, condition.after_seconds) == (f"audit:{service}", "critical", 0.0)
+    assert (condition.key, condition.severity, condition.notify_after_seconds) == (f"audit:{service}", "critical", 0.0)
 
 
 @pytest.mark.parametrize("audit", [None, "soon", {}, {"mismatches": 0}, {"mismatches": "?"}])
@@ -247,11 +248,11 @@ def test_audit_that_found_nothing_or_says_something_else_is_none(well, make_beat
     assert keys(with_beat(well, make_beat("writer", details={"audit": audit}))) == []
 
 
-def test_fresh_dead_letters_are_told_by_origin(well):
+def test_fresh_dead_letters_are_reported_by_origin(well):
     condition = only(replace(well, dead_letters=80, recent_dead_letters={"collector:candles": 2, "writer:candles": 5}))
 
     assert condition.key == "dead-letters"
-    assert "7 inputs" in condition.what
+    assert "7 invalid inputs" in condition.what
     assert "5 of writer:candles, 2 of collector:candles" in condition.what
     assert "80 are kept" in condition.means
 
@@ -264,7 +265,7 @@ def test_old_dead_letters_are_no_condition(well):
     ("memory", "expected"),
     [(Memory(799, 1000), []), (Memory(800, 1000), ["memory"]), (Memory(10**12, 0), []), (None, [])],
 )
-def test_redis_near_its_ceiling_is_told(well, memory, expected):
+def test_redis_near_its_ceiling_is_reported(well, memory, expected):
     assert keys(replace(well, memory=memory)) == expected
 
 
@@ -272,7 +273,7 @@ def disk(setting, device, free, total=1000):
     return Space(setting=setting, folder=setting.lower(), device=device, free_bytes=free, total_bytes=total)
 
 
-def test_full_disks_are_told_once_each(well):
+def test_full_disks_are_reported_once_each(well):
     assert keys(well, [disk("DATA_DIR", 1, 99), disk("QLIB_DIR", 2, 100)]) == ["disk:DATA_DIR"]
     assert keys(well, [disk("DATA_DIR", 1, 99), disk("QLIB_DIR", 2, 10)]) == ["disk:DATA_DIR", "disk:QLIB_DIR"]
     shared = only(well, [disk("DATA_DIR", 1, 99), disk("QLIB_DIR", 1, 99)])
@@ -281,7 +282,7 @@ def test_full_disks_are_told_once_each(well):
 
 
 def test_disk_that_does_not_say_is_unknown(well):
-    assert not judge(well, None).knows("disk:DATA_DIR")
+    assert not evaluated(well, None).knows("disk:DATA_DIR")
 
 
 def test_space_is_that_of_the_folder_or_of_where_it_would_be_made(tmp_path):
@@ -317,7 +318,7 @@ def test_an_implausible_rate_is_said(well, service, flagged):
 
 
 def test_without_the_collector_it_is_unknown_whether_minutes_were_refused(well):
-    assert {"refused", "rates"} <= judge(without_beat(well, "collector")).unknown
+    assert {"refused", "rates"} <= evaluated(without_beat(well, "collector")).unknown
 
 
 def test_a_settlement_whose_rate_stays_missing_is_a_condition(well):

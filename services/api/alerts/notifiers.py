@@ -1,4 +1,4 @@
-"""Where alerts go: the addresses of ALERT_URLS, each of which is a secret. apprise knows how to speak to them. I/O."""
+"""Notifiers: one for each address of ALERT_URLS, which is a secret. apprise sends the messages. I/O."""
 
 import logging
 import re
@@ -12,11 +12,11 @@ from urllib.parse import unquote
 import apprise
 from pydantic import SecretStr
 
-from services.api.alerts.lifecycle import Message
+from services.api.alerts.message import Message
 from shared.runtime.settings import refuse_setting
 
-WAITING_AT_MOST = 100
-"""Messages per target; beyond it the oldest goes."""
+MOST_QUEUED = 100
+"""Messages per notifier; beyond it the oldest is dropped."""
 
 _KINDS = {
     "critical": apprise.NotifyType.FAILURE,
@@ -26,11 +26,11 @@ _KINDS = {
 
 
 class UnknownAddressError(ValueError):
-    """An address that apprise does not know; the text says which one by its number, and does not show it."""
+    """An address that apprise does not know; the text has its number, and does not show it."""
 
 
 class _Reasons(logging.Handler):
-    """Collects what apprise logs in this thread. It reaches no log as it is: it may hold what makes up an address."""
+    """Collects what apprise logs in this thread. It is never logged as it is: it may contain parts of an address."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -40,7 +40,7 @@ class _Reasons(logging.Handler):
         self._texts().append(record.getMessage())
 
     def take(self) -> list[str]:
-        """Return what was collected since the last time."""
+        """Return what was collected since the last call."""
         texts, self._here.texts = self._texts(), []
         return texts
 
@@ -64,16 +64,16 @@ _ASSET = apprise.AppriseAsset(app_id="qlib-crypto", app_desc="qlib-crypto", serv
 
 
 @dataclass
-class Target:
-    """One address: its name that may be shown, and what waits to be sent there."""
+class Notifier:
+    """One address: its public name, and the messages that wait to be sent there."""
 
     name: str
     digest: str
-    """Tells it from others without showing it."""
+    """Identifies the address without showing it."""
     url: str = field(repr=False)
-    waiting: deque[Message] = field(default_factory=lambda: deque(maxlen=WAITING_AT_MOST))
+    queue: deque[Message] = field(default_factory=lambda: deque(maxlen=MOST_QUEUED))
     problem: str | None = None
-    """Why the last try failed; None where it did not."""
+    """Why the last attempt failed; None where it did not."""
 
     def send(self, message: Message) -> str | None:
         """Send a message; return why that failed, or None. Takes seconds: not for the event loop."""
@@ -86,35 +86,35 @@ class Target:
                 notify_type=_KINDS[message.severity],
                 body_format=apprise.NotifyFormat.TEXT,
             )
-        except Exception as error:  # noqa: BLE001 - of some hundred plugins, each with errors of its own; it is told
+        except Exception as error:  # noqa: BLE001 - of some hundred plugins, each with errors of its own; it is reported
             return type(error).__name__  # its text may hold the address
         return None if delivered else _without_address(self.url, "; ".join(_REASONS.take())) or "refused"
 
 
-def targets(text: str) -> list[Target]:
-    """Read ALERT_URLS. Raises `UnknownAddressError`."""
+def notifiers(text: str) -> list[Notifier]:
+    """Return a notifier for each address of a text. Raises `UnknownAddressError`."""
     urls = addresses(text)
     found = []
     for number, url in enumerate(urls, 1):
         server = _server(url)
         _REASONS.take()
         if server is None:
-            raise UnknownAddressError(f"address {number} of {len(urls)} is none that apprise knows")
+            raise UnknownAddressError(f"address {number} of {len(urls)} is unknown to apprise")
         digest = sha256(url.encode()).hexdigest()[:16]
-        found.append(Target(f"{number} ({server.service_name})", digest, url))
+        found.append(Notifier(f"{number} ({server.service_name})", digest, url))
     return found
 
 
-def configured_targets(urls: SecretStr) -> list[Target]:
+def configured_notifiers(urls: SecretStr) -> list[Notifier]:
     """Read ALERT_URLS at the start of a process: an unknown address stops it (exit code 2), and is not shown."""
     try:
-        return targets(urls.get_secret_value())
+        return notifiers(urls.get_secret_value())
     except UnknownAddressError as error:
         refuse_setting(f"ALERT_URLS: {error}")
 
 
 def addresses(text: str) -> list[str]:
-    """Split at whitespace and at commas, but not at a comma inside of an address."""
+    """Split at whitespace and at commas, but not at a comma inside an address."""
     return [part for part in re.split(r"\s+|,+(?=\s|$|[A-Za-z][A-Za-z0-9+.-]*://)", text.strip()) if part]
 
 
@@ -132,7 +132,7 @@ def _through(server: apprise.NotifyBase) -> apprise.Apprise:
 
 
 def _without_address(url: str, text: str) -> str:
-    """Blank out of a text whatever is a part of an address, but for its schema."""
+    """Replace every part of an address in a text, except its schema."""
     _, _, rest = url.partition("://")
     parts = {part for spelled in (rest, unquote(rest)) for part in re.split(r"[/:@?&=,\s]+", spelled)}
     for part in sorted(parts - {""}, key=len, reverse=True):
@@ -146,9 +146,9 @@ def _without_address(url: str, text: str) -> str:
 
 
 _SHORT = 4
-"""Shorter parts are only blanked out as whole words: a port, a user called bob."""
+"""Shorter parts are only replaced as whole words: a port, a user called bob."""
 
 
-def fingerprints(among: Sequence[Target]) -> dict[str, Target]:
-    """Return targets by what tells them from others."""
-    return {target.digest: target for target in among}
+def by_digest(among: Sequence[Notifier]) -> dict[str, Notifier]:
+    """Return notifiers by their digest."""
+    return {notifier.digest: notifier for notifier in among}

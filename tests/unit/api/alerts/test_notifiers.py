@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from services.api.alerts.lifecycle import Message
-from services.api.alerts.targets import UnknownAddressError, addresses, configured_targets, targets
+from services.api.alerts.message import Message
+from services.api.alerts.notifiers import UnknownAddressError, addresses, configured_notifiers, notifiers
 from services.api.settings import ApiSettings
 from shared.runtime.settings import read_settings
 
@@ -27,12 +27,12 @@ def test_addresses_are_split_at_blanks_and_commas_but_not_inside(text):
     assert addresses(text) == ["json://a/x", "slack://b/y", "mailto://c?to=d@e,f@g"]
 
 
-def test_no_address_is_no_target():
-    assert targets("  ") == []
+def test_no_address_is_no_notifier():
+    assert notifiers("  ") == []
 
 
-def test_target_is_named_by_number_and_kind_and_does_not_show_its_address():
-    first, second = targets(f"{UNREACHABLE} discord://1234567/{SECRET}")
+def test_notifier_is_named_by_number_and_kind_and_does_not_show_its_address():
+    first, second = notifiers(f"{UNREACHABLE} discord://1234567/{SECRET}")
 
     assert (first.name, second.name) == ("1 (JSON)", "2 (Discord)")
     assert SECRET not in repr((first, second))
@@ -41,8 +41,8 @@ def test_target_is_named_by_number_and_kind_and_does_not_show_its_address():
 
 @pytest.mark.parametrize("bad", [f"pigeon://{SECRET}", SECRET, "json://"])
 def test_unknown_address_is_named_by_its_number_only(bad):
-    with pytest.raises(UnknownAddressError, match="address 2 of 2 is none that apprise knows") as caught:
-        targets(f"json://localhost/{SECRET} {bad}")
+    with pytest.raises(UnknownAddressError, match="address 2 of 2 is unknown to apprise") as caught:
+        notifiers(f"json://localhost/{SECRET} {bad}")
 
     assert SECRET not in str(caught.value)
 
@@ -51,11 +51,11 @@ def test_wrong_setting_stops_the_start_without_showing_it(capfd, monkeypatch):
     monkeypatch.setenv("ALERT_URLS", f"json://localhost/{SECRET} pigeon://{SECRET}")
 
     with pytest.raises(SystemExit) as caught:
-        configured_targets(read_settings(ApiSettings).alert_urls)
+        configured_notifiers(read_settings(ApiSettings).alert_urls)
 
     assert caught.value.code == 2
     said = capfd.readouterr()
-    assert "wrong setting: ALERT_URLS: address 2 of 2 is none that apprise knows" in said.err
+    assert "wrong setting: ALERT_URLS: address 2 of 2 is unknown to apprise" in said.err
     assert SECRET not in said.err + said.out
 
 
@@ -80,10 +80,10 @@ def log():
     root.setLevel(level)
 
 
-def test_failure_is_told_without_any_part_of_the_address_in_words_or_logs(log):
-    (target,) = targets(UNREACHABLE)
+def test_failure_is_reported_without_any_part_of_the_address_in_words_or_logs(log):
+    (notifier,) = notifiers(UNREACHABLE)
 
-    problem = target.send(MESSAGE)
+    problem = notifier.send(MESSAGE)
     logging.getLogger("of.the.test").debug("the log works")
 
     assert "onnection error" in problem
