@@ -6,7 +6,7 @@ from fastapi_offline import FastAPIOffline
 from services.api.alerts.loop import AlertLoop
 from services.api.disk import DiskReader
 from services.api.health.snapshot import Sources
-from services.api.routes import router
+from services.api.routes import completeness, data, system
 
 _DESCRIPTION = "Is it healthy? Lag, freshness, universe and data of qlib-crypto. Read only."
 
@@ -17,5 +17,6 @@ def create_app(sources: Sources, alert_loop: AlertLoop | None = None) -> FastAPI
     app.state.sources = sources
     app.state.alert_loop = alert_loop or AlertLoop(sources)
     app.state.disk = DiskReader(sources.data_dir, sources.qlib_dir)
-    app.include_router(router)
+    for routes in (system, data, completeness):
+        app.include_router(routes.router)
     return app

@@ -1,4 +1,4 @@
-"""Who is, or was, in the universe: from the bus for now, from the raw files for then. I/O."""
+"""The universe of now, from the bus, and that of an earlier time, from the raw files. I/O."""
 
 import asyncio
 from datetime import datetime
@@ -23,10 +23,10 @@ class Member(BaseModel):
     rank: int = Field(description="1 is the first")
     funding_rate: float | None = Field(description="The rate as published; null where only the names are kept")
     score: float | None = Field(description="What was ranked: |rate|, or |rate| per 8 h")
-    interval_hours: int | None = Field(description="Hours between its settlements, where the exchange told")
+    interval_hours: int | None = Field(description="Hours between its settlements, where the exchange says")
 
 
-class Universe(BaseModel):
+class UniverseView(BaseModel):
     """One ranking."""
 
     ranked_time: datetime = Field(description="From when on it holds, on the exchange's clock")
@@ -36,7 +36,7 @@ class Universe(BaseModel):
     members: list[Member] = Field(description="In order of rank")
 
 
-async def current_universe(sources: Sources) -> Universe | None:
+async def current_universe(sources: Sources) -> UniverseView | None:
     """Return the universe of now. Raises `BusSilentError`."""
     ranking = await _last_ranking(sources)
     if ranking is not None and ranking.ranks:
@@ -46,7 +46,7 @@ async def current_universe(sources: Sources) -> Universe | None:
     return None if current is None else _names_only(current)
 
 
-async def universe_at(sources: Sources, at: datetime) -> Universe | None:
+async def universe_at(sources: Sources, at: datetime) -> UniverseView | None:
     """Return the universe that held at a time: of the last ranking that was made by then.
 
     The newest ranking may still be on its way to the disk, so the bus is asked first; without it the disk answers.
@@ -88,9 +88,9 @@ async def _last_ranking(sources: Sources) -> Ranking | None:
     return None if outdated else ranking
 
 
-def _from_ranks(ranks: list[Rank], source: Literal["bus", "disk"]) -> Universe:
+def _from_ranks(ranks: list[Rank], source: Literal["bus", "disk"]) -> UniverseView:
     members = sorted((place for place in ranks if place.member), key=lambda place: place.rank)
-    return Universe(
+    return UniverseView(
         ranked_time=ranks[0].ranked_time,
         rank_by=ranks[0].rank_by,
         source=source,
@@ -108,8 +108,8 @@ def _from_ranks(ranks: list[Rank], source: Literal["bus", "disk"]) -> Universe:
     )
 
 
-def _names_only(ranking: Ranking) -> Universe:
-    return Universe(
+def _names_only(ranking: Ranking) -> UniverseView:
+    return UniverseView(
         ranked_time=ranking.ranked_time,
         rank_by=ranking.rank_by,
         source="bus",
