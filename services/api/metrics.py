@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, gener
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.api.completeness.days import Books
+from services.api.completeness.days import LedgerView
 from services.api.disk import Disk
 from services.api.health.diagnosis import ServiceState
 from services.api.health.lag import missing_minutes, symbol_ages
@@ -66,8 +66,7 @@ def _bus_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
         ages,
         ["symbol"],
     )
-    marks = {name: mark for name, mark in snapshot.watermarks.items() if not name.startswith("newest:")}
-    behind = {(name,): snapshot.age_seconds(mark) for name, mark in marks.items()}
+    behind = {(name,): snapshot.age_seconds(mark) for name, mark in snapshot.stage_marks.items()}
     yield _gauge("watermark_age_seconds", "How far a watermark is behind the exchange's clock", behind, ["watermark"])
     if snapshot.universe is not None:
         age = {(): snapshot.age_seconds(snapshot.universe.ranked_time)}
@@ -75,16 +74,16 @@ def _bus_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
         yield _gauge("universe_members", "Symbols in the universe", {(): len(snapshot.universe.members)})
     if (missing := missing_minutes(snapshot)) is not None:
         yield _gauge("missing_minutes", "Minutes that should be there and are not yet", {(): missing})
-    if snapshot.books is not None:
-        yield from _ledger_families(snapshot.books, snapshot.clock.exchange_time)
+    if snapshot.ledger is not None:
+        yield from _ledger_families(snapshot.ledger, snapshot.clock.exchange_time)
     yield from _dead_letter_families(snapshot)
     if (memory := snapshot.memory) is not None:
         yield _gauge("redis_used_bytes", "Memory that Redis uses", {(): memory.used})
         yield _gauge("redis_limit_bytes", "Ceiling of Redis' memory; 0: none", {(): memory.limit})
 
 
-def _ledger_families(books: Books, now: datetime) -> Iterator[GaugeMetricFamily]:
-    account, open_now = books.account, books.standing
+def _ledger_families(ledger: LedgerView, now: datetime) -> Iterator[GaugeMetricFamily]:
+    account, open_now = ledger.account, ledger.open_gaps
     minutes = {(str(verdict),): getattr(account, verdict) for verdict in MinuteVerdict}
     yield _gauge("ledger_minutes", "Wanted minutes of the retention, by verdict", minutes, ["verdict"])
     if account.complete is not None:

@@ -52,12 +52,13 @@ def _symbols(snapshot: Snapshot, thresholds: Thresholds) -> Iterator[Condition]:
     stale = {symbol: age for symbol, age in ages.items() if age > limit}
     if 2 * len(stale) >= len(ages):
         return
+    newest = snapshot.newest_candles
     for symbol, age in stale.items():
-        newest, state = snapshot.watermarks.get(f"newest:{symbol}"), _state_of(symbol, snapshot)
+        state = _state_of(symbol, snapshot)
         yield Condition(
             key=f"symbol:{symbol}",
             severity="warning",
-            what=f"{symbol} is stale: {_newest(newest)}" + (f"; at the exchange: {state}" if state else ""),
+            what=f"{symbol} is stale: {_newest(newest.get(symbol))}" + (f"; at the exchange: {state}" if state else ""),
             means=f"it lacks its last {duration(age)}; {len(ages) - len(stale)} of {len(ages)} members are fresh",
             doing="the collector keeps asking the exchange for it",
             todo="" if state else "check whether the exchange has halted it",

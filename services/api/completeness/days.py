@@ -80,7 +80,7 @@ class Day:
 
 
 @dataclass(frozen=True)
-class Standing:
+class OpenGaps:
     """What is open now."""
 
     minutes: int = 0
@@ -92,7 +92,7 @@ class Standing:
     settlements: int = 0
 
 
-def standing(days: Iterable[Day], until: datetime) -> Standing:
+def open_gaps(days: Iterable[Day], until: datetime) -> OpenGaps:
     """Count what is missing among the minutes that opened before `until`, without spelling every gap."""
     minutes = gaps = settlements = 0
     symbols: set[str] = set()
@@ -111,11 +111,11 @@ def standing(days: Iterable[Day], until: datetime) -> Standing:
         symbols |= missing.keys()
         settlements += sum((mask & over).bit_count() for mask in day.missing_settlements.values())
         yesterday = (day.day, missing)
-    return Standing(minutes, len(symbols), gaps, since, settlements)
+    return OpenGaps(minutes, len(symbols), gaps, since, settlements)
 
 
 @dataclass(frozen=True)
-class Books:
+class LedgerView:
     """What the ledger on the bus said at one moment."""
 
     days: Mapping[date, Day]
@@ -123,9 +123,9 @@ class Books:
     """Minutes that open from here on are still on their way."""
 
     @cached_property
-    def standing(self) -> Standing:
+    def open_gaps(self) -> OpenGaps:
         """What is open."""
-        return standing(self.days.values(), self.until)
+        return open_gaps(self.days.values(), self.until)
 
     @cached_property
     def unsettled(self) -> Sequence[tuple[str, datetime]]:
@@ -201,11 +201,11 @@ def per_cent(account: Account) -> str | None:
     return f"{thousandths // 1000}.{thousandths % 1000:03} %"
 
 
-def sentence(books: Books | None) -> str:
+def sentence(ledger: LedgerView | None) -> str:
     """Say in one sentence how complete the data is."""
-    if books is None:
+    if ledger is None:
         return "completeness is not known yet"
-    open_now = books.standing
+    open_now = ledger.open_gaps
     kinds = ((open_now.minutes, "minute"), (open_now.settlements, "settlement"))
     parts = [counted(count, kind) for count, kind in kinds if count]
     if not parts:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from services.api.completeness.days import Books, Day, by_symbol, gaps, missing_settlements, per_cent
+from services.api.completeness.days import Day, LedgerView, by_symbol, gaps, missing_settlements, per_cent
 from services.api.completeness.reader import LedgerReader
 from shared.grid import DAY, day_start, days_between
 from shared.ledger.day import Account, MinuteVerdict, total
@@ -129,15 +129,15 @@ def span_of(begin: datetime | None, end: datetime | None, *, now: datetime, unti
     return Span(begin, end, until, now)
 
 
-def first_day(books: Books | None, now: datetime) -> datetime:
+def first_day(ledger: LedgerView | None, now: datetime) -> datetime:
     """Return where the ledger on the bus begins, at most `LONGEST` ago."""
-    oldest = min(books.days, default=None) if books else None
+    oldest = min(ledger.days, default=None) if ledger else None
     return now - _WITHOUT_BUS if oldest is None else min(max(day_start(oldest), now - LONGEST), now - DAY)
 
 
-async def days_of(reader: LedgerReader, books: Books | None, span: Span) -> list[Day]:
+async def days_of(reader: LedgerReader, ledger: LedgerView | None, span: Span) -> list[Day]:
     """Return the days of a span: from the bus, older ones from disk. Raises `OSError`, `ValueError`."""
-    on_bus = books.days if books else {}
+    on_bus = ledger.days if ledger else {}
     asked: list[date] = days_between(span.begin, span.last)
     older = [day for day in asked if day not in on_bus]
     stored = await asyncio.to_thread(reader.stored, older) if older else {}

@@ -69,11 +69,11 @@ def diagnoses(service: str, snapshot: Snapshot) -> Iterator[Diagnosis]:
 
 def overdue_settlements(snapshot: Snapshot) -> list[tuple[str, datetime]]:
     """Return the symbols and instants whose settled rate should have been stored long ago, the newest first."""
-    if snapshot.books is None:
+    if snapshot.ledger is None:
         return []
     return [
         (symbol, at)
-        for symbol, at in snapshot.books.unsettled
+        for symbol, at in snapshot.ledger.unsettled
         if _overdue_seconds(snapshot, at, SETTLED_STALE_SECONDS) is not None
     ]
 

@@ -10,9 +10,6 @@ from services.api.health.snapshot import Snapshot
 from shared.bus.heartbeat import Heartbeat
 from shared.grid import MINUTE
 
-_NEWEST = "newest:"
-"""Watermarks of this name hold the open time of a symbol's newest stored candle."""
-
 
 class StreamLag(BaseModel):
     """How far one group is behind on one stream."""
@@ -85,9 +82,7 @@ def lag_of(snapshot: Snapshot, *, all_symbols: bool = False) -> Lag:
 
 def symbol_ages(snapshot: Snapshot, *, all_symbols: bool = False) -> list[SymbolAge]:
     """Return the age of each member's newest candle, oldest first; with `all_symbols` also of those that left."""
-    newest = {
-        name.removeprefix(_NEWEST): mark for name, mark in snapshot.watermarks.items() if name.startswith(_NEWEST)
-    }
+    newest = snapshot.newest_candles
     members = set(snapshot.universe.members) if snapshot.universe else set()
     symbols = members | set(newest) if all_symbols or not members else members
     ages = [_symbol_age(symbol, newest.get(symbol), snapshot, member=symbol in members) for symbol in sorted(symbols)]
@@ -108,8 +103,7 @@ def summary(snapshot: Snapshot) -> dict[str, Any]:
     ages = [age.age_seconds for age in symbol_ages(snapshot) if age.age_seconds is not None and age.member]
     behind = {
         f"{name.removesuffix('_until')}_behind_seconds": round(snapshot.age_seconds(mark))
-        for name, mark in snapshot.watermarks.items()
-        if not name.startswith(_NEWEST)
+        for name, mark in snapshot.stage_marks.items()
     }
     return {
         "missing_minutes": missing_minutes(snapshot),
@@ -123,7 +117,7 @@ def summary(snapshot: Snapshot) -> dict[str, Any]:
 
 def missing_minutes(snapshot: Snapshot) -> int | None:
     """Return how many minutes are missing by the ledger. None: not known."""
-    return snapshot.books.standing.minutes if snapshot.books else None
+    return snapshot.ledger.open_gaps.minutes if snapshot.ledger else None
 
 
 def channels(beat: Heartbeat) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import RedisDsn
 
-from services.api.completeness.days import Books, arrived_until
+from services.api.completeness.days import LedgerView, arrived_until
 from services.api.completeness.reader import LedgerReader
 from services.api.health.cadence import cadence_of
 from services.api.health.clock import ClockReading, read_clock
@@ -29,6 +29,9 @@ REDIS_TIMEOUT_SECONDS = 2.5
 
 RECENT_SECONDS = 600.0
 """A dead letter younger than this means that something is wrong now."""
+
+_NEWEST = "newest:"
+"""Watermarks of this name hold the open time of a symbol's newest stored candle."""
 
 
 class BusSilentError(Exception):
@@ -87,13 +90,24 @@ class Snapshot:
     """Origin → how many inputs were set aside within the last `RECENT_SECONDS`."""
     memory: Memory | None = None
     """Of Redis."""
-    books: Books | None = None
+    ledger: LedgerView | None = None
     """What the ledger says; None: not known (yet)."""
 
     @property
     def arrived_until(self) -> datetime:
         """Minutes that open from here on are still on their way to the disk."""
         return _arrived_until(self.clock, self.heartbeats)
+
+    @property
+    def stage_marks(self) -> dict[str, datetime]:
+        """Watermarks of stages, such as `written_until`: up to when each is complete."""
+        return {name: mark for name, mark in self.watermarks.items() if not name.startswith(_NEWEST)}
+
+    @property
+    def newest_candles(self) -> dict[str, datetime]:
+        """Symbol → open time of its newest stored candle."""
+        marks = self.watermarks.items()
+        return {name.removeprefix(_NEWEST): mark for name, mark in marks if name.startswith(_NEWEST)}
 
     def age_seconds(self, at: datetime) -> float:
         """Return the seconds of the exchange's clock since an instant."""
@@ -115,7 +129,7 @@ async def _read(sources: Sources) -> Snapshot:
     bus = sources.bus
     heartbeats, unreadable = await _heartbeats(bus)
     dead_letters, _ = await bus.dead_letters(1)
-    books = await _books(sources, heartbeats)  # it may open or close a problem of the api's own
+    ledger = await _ledger(sources, heartbeats)  # it may open or close a problem of the api's own
     return Snapshot(
         clock=read_clock(sources.clock),
         problems=dict(sources.health.problems),
@@ -127,11 +141,11 @@ async def _read(sources: Sources) -> Snapshot:
         dead_letters=dead_letters,
         recent_dead_letters=await bus.recent_dead_letters(RECENT_SECONDS),
         memory=await bus.memory(),
-        books=books,
+        ledger=ledger,
     )
 
 
-async def _books(sources: Sources, heartbeats: Mapping[str, Heartbeat]) -> Books | None:
+async def _ledger(sources: Sources, heartbeats: Mapping[str, Heartbeat]) -> LedgerView | None:
     """Read the ledger as far as the bus has it. An unreadable one leaves everything else readable."""
     try:
         days = await sources.ledger.on_bus(sources.bus)
@@ -139,7 +153,7 @@ async def _books(sources: Sources, heartbeats: Mapping[str, Heartbeat]) -> Books
         sources.health.problem("ledger", str(error))
         return None
     sources.health.solved("ledger")
-    return None if days is None else Books(days, _arrived_until(read_clock(sources.clock), heartbeats))
+    return None if days is None else LedgerView(days, _arrived_until(read_clock(sources.clock), heartbeats))
 
 
 def _arrived_until(clock: ClockReading, heartbeats: Mapping[str, Heartbeat]) -> datetime:

@@ -137,7 +137,7 @@ def _progress(service: str, snapshot: Snapshot, beat: Heartbeat) -> str:
     if service == "ranker" and snapshot.universe is not None:
         return f"{len(snapshot.universe.members)} members since {instant(snapshot.universe.ranked_time)}"
     if service == "collector":
-        return f"works, {sentence(snapshot.books)}"
+        return f"works, {sentence(snapshot.ledger)}"
     mark = snapshot.watermarks.get(_MARKS.get(service, ""))
     if mark is None:
         return "works, no result yet"

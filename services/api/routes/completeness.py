@@ -50,7 +50,7 @@ def _span(snapshot: Snapshot, begin: datetime | None, end: datetime | None, usua
 
 async def _ledger_days(sources: Sources, snapshot: Snapshot, span: Span) -> list[Day]:
     try:
-        return await days_of(sources.ledger, snapshot.books, span)
+        return await days_of(sources.ledger, snapshot.ledger, span)
     except (OSError, ValueError) as error:
         raise HTTPException(503, f"the ledger on disk is unreadable: {error}") from error
 
@@ -95,7 +95,7 @@ async def gaps(
 
     With `missing` also the settlements whose rate is missing.
     """
-    usual = snapshot.clock.exchange_time - first_day(snapshot.books, snapshot.clock.exchange_time)
+    usual = snapshot.clock.exchange_time - first_day(snapshot.ledger, snapshot.clock.exchange_time)
     span = _span(snapshot, begin, end, usual)
     days = await _ledger_days(sources, snapshot, span)
     return await asyncio.to_thread(gaps_of_span, days, span, MinuteVerdict(verdict), symbol, limit)
@@ -106,5 +106,5 @@ async def completeness(sources: SourcesDep, snapshot: SnapshotDep) -> HTMLRespon
     """Return a page: a row per symbol, a column per day of the last 30, coloured by the share that is complete."""
     midnight = floor_day(snapshot.clock.exchange_time)
     span = _span(snapshot, midnight - 29 * DAY, midnight + DAY, DAY)
-    text = await asyncio.to_thread(page, await _ledger_days(sources, snapshot, span), span, sentence(snapshot.books))
+    text = await asyncio.to_thread(page, await _ledger_days(sources, snapshot, span), span, sentence(snapshot.ledger))
     return HTMLResponse(text, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})

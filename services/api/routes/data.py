@@ -76,12 +76,11 @@ async def datasets(snapshot: SnapshotDep, disk: DiskDep) -> Datasets:
         found = await disk.read()
     except OSError as error:
         raise HTTPException(503, f"cannot read the data: {error}") from error
-    marks = {name: mark for name, mark in snapshot.watermarks.items() if not name.startswith("newest:")}
     return Datasets(
         raw=found.raw,
         qlib=found.qlib,
         spaces=found.spaces,
-        watermarks=marks if snapshot.redis_problem is None else None,
+        watermarks=snapshot.stage_marks if snapshot.redis_problem is None else None,
         redis=snapshot.redis_problem or "ok",
     )
 

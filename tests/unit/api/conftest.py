@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.api.completeness.days import Books, Day
+from services.api.completeness.days import Day, LedgerView
 from services.api.health.clock import ClockReading
 from services.api.health.snapshot import API, SERVICES, Snapshot
 from shared.bus.heartbeat import Heartbeat
@@ -69,18 +69,18 @@ def healthy():
             added=(),
             removed=(),
         ),
-        books=books(),
+        ledger=ledger(),
     )
 
 
-def books(missing=0):
+def ledger(missing=0):
     """Return the ledger of a morning of one symbol, whose minutes from 06:00 on are missing, as many as asked for."""
     wanted = span_mask(0, 719)
     gone = span_mask(360, 359 + missing)
     ledger = DayLedger(wanted=wanted, received=wanted & ~gone, due=1, settled=1)
-    return Books({NOW.date(): Day(NOW.date(), {"BTC_USDT": ledger})}, NOW - timedelta(seconds=90))
+    return LedgerView({NOW.date(): Day(NOW.date(), {"BTC_USDT": ledger})}, NOW - timedelta(seconds=90))
 
 
 @pytest.fixture
-def make_books():
-    return books
+def make_ledger():
+    return ledger

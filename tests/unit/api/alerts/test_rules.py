@@ -8,7 +8,7 @@ import pytest
 
 from services.api.alerts.condition import Thresholds
 from services.api.alerts.rules import evaluate
-from services.api.completeness.days import Books, Day
+from services.api.completeness.days import Day, LedgerView
 from services.api.disk import Space, spaces
 from shared.bus.connection import Memory
 from shared.ledger.day import DayLedger
@@ -220,15 +220,15 @@ def test_no_symbol_is_judged_by_the_hosts_clock(well, now):
     assert not evaluation.knows("symbol:XRP_USDT")
 
 
-def test_missing_minutes_are_a_condition_with_their_number(well, make_books):
-    condition = only(replace(well, books=make_books(missing=7)))
+def test_missing_minutes_are_a_condition_with_their_number(well, make_ledger):
+    condition = only(replace(well, ledger=make_ledger(missing=7)))
 
     assert (condition.key, condition.amount) == ("gaps", 7)
     assert condition.what == "7 minutes are missing, and their number does not fall"
 
 
 def test_without_the_ledger_gaps_are_unknown(well):
-    evaluation = evaluated(replace(well, books=None))
+    evaluation = evaluated(replace(well, ledger=None))
 
     assert evaluation.conditions == ()
     assert not evaluation.knows("gaps")
@@ -326,7 +326,7 @@ def test_a_settlement_whose_rate_stays_missing_is_a_condition(well):
     at = (now - timedelta(hours=2)).replace(minute=0, second=0, microsecond=0)
     day = Day(at.date(), {"BTC_USDT": DayLedger(due=1 << (60 * at.hour))})
 
-    condition = only(replace(well, books=Books({day.day: day}, now)))
+    condition = only(replace(well, ledger=LedgerView({day.day: day}, now)))
 
     assert condition.key == "settlements"
     assert f"BTC_USDT at {at:%Y-%m-%d %H:%M}" in condition.what

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.api.completeness.days import (
-    Books,
     Day,
-    Standing,
+    LedgerView,
+    OpenGaps,
     arrived_until,
     by_symbol,
     gaps,
     missing_settlements,
+    open_gaps,
     per_cent,
     sentence,
-    standing,
 )
 from shared.grid import DAY, MINUTE
 from shared.ledger.day import Account, DayLedger, MinuteVerdict, account, total
@@ -43,7 +43,7 @@ def a_day(number=0, **ledgers):
 def test_what_is_cached_by_day_is_what_the_ledger_counts(days, until):
     expected = account([(day.day, ledger) for day in days for ledger in day.ledgers.values()], until)
 
-    assert Books({day.day: day for day in days}, until).account == expected
+    assert LedgerView({day.day: day for day in days}, until).account == expected
     counted = by_symbol(days, MIDNIGHT, max(MIDNIGHT, until))
     assert total(found for accounts in counted.values() for found in accounts) == expected
 
@@ -66,10 +66,10 @@ def test_gaps_hold_every_missing_minute_once_and_no_other(days, until):
 
 
 @given(DAYS, INSTANTS)
-def test_the_standing_counts_what_gaps_spell(days, until):
+def test_open_gaps_count_what_gaps_spell(days, until):
     found = gaps(days, MIDNIGHT, until, MinuteVerdict.MISSING)
 
-    assert standing(days, until) == Standing(
+    assert open_gaps(days, until) == OpenGaps(
         minutes=sum(one.gap.minutes for one in found),
         symbols=len({one.symbol for one in found}),
         gaps=len(found),
@@ -87,7 +87,7 @@ def test_a_gap_goes_on_over_midnight():
     (only,) = gaps(days, MIDNIGHT, minute(3000), MinuteVerdict.MISSING)
 
     assert only == ("BTC_USDT", Gap(minute(1430), minute(1445)))
-    assert standing(days, minute(3000)).gaps == 1
+    assert open_gaps(days, minute(3000)).gaps == 1
 
 
 def test_gaps_of_other_verdicts_and_of_one_symbol():
@@ -144,8 +144,8 @@ def test_young_minutes_are_on_their_way(rate, seconds):
 def test_minutes_on_their_way_are_not_missing():
     day = a_day(BTC_USDT=DayLedger(wanted=span_mask(0, 99), received=span_mask(0, 97)))
 
-    assert standing([day], minute(98)).minutes == 0
-    assert standing([day], minute(100)).minutes == 2
+    assert open_gaps([day], minute(98)).minutes == 0
+    assert open_gaps([day], minute(100)).minutes == 2
     assert day_mask(DAY_0, MIDNIGHT, minute(98)).bit_count() == 98
 
 
@@ -162,4 +162,4 @@ def test_minutes_on_their_way_are_not_missing():
     ],
 )
 def test_the_sentence(ledgers, text):
-    assert sentence(Books({DAY_0: a_day(**ledgers)}, minute(1440))) == text
+    assert sentence(LedgerView({DAY_0: a_day(**ledgers)}, minute(1440))) == text

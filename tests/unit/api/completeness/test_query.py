@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from services.api.completeness.days import Books, Day
+from services.api.completeness.days import Day, LedgerView
 from services.api.completeness.query import Span, SpanError, days_of, first_day, gaps_of_span, ledger_of_span, span_of
 from services.api.completeness.reader import LedgerReader
 from services.api.dashboard.completeness import level, page
@@ -56,7 +56,7 @@ def test_no_span_is_refused_with_a_reason(begin, end, reason):
 
 def test_gaps_are_looked_for_as_far_as_the_bus_reaches():
     def of(*days):
-        return Books({day: Day(day, {}) for day in days}, NOW)
+        return LedgerView({day: Day(day, {}) for day in days}, NOW)
 
     assert first_day(of(DAY_0 - 40 * DAY, DAY_0), NOW) == MIDNIGHT - 40 * DAY
     assert first_day(of(DAY_0 - 800 * DAY), NOW) == NOW - 366 * DAY
@@ -68,10 +68,10 @@ async def test_days_older_than_the_bus_are_read_from_their_files(tmp_path):
     yesterday, before = DAY_0 - DAY, DAY_0 - 2 * DAY
     write_day(tmp_path, before, BTC_USDT=WHOLE, ETH_USDT=DayLedger(wanted=FULL_DAY, received=FULL_DAY & ~1))
     write_day(tmp_path, yesterday, BTC_USDT=DayLedger())
-    books = Books({yesterday: Day(yesterday, {"BTC_USDT": WHOLE}), DAY_0: Day(DAY_0, {"BTC_USDT": WHOLE})}, NOW)
+    ledger = LedgerView({yesterday: Day(yesterday, {"BTC_USDT": WHOLE}), DAY_0: Day(DAY_0, {"BTC_USDT": WHOLE})}, NOW)
     asked = span(begin=MIDNIGHT - 30 * DAY)
 
-    answer = ledger_of_span(await days_of(LedgerReader(tmp_path), books, asked), asked, None)
+    answer = ledger_of_span(await days_of(LedgerReader(tmp_path), ledger, asked), asked, None)
 
     # Until 11:58:30, so 719 minutes of today.
     assert {row.symbol: (row.wanted, row.missing, row.complete) for row in answer.symbols} == {

@@ -68,8 +68,8 @@ def test_metrics_tell_the_same_as_numbers(healthy, make_lag, tmp_path):
     assert "newest:" not in text
 
 
-def test_metrics_tell_the_ledger(healthy, make_books):
-    snapshot = replace(healthy, books=make_books(missing=7))
+def test_metrics_tell_the_ledger(healthy, make_ledger):
+    snapshot = replace(healthy, ledger=make_ledger(missing=7))
 
     text = exposition(snapshot, status_of(snapshot), None).decode()
 
@@ -86,11 +86,11 @@ def test_metrics_tell_the_ledger(healthy, make_books):
         assert line in text.splitlines(), line
 
 
-def test_missing_minutes_are_the_ledgers(healthy, make_books):
-    assert lag_of(replace(healthy, books=make_books(missing=7))).missing_minutes == 7
+def test_missing_minutes_are_the_ledgers(healthy, make_ledger):
+    assert lag_of(replace(healthy, ledger=make_ledger(missing=7))).missing_minutes == 7
     assert lag_of(healthy).missing_minutes == 0
-    assert lag_of(replace(healthy, books=None)).missing_minutes is None
-    assert summary(replace(healthy, books=make_books(missing=7)))["missing_minutes"] == 7
+    assert lag_of(replace(healthy, ledger=None)).missing_minutes is None
+    assert summary(replace(healthy, ledger=make_ledger(missing=7)))["missing_minutes"] == 7
 
 
 def test_metrics_leave_out_what_nobody_can_tell(healthy):

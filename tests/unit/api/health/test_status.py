@@ -6,7 +6,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from services.api.completeness.days import Books, Day
+from services.api.completeness.days import Day, LedgerView
 from services.api.health.cadence import cadence_of
 from services.api.health.snapshot import SERVICES
 from services.api.health.status import not_ready, status_of
@@ -280,16 +280,16 @@ def replace_ranked(snapshot, ranked):
         ),
     ],
 )
-def test_silent_or_rejected_channel_is_shown(healthy, make_beat, make_books, channel, expected):
+def test_silent_or_rejected_channel_is_shown(healthy, make_beat, make_ledger, channel, expected):
     beat = make_beat("collector", details={"candles": channel})
-    snapshot = replace(with_beat(healthy, beat), books=make_books(missing=7))
+    snapshot = replace(with_beat(healthy, beat), ledger=make_ledger(missing=7))
 
     assert row(snapshot, "collector") == expected
 
 
 def test_collector_says_how_complete_the_data_is(healthy):
     assert row(healthy, "collector") == ("ok", "collector: works, no minute missing")
-    assert row(replace(healthy, books=None), "collector")[1] == ("collector: works, completeness is not known yet")
+    assert row(replace(healthy, ledger=None), "collector")[1] == ("collector: works, completeness is not known yet")
 
 
 def test_worst_verdict_is_the_whole_and_all_reasons_are_told(healthy, make_beat, now):
@@ -312,7 +312,7 @@ def test_a_settlement_whose_rate_stays_missing_is_named(healthy, hours, verdict)
     at = (now - timedelta(hours=hours)).replace(second=0, microsecond=0)
     minute_of_day = 1 << (60 * at.hour + at.minute)
     day = Day(at.date(), {"BTC_USDT": DayLedger(due=minute_of_day), "ETH_USDT": DayLedger(due=1, settled=1)})
-    snapshot = replace(healthy, books=Books({day.day: day}, now))
+    snapshot = replace(healthy, ledger=LedgerView({day.day: day}, now))
 
     found = row(snapshot, "collector")
 
