@@ -1,1 +1,1 @@
-"""The api: says whether the system is healthy, and where it is not. It only reads."""
+"""The api: whether the system is healthy, and what is wrong where it is not. It only reads."""

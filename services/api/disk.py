@@ -15,7 +15,7 @@ from shared.datasets.registry import BY_DATASET
 from shared.storage.layout import days, partitions
 
 FRESH_SECONDS = 10.0
-"""For how long a scan is given out again: data changes once a minute, and a scan looks at some ten thousand files."""
+"""For how long a scan is reused: data changes once a minute, and a scan reads the sizes of some ten thousand files."""
 
 
 class RawDataset(BaseModel):
@@ -51,7 +51,7 @@ class QlibData(BaseModel):
 class Space(BaseModel):
     """How full the disk of a folder is."""
 
-    setting: str = Field(description="Which setting names the folder")
+    setting: str = Field(description="Setting that names the folder")
     folder: str
     device: int = Field(description="Folders with the same number share a disk")
     free_bytes: int = Field(description="What the services may still use")
@@ -67,7 +67,7 @@ class Disk(BaseModel):
 
 
 def scan(data_dir: Path, qlib_dir: Path) -> Disk:
-    """Look at both folders; what is not there counts as empty. Raises `OSError` where a folder may not be read."""
+    """Scan both folders; what is not there counts as empty. Raises `OSError` where a folder may not be read."""
     return Disk(
         raw=[raw_dataset(data_dir, dataset) for dataset in BY_DATASET],
         qlib=QlibData(symbols=_symbols(qlib_dir / "instruments" / "all.txt"), frequencies=qlib_frequencies(qlib_dir)),
@@ -187,7 +187,7 @@ def _symbols(instruments: Path) -> int:
 
 @dataclass
 class DiskReader:
-    """Scans in a thread, one at a time, and gives a fresh result out again."""
+    """Scans in a thread, one at a time, and reuses a fresh result."""
 
     data_dir: Path
     qlib_dir: Path

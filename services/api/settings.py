@@ -8,7 +8,7 @@ from shared.runtime.settings import QlibSettings
 
 
 class ApiSettings(QlibSettings):
-    """api: says whether the system is healthy."""
+    """api: reports whether the system is healthy."""
 
     api_host: Annotated[str, Field(description="Address on which the api answers; 0.0.0.0 in a container")] = (
         "127.0.0.1"

@@ -5,12 +5,12 @@ from datetime import datetime
 
 
 def instant(at: datetime) -> str:
-    """Spell an instant to the minute, in UTC."""
+    """Return an instant to the minute, in UTC."""
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def duration(seconds: float) -> str:
-    """Spell a duration in its natural unit: 45 s, 3 min, 5 h, 4 days."""
+    """Return a duration in its natural unit: 45 s, 3 min, 5 h, 4 days."""
     for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
         if seconds < limit:
             return f"{seconds / size:.0f} {unit}"
@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def byte_size(size: float) -> str:
-    """Spell a number of bytes in its natural unit: 99 B, 12.5 GB."""
+    """Return a number of bytes in its natural unit: 99 B, 12.5 GB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if size < 1000:  # noqa: PLR2004 - the next unit
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
@@ -27,7 +27,7 @@ def byte_size(size: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Spell a number of things: 1 minute, 2,000 minutes."""
+    """Return a number of things: 1 minute, 2,000 minutes."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -37,7 +37,7 @@ class UniverseView(BaseModel):
 
 
 async def current_universe(sources: Sources) -> UniverseView | None:
-    """Return the universe of now. Raises `BusSilentError`."""
+    """Return the universe in force. Raises `BusSilentError`."""
     ranking = await _last_ranking(sources)
     if ranking is not None and ranking.ranks:
         return _from_ranks(list(ranking.ranks), "bus")
@@ -49,7 +49,7 @@ async def current_universe(sources: Sources) -> UniverseView | None:
 async def universe_at(sources: Sources, at: datetime) -> UniverseView | None:
     """Return the universe that held at a time: of the last ranking that was made by then.
 
-    The newest ranking may still be on its way to the disk, so the bus is asked first; without it the disk answers.
+    The newest ranking may not be on disk yet, so the bus is read first; without it the disk answers.
     """
     try:
         newest = await _last_ranking(sources)

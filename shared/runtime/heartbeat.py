@@ -13,7 +13,7 @@ from shared.runtime.settings import CommonSettings, read_settings
 
 BEAT_SECONDS = 5
 TTL_SECONDS = 20
-"""Four beats: one lost beat is no alarm, a dead process is one within 20 s."""
+"""Four beats: one lost beat raises no alarm, a dead process does within 20 s."""
 
 
 def main(service: Annotated[str, typer.Argument(help="Name of the service, such as writer")]) -> None:

@@ -1,7 +1,8 @@
-"""Schedules on the exchange's clock: APScheduler's triggers reckon, and the exchange's clock says when it is time.
+"""Schedules on the exchange's clock: APScheduler's triggers compute the instants, the exchange's clock decides when.
 
 APScheduler's own loop sleeps until an instant of the host's clock, worked out hours ahead; a clock that is set or
-runs at another rate meanwhile would make it fire early or late. Here the wait is looked at again every few seconds.
+runs at another rate meanwhile would make it fire early or late. Here the rest of the wait is computed again every few
+seconds.
 """
 
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from shared.grid import EPOCH
 from shared.runtime.service import Service
 
-_LOOK_AGAIN_SECONDS = 5.0
+_RECHECK_SECONDS = 5.0
 
 
 def every_hours(hours: int) -> BaseTrigger:
@@ -37,7 +38,7 @@ def every(interval: timedelta) -> BaseTrigger:
 def next_due(trigger: BaseTrigger, previous: datetime | None, now: datetime) -> datetime | None:
     """Return the next instant to fire at. Of several that were missed only the last one counts. Pure.
 
-    A clock that was measured anew may be a little behind the instant that has just fired: it does not fire again.
+    A clock that was measured again may be a little behind the instant that has just fired: it does not fire twice.
     """
     if previous is not None:
         now = max(now, previous + timedelta(microseconds=1))
@@ -51,11 +52,11 @@ def next_due(trigger: BaseTrigger, previous: datetime | None, now: datetime) -> 
 
 
 async def firings(trigger: BaseTrigger, service: Service) -> AsyncIterator[datetime]:
-    """Yield each due instant once it has come at the exchange; end when the service stops."""
+    """Yield each due instant when it comes on the exchange's clock; end when the service stops."""
     due = next_due(trigger, None, service.clock.now())
     while due is not None:
         while (remaining := service.clock.seconds_until(due)) > 0:
-            if not await service.pause(min(remaining, _LOOK_AGAIN_SECONDS)):
+            if not await service.pause(min(remaining, _RECHECK_SECONDS)):
                 return
         yield due
         due = next_due(trigger, due, service.clock.now())

@@ -1,4 +1,4 @@
-"""What every service does beside its work: logs, metrics, the exchange's clock, heartbeat, a clean stop."""
+"""What every service does besides its work: logs, metrics, the exchange's clock, heartbeat, a clean stop."""
 
 import asyncio
 import errno
@@ -36,24 +36,26 @@ _MEASURE_SECONDS = 10.0
 _MEASURE_SECONDS_ACCELERATED = 2.0
 _MEASURE_SECONDS_UNSETTLED = 0.5
 _MEASURE_SECONDS_DISPUTED = 4.0
-_FAILURES_TOLD = 3
+_FAILURES_REPORTED = 3
+"""Failed measurements in a row until the problem is reported."""
 _HOST_SECONDS = 300.0
-"""A first measurement that is further from the host's clock than this is held against rows before it is believed."""
+"""A first measurement further from the host's clock than this is compared with rows before it is accepted."""
 _STEADY_SECONDS = 60.0
-"""A background task that runs for this long works again."""
+"""A background task that has run for this long counts as recovered."""
 _MOST_REASON = 500
+"""Characters of an error that a problem shows."""
 
 
 @dataclass
 class Health:
-    """What the service says about itself in its heartbeat. Several causes may be open at once."""
+    """What the service reports about itself in its heartbeat. Several causes may be open at once."""
 
     problems: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     started: bool = False
 
     def problem(self, cause: str, reason: str) -> None:
-        """Open a cause, with a sentence for whoever operates the system."""
+        """Open a cause, with a sentence for the operator."""
         if self.problems.get(cause) != reason:
             log.warning("degraded", cause=cause, reason=reason)
         self.problems[cause] = reason
@@ -78,7 +80,7 @@ class Health:
 
 @dataclass
 class Service:
-    """A running service: its name, its ways out, and the event that ends it."""
+    """A running service: its name, its connections, and the event that stops it."""
 
     name: str
     bus: Bus
@@ -89,20 +91,20 @@ class Service:
     cadence: Cadence | None = None
     """When its results are due; published in the heartbeat."""
     set_aside: SetAside = field(init=False)
-    """Takes bad input; it becomes a dead letter."""
+    """Takes invalid input, which becomes a dead letter."""
 
     def __post_init__(self) -> None:
         self.set_aside = SetAside(self.bus, self.name)
 
     async def pause(self, seconds: float) -> bool:
-        """Sleep, but not through a stop; return whether to go on."""
+        """Sleep, at most until the service is stopped; return whether to go on."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
         return not self.stop.is_set()
 
     async def unless_stopped[T](self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do some work, but give it up once the service is asked to stop; then the result is None."""
+        """Await some work; cancel it once the service is asked to stop, and return None."""
         task = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self.stop.wait())
         try:
@@ -113,7 +115,7 @@ class Service:
             stopped.cancel()
 
     async def until_bus_answers[T](self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a call to the bus until it succeeds: for ever, with a capped and jittered wait.
+        """Repeat a call to the bus until it succeeds, without end, with a capped and jittered wait.
 
         Raises `asyncio.CancelledError` once the service is asked to stop.
         """
@@ -133,7 +135,7 @@ class Service:
 
 @asynccontextmanager
 async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0) -> AsyncIterator[Service]:
-    """Set a service up, keep its clock and heartbeat going, and take it down cleanly.
+    """Set up a service, keep its clock and heartbeat running, and shut it down cleanly.
 
     SIGTERM and SIGINT set `stop`; the service ends its loops, flushes what it holds and returns.
     """
@@ -169,19 +171,19 @@ async def running(name: str, settings: CommonSettings, *, metrics_port: int = 0)
 
 
 def _port_taken(name: str, host: str, port: int, error: OSError) -> int:
-    """Say on stderr that the metrics cannot be shown, and return the exit code of a wrong setting."""
+    """Print on stderr why the metrics cannot be served, and return the exit code of a wrong setting."""
     reason = error.strerror or error
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        said = f"wrong setting: METRICS_HOST={host!r}: {reason}; it must be an address of this machine, or its name"
+        problem = f"wrong setting: METRICS_HOST={host!r}: {reason}; it must be an address of this machine, or its name"
     else:
         setting = f"{name.upper()}_METRICS_PORT={port}"
-        said = f"wrong setting: {setting}: cannot listen on {host}: {reason}; set another one, or 0"
-    print(said, file=sys.stderr)  # noqa: T201 - the sentence that whoever started it looks for
+        problem = f"wrong setting: {setting}: cannot listen on {host}: {reason}; set another one, or 0"
+    print(problem, file=sys.stderr)  # noqa: T201 - the sentence that the operator looks for
     return 2
 
 
 async def wait_for_clock(service: Service, *, patience_seconds: float | None = None) -> bool:
-    """Wait until the exchange has told its time once; return whether it has, within the patience given."""
+    """Wait until the exchange's clock is measured; return whether it is, within the time given."""
     waited = 0.0
     while not service.clock.measured and (patience_seconds is None or waited < patience_seconds):
         if not await service.pause(0.05):
@@ -191,7 +193,7 @@ async def wait_for_clock(service: Service, *, patience_seconds: float | None = N
 
 
 async def keep_going(service: Service, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a background task for ever: one that fails is logged, shown as a problem, and started again after a wait.
+    """Keep a background task running: one that fails is logged, reported as a problem, and restarted after a wait.
 
     The problem is solved once the task has run for a while.
     """
@@ -208,25 +210,25 @@ async def keep_going(service: Service, name: str, work: Callable[[], Coroutine[A
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             raise
-        except Exception as error:  # whatever it was, the others go on and it must be seen
+        except Exception as error:  # of any kind: the other tasks go on, and the failure is reported
             log.exception("background task failed", task=name)
-            reason = f"the background task {name!r} fails, starting it again: {type(error).__name__}: {error}"
+            reason = f"the background task {name!r} fails, restarting it: {type(error).__name__}: {error}"
             service.health.problem(f"task {name}", reason[:_MOST_REASON])
         await asyncio.sleep(backoff_seconds(attempt))
         attempt += 1
 
 
 async def keep_clock(service: Service) -> None:
-    """Measure the exchange's clock: quickly until its rate is known, then again and again."""
+    """Measure the exchange's clock: often until its rate is known, then at longer intervals."""
     attempt = 0
     while True:
         try:
             service.clock.add(await service.exchange.measure_time())
-            wrong = await _hold_against_rows(service)
+            wrong = await _check_against_rows(service)
         except ExchangeError as error:
             attempt += 1
-            if attempt >= _FAILURES_TOLD:  # all services ask, and the endpoint takes 5 requests a second
-                service.health.problem("clock", f"the exchange does not tell its time: {error}")
+            if attempt >= _FAILURES_REPORTED:  # all services ask, and the endpoint takes 5 requests a second
+                service.health.problem("clock", f"the exchange does not report its time: {error}")
             await asyncio.sleep(backoff_seconds(attempt))
             continue
         if wrong:
@@ -248,39 +250,39 @@ def _until_next_measurement(clock: ExchangeClock) -> float:
     return _MEASURE_SECONDS if clock.rate == 1.0 else _MEASURE_SECONDS_ACCELERATED
 
 
-async def _hold_against_rows(service: Service) -> str | None:
-    """Hold what the exchange says of its time against its rows where that is in doubt; return what is wrong, if any.
+async def _check_against_rows(service: Service) -> str | None:
+    """Compare the exchange's clock with its rows where the clock is in doubt; return what is wrong, or None.
 
-    In doubt is a first measurement far from the host's clock (which may be the one that is wrong, or a simulator's),
-    every jump, and a time that stands still. Raises `ExchangeError` where the rows cannot be had.
+    In doubt are a first measurement far from the host's clock (which may itself be wrong, or beside a simulator), every
+    jump, and a time that stands still. Raises `ExchangeError` where the rows cannot be fetched.
     """
     clock = service.clock
     if await _is_standstill_denied(service):
-        return f"{_standstill(clock)}, while newer rows come: not believed, the clock goes on without it"
+        return f"{_standstill(clock)}, while newer rows come: not believed, the clock goes on at its measured rate"
     if clock.distrusted and clock.fitted and (clock.rate > 0 or clock.still_time is not None):
         if abs(clock.offset_seconds) > _HOST_SECONDS:
             seen = await service.exchange.newest_row_time()
             if seen is not None and not clock.confirms(seen, time.monotonic()):
-                said = clock.now()
+                measured = clock.now()
                 clock.forget()
-                return f"the exchange says that it is {said:%F %T} UTC, and its rows are of {seen:%F %T}: not believed"
+                return f"the exchange's clock is at {measured:%F %T} UTC, its newest row at {seen:%F %T}: not believed"
         clock.distrusted = False
     if clock.disputed and clock.is_ripe:
         seen = await service.exchange.newest_row_time()
         if seen is not None and clock.decide(seen, time.monotonic()):
-            log.warning("the exchange's clock was set, its rows confirm it", now=clock.now().isoformat())
+            log.warning("the exchange's clock was set, which its rows confirm", now=clock.now().isoformat())
     if clock.still_time is not None:
-        return f"{_standstill(clock)}, and its rows are not newer so far: no minute is over before it moves on"
+        return f"{_standstill(clock)}, and its rows are not newer: until it moves on, no minute is over"
     if not clock.disputed:
         return None
     return (
-        f"the exchange's clock has jumped by {clock.jump_seconds:+,.0f} s, which its rows do not confirm so far: "
-        "nothing is called absent and nothing is deleted meanwhile"
+        f"the exchange's clock has jumped by {clock.jump_seconds:+,.0f} s, which its rows do not confirm yet: "
+        "meanwhile no minute becomes absent and nothing is deleted"
     )
 
 
 async def _is_standstill_denied(service: Service) -> bool:
-    """Return whether the exchange's time stands still and its rows go on."""
+    """Return whether the exchange's time stands still while its rows go on."""
     clock = service.clock
     if clock.still_time is None or clock.still_denied:
         return clock.still_denied
@@ -313,5 +315,5 @@ async def _keep_beating(service: Service) -> None:
         try:
             await service.bus.beat(beat, TTL_SECONDS)
         except BusError as error:
-            log.warning("heartbeat not told", error=str(error))
+            log.warning("heartbeat not written", error=str(error))
         await asyncio.sleep(BEAT_SECONDS if service.health.started else 1)

@@ -31,7 +31,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 class CommonSettings(BaseSettings):
-    """What every service needs to know."""
+    """Settings of every service."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -121,7 +121,7 @@ class CommonSettings(BaseSettings):
 
 
 class QlibSettings(CommonSettings):
-    """What a service needs to know that reads or writes the Qlib data."""
+    """Settings of a service that reads or writes the Qlib data."""
 
     qlib_dir: Annotated[Path, Field(description="Qlib's provider folder")] = Path("qlib_data")
 
@@ -149,7 +149,7 @@ def _address(value: str) -> SplitResult:
 
 
 def _at_home(path: Path) -> Path:
-    """Read ~ as a shell does; in a file no shell does it. Raises `ValueError` for a path that names nothing."""
+    """Expand ~ as a shell does; in a file no shell does it. Raises `ValueError` for a path that names nothing."""
     if not str(path).strip() or re.search(r"[\x00-\x1f\x7f]", str(path)):
         raise ValueError("must be the path of a file or folder: not blank, without control characters")
     try:
@@ -231,7 +231,7 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
 
 
 REDIS_URL_FILE = "redis-url"
-"""In which `make run` says which Redis it has brought along, for commands beside it."""
+"""File in which `make run` publishes the address of the Redis that it started, for commands beside it."""
 
 
 def local_folder(settings: CommonSettings) -> str:
@@ -260,7 +260,7 @@ def _check_ca_file(settings: CommonSettings) -> None:
 
 
 def _check_proxies(settings: CommonSettings) -> None:
-    """Refuse a proxy that cannot be used; say that ALL_PROXY is not."""
+    """Refuse a proxy that cannot be used; warn that ALL_PROXY is not used."""
     for address in (settings.okx_rest_url, settings.okx_ws_url):
         try:
             proxy = proxy_for(address)
@@ -326,9 +326,9 @@ _LIKENESS = 0.85
 
 
 def unknown_names(environment: Iterable[str], file: Iterable[str]) -> dict[str, str | None]:
-    """Return what looks like a setting and is none → the setting that it is nearest to. Pure.
+    """Return names that resemble a setting and are none → the most similar setting. Pure.
 
-    Whatever stands in our own file is meant for us; of the environment only what nearly is a name of ours.
+    Every name in our own file is meant as a setting; in the environment only one that resembles a setting.
     """
     found: dict[str, str | None] = {}
     for name in file:
@@ -396,16 +396,16 @@ def _stop(error: ValidationError) -> NoReturn:
 
 
 def catalogue(kinds: list[type[CommonSettings]]) -> str:
-    """Spell every setting of some services, with meaning and default, as the text of an `.env` file."""
+    """Return every setting of some services, with meaning and default, as the text of an `.env` file."""
     lines = ["# Settings of qlib-crypto: copy to .env and change what you need. Everything has a sane default."]
-    told: set[str] = set()
+    listed: set[str] = set()
     for kind in kinds:
-        fresh = {name: field for name, field in kind.model_fields.items() if name not in told}
+        fresh = {name: field for name, field in kind.model_fields.items() if name not in listed}
         if fresh:
             lines += ["", f"# --- {(kind.__doc__ or kind.__name__).splitlines()[0]}"]
         for name, field in fresh.items():
             default = "" if field.default is None else field.default
             default = f"{default:%H:%M}" if isinstance(default, time) else default
             lines += [f"# {field.description}", f"#{name.upper()}={default}"]
-        told |= set(fresh)
+        listed |= set(fresh)
     return "\n".join(lines) + "\n"

@@ -366,8 +366,8 @@ def test_funding_rows_that_are_nearly_empty_are_read_all_the_same(scene):
 def test_an_exchange_that_does_not_tell_its_time_is_said_and_the_clock_goes_on(scene):
     pids = scene.pids()
     scene.stack.tell_simulator("/sim/faults", [{"kind": "time_error", "duration": 10, **_SECOND}])
-    wait_for(lambda: scene.says("collector", "the exchange does not tell its time"), 15)
-    wait_for(lambda: not scene.says("collector", "the exchange does not tell its time"), 20)
+    wait_for(lambda: scene.says("collector", "the exchange does not report its time"), 15)
+    wait_for(lambda: not scene.says("collector", "the exchange does not report its time"), 20)
     scene.until_healed("time_error")
 
     assert scene.pids() == pids
@@ -376,8 +376,8 @@ def test_an_exchange_that_does_not_tell_its_time_is_said_and_the_clock_goes_on(s
 def test_a_time_that_is_none_is_said_and_the_clock_goes_on(scene):
     pids = scene.pids()
     scene.stack.tell_simulator("/sim/faults", [{"kind": "odd_time", "variant": "blank", "duration": 20, **_SECOND}])
-    wait_for(lambda: scene.says("collector", "the exchange does not tell its time"), 25)
-    wait_for(lambda: not scene.says("collector", "the exchange does not tell its time"), _CLOCK_SECONDS)
+    wait_for(lambda: scene.says("collector", "the exchange does not report its time"), 25)
+    wait_for(lambda: not scene.says("collector", "the exchange does not report its time"), _CLOCK_SECONDS)
     scene.until_healed("odd_time none")
 
     assert scene.pids() == pids

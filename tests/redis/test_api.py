@@ -171,7 +171,7 @@ async def test_ready_waits_for_every_service(api, bus):
     assert answer.json()["reasons"][0].startswith("writer: starting for")
 
 
-async def test_status_tells_verdicts_and_the_exchanges_clock(api, bus):
+async def test_status_shows_verdicts_and_the_exchanges_clock(api, bus):
     await all_beat(bus)
     await bus.set_universe(ranking())
     await bus.beat(heartbeat("collector", state="degraded", reason="candles: not connected"), 3600)
@@ -215,7 +215,7 @@ async def test_ranker_is_late_by_the_cadence_that_it_publishes(api, bus, redis_u
     assert rows["ranker"]["verdict"] == verdict, rows["ranker"]["reason"]
 
 
-async def test_lag_tells_groups_and_ages(api, bus):
+async def test_lag_shows_groups_and_ages(api, bus):
     await bus.set_universe(ranking())
     await bus.publish([candle(), candle("ETH_USDT")])
     async for entries in bus.consume(["candles"], "writer", consumer="one", count=1, block_ms=10):
@@ -296,7 +296,7 @@ async def test_bad_time_is_refused(api, bad):
     assert (await api.get("/universe", params={"at": bad})).status_code == 422
 
 
-async def test_datasets_tell_files_and_watermarks(api, bus, tmp_path):
+async def test_datasets_show_files_and_watermarks(api, bus, tmp_path):
     path = partition_of(candle()).path(tmp_path / "raw")
     write_table(path, table_of(Candle, [candle()]))
     await bus.set_watermarks({"written_until": RANKED, "newest:BTC_USDT": RANKED})
@@ -313,7 +313,7 @@ MORNING = DayLedger(wanted=span_mask(0, 720), received=span_mask(0, 719), due=1,
 """Up to 12:00: that last minute is on its way at EXCHANGE_NOW."""
 
 
-async def tell_ledger(bus, day, **ledgers):
+async def publish_ledger(bus, day, **ledgers):
     await bus.set_ledger(day, {symbol: to_text(ledger) for symbol, ledger in ledgers.items()})
     await bus.set_ledger_ready(ready=True)
 
@@ -327,7 +327,7 @@ def write_ledger(root, day, **ledgers):
 async def test_ledger_sums_up_the_bus_and_the_files_of_older_days(api, bus, tmp_path):
     whole = DayLedger(wanted=FULL_DAY, healed=FULL_DAY)
     write_ledger(tmp_path / "raw", TODAY - DAY, BTC_USDT=whole, OLD_USDT=whole)
-    await tell_ledger(
+    await publish_ledger(
         bus, TODAY, BTC_USDT=MORNING, ETH_USDT=replace(MORNING, received=span_mask(0, 709), halted=1 << 711)
     )
 
@@ -345,7 +345,7 @@ async def test_ledger_sums_up_the_bus_and_the_files_of_older_days(api, bus, tmp_
 
 
 async def test_ledger_of_one_symbol_and_of_a_part_of_a_day(api, bus):
-    await tell_ledger(bus, TODAY, BTC_USDT=MORNING, ETH_USDT=MORNING)
+    await publish_ledger(bus, TODAY, BTC_USDT=MORNING, ETH_USDT=MORNING)
     query = {"symbol": "BTC_USDT", "begin": "2025-04-05T02:00:00+01:00", "end": "2025-04-05T02:00:00Z"}
 
     answer = (await api.get("/ledger", params=query)).json()
@@ -371,12 +371,12 @@ async def test_a_span_that_makes_no_sense_is_refused_with_a_reason(api, path, qu
     assert reason in answer.text
 
 
-async def test_only_days_that_changed_are_counted_anew(api, bus):
-    await tell_ledger(bus, TODAY - DAY, BTC_USDT=DayLedger(wanted=3))
-    await tell_ledger(bus, TODAY, BTC_USDT=DayLedger(wanted=1))
+async def test_only_days_that_changed_are_counted_again(api, bus):
+    await publish_ledger(bus, TODAY - DAY, BTC_USDT=DayLedger(wanted=3))
+    await publish_ledger(bus, TODAY, BTC_USDT=DayLedger(wanted=1))
     assert (await api.get("/gaps")).json()["minutes"] == 3
 
-    await tell_ledger(bus, TODAY, BTC_USDT=DayLedger(wanted=1, healed=1))
+    await publish_ledger(bus, TODAY, BTC_USDT=DayLedger(wanted=1, healed=1))
     assert (await api.get("/gaps")).json()["minutes"] == 2
 
     await bus.forget_ledger([TODAY - DAY])
@@ -388,7 +388,7 @@ async def test_gaps_of_each_verdict(api, bus):
     ledger = DayLedger(
         wanted=span_mask(0, 719), received=span_mask(0, 99), absent=span_mask(100, 109), halted=1 << 110, due=1 << 480
     )
-    await tell_ledger(bus, TODAY, BTC_USDT=ledger)
+    await publish_ledger(bus, TODAY, BTC_USDT=ledger)
 
     async def gaps(**query):
         return (await api.get("/gaps", params=query)).json()
@@ -406,12 +406,12 @@ async def test_gaps_of_each_verdict(api, bus):
 
 
 @pytest.mark.invariant(7)
-async def test_status_lag_and_metrics_tell_what_the_ledger_lacks(api, bus):
+async def test_status_lag_and_metrics_show_what_the_ledger_lacks(api, bus):
     await all_beat(bus)
     assert (await api.get("/lag")).json()["missing_minutes"] is None
 
     for symbol, stored in (("BTC_USDT", 718), ("ETH_USDT", 717)):
-        await tell_ledger(bus, TODAY, **{symbol: replace(MORNING, received=span_mask(0, stored - 1))})
+        await publish_ledger(bus, TODAY, **{symbol: replace(MORNING, received=span_mask(0, stored - 1))})
 
     collector = (await api.get("/status")).json()["services"][1]
     assert collector["reason"] == (
@@ -423,20 +423,20 @@ async def test_status_lag_and_metrics_tell_what_the_ledger_lacks(api, bus):
     assert "qlib_crypto_ledger_open_gaps 2.0" in metrics
 
 
-async def test_ledger_that_makes_no_sense_is_told_and_leaves_the_rest_readable(api, bus):
+async def test_ledger_that_is_unreadable_is_reported_and_leaves_the_rest_readable(api, bus):
     await all_beat(bus)
     await bus.set_universe(ranking())
-    await tell_ledger(bus, TODAY, BTC_USDT=MORNING)
+    await publish_ledger(bus, TODAY, BTC_USDT=MORNING)
     await bus.set_ledger(TODAY, {"BTC_USDT": "wonted=0-1439"})
 
     status = (await api.get("/status")).json()
 
     assert (status["verdict"], status["services"][2]["verdict"]) == ("degraded", "ok")
-    assert "ledger on the bus makes no sense" in status["reason"]
+    assert "ledger on the bus is unreadable" in status["reason"]
     assert (await api.get("/lag")).json()["missing_minutes"] is None
 
 
-async def test_damaged_ledger_file_is_told_with_its_name(api, bus, tmp_path):
+async def test_damaged_ledger_file_is_reported_with_its_name(api, bus, tmp_path):
     write_ledger(tmp_path / "raw", TODAY - DAY, BTC_USDT=MORNING)
     Partition(LedgerRow.dataset, TODAY - DAY).path(tmp_path / "raw").write_bytes(b"PAR1")
 
@@ -447,7 +447,7 @@ async def test_damaged_ledger_file_is_told_with_its_name(api, bus, tmp_path):
 
 
 async def test_completeness_is_a_page_that_needs_nothing_from_elsewhere(api, bus):
-    await tell_ledger(bus, TODAY, BTC_USDT=MORNING)
+    await publish_ledger(bus, TODAY, BTC_USDT=MORNING)
 
     answer = await api.get("/completeness")
 
@@ -513,7 +513,7 @@ async def test_a_key_of_another_type_is_named(api, bus):
         ("/completeness", 200),
     ],
 )
-async def test_silent_redis_is_told_in_bounded_time_and_without_its_password(deaf_api, path, code):
+async def test_silent_redis_is_reported_in_bounded_time_and_without_its_password(deaf_api, path, code):
     began = time.monotonic()
     answer = await deaf_api.get(path)
 

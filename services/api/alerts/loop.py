@@ -45,7 +45,7 @@ class SavedAlerts(msgspec.Struct, frozen=True):
 
 
 class AlertLoop:
-    """Evaluates the rules again and again, holds the open alerts, and notifies what changed."""
+    """Evaluates the rules at intervals, holds the open alerts, and notifies what changed."""
 
     def __init__(
         self,

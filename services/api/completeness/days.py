@@ -32,7 +32,7 @@ def accounts_of(ledgers: Mapping[str, DayLedger], over: int) -> dict[str, Accoun
 
 
 class Day:
-    """What the ledger says of one UTC day. It never changes, so what is reckoned of all of it is reckoned once."""
+    """The ledger of one UTC day. It never changes, so sums over the whole day are computed once."""
 
     def __init__(self, day: date, ledgers: Mapping[str, DayLedger]) -> None:
         self.day = day
@@ -50,7 +50,7 @@ class Day:
 
     @cached_property
     def missing(self) -> Mapping[str, int]:
-        """Symbol → its missing minutes, over the whole day, where it has some: nearly always nobody."""
+        """Symbol → its missing minutes, over the whole day, where it has some: nearly always empty."""
         found = ((symbol, ledger.missing(FULL_DAY)) for symbol, ledger in self.ledgers.items())
         return {symbol: mask for symbol, mask in found if mask}
 
@@ -93,7 +93,7 @@ class OpenGaps:
 
 
 def open_gaps(days: Iterable[Day], until: datetime) -> OpenGaps:
-    """Count what is missing among the minutes that opened before `until`, without spelling every gap."""
+    """Count what is missing among the minutes that opened before `until`, without listing every gap."""
     minutes = gaps = settlements = 0
     symbols: set[str] = set()
     since: datetime | None = None
@@ -116,7 +116,7 @@ def open_gaps(days: Iterable[Day], until: datetime) -> OpenGaps:
 
 @dataclass(frozen=True)
 class LedgerView:
-    """What the ledger on the bus said at one moment."""
+    """The ledger on the bus at one moment."""
 
     days: Mapping[date, Day]
     until: datetime
@@ -135,7 +135,7 @@ class LedgerView:
 
     @cached_property
     def account(self) -> Account:
-        """Everything that the bus knows of, summed up."""
+        """Sum of all days on the bus."""
         return total(day.total(over_mask(day.day, self.until)) for day in self.days.values())
 
 
@@ -190,7 +190,7 @@ def missing_settlements(
 
 
 def per_cent(account: Account) -> str | None:
-    """Spell the share of what exists that is stored: "99.998 %"; None where nothing exists.
+    """Return the share of what exists that is stored, as text: "99.998 %"; None where nothing exists.
 
     Counted are minutes and settlements. Rounded down: 100.000 % means that nothing is missing.
     """
@@ -202,7 +202,7 @@ def per_cent(account: Account) -> str | None:
 
 
 def sentence(ledger: LedgerView | None) -> str:
-    """Say in one sentence how complete the data is."""
+    """Return in one sentence how complete the data is."""
     if ledger is None:
         return "completeness is not known yet"
     open_now = ledger.open_gaps

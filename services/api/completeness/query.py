@@ -1,4 +1,4 @@
-"""The ledger as answers: which span is asked for, what it holds, in numbers and as gaps."""
+"""Answers from the ledger: the span of a query, its counts and its gaps."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from shared.ledger.day import Account, MinuteVerdict, total
 
 LONGEST = timedelta(days=366)
 _WITHOUT_BUS = timedelta(days=31)
-"""How far to look back for gaps where the bus does not tell how far it reaches."""
+"""How far back to search for gaps where Redis does not answer."""
 
 
 class Count(BaseModel):
@@ -26,7 +26,7 @@ class Count(BaseModel):
     healed: int = Field(description="Stored, came over REST")
     refused: int = Field(description="The exchange has a candle that cannot be true; it is not stored")
     halted: int = Field(description="The exchange has no such candle: trading stood still")
-    absent: int = Field(description="The exchange has no such candle: it said so again half an hour later")
+    absent: int = Field(description="The exchange has no such candle, and confirmed it half an hour later")
     missing: int = Field(description="None of these: being healed")
     settlements: int = Field(description="Instants at which funding was settled")
     settlements_missing: int = Field(description="Those whose settled rate is not stored")
@@ -37,7 +37,7 @@ class Count(BaseModel):
 
     @classmethod
     def of(cls, account: Account, **more: str) -> Self:
-        """Spell an account."""
+        """Return an account as answers show it."""
         return cls(**account._asdict(), **more, complete=per_cent(account))
 
 
@@ -90,7 +90,7 @@ class Gaps(BaseModel):
 
 @dataclass(frozen=True)
 class Span:
-    """What is asked for: minutes that open in [begin, end), as far as they are no longer on their way."""
+    """The minutes of a query: those that open in [begin, end) and before `until`."""
 
     begin: datetime
     end: datetime
@@ -108,11 +108,11 @@ class Span:
 
 
 class SpanError(ValueError):
-    """No span, or one that is too long; the text is for whoever asked."""
+    """No span, or one that is too long; the text is for the client."""
 
 
 def span_of(begin: datetime | None, end: datetime | None, *, now: datetime, until: datetime, usual: timedelta) -> Span:
-    """Fill in what was left out: up to now, and as long as usual. Raises `SpanError`.
+    """Fill in what a query leaves out: up to now, and as long as usual. Raises `SpanError`.
 
     `until`: minutes that open from here on are still on their way.
     """

@@ -28,7 +28,7 @@ _KEPT_DAYS = 400
 
 
 class LedgerReader:
-    """Keeps what was read, and reads only what has changed since."""
+    """Caches what was read, and reads only what has changed since."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -39,13 +39,13 @@ class LedgerReader:
         self._files_lock = Lock()
 
     async def on_bus(self, bus: Bus) -> Mapping[date, Day] | None:
-        """Return every day that the bus knows; None while the writer still looks at its disk.
+        """Return every day on the bus; None while the writer still scans its disk.
 
-        Raises `BusError`; `ValueError` where the ledger makes no sense.
+        Raises `BusError`; `ValueError` where the ledger is unreadable.
         """
         async with self._reading:
             if not await bus.ledger_ready():
-                self._copy = LedgerCopy()  # Redis forgot it: its versions begin anew, and say nothing about ours
+                self._copy = LedgerCopy()  # Redis lost it: its versions start again, unrelated to ours
                 return None
             await self._refresh(bus)
             for day, ledgers in self._copy.days.items():
@@ -64,8 +64,8 @@ class LedgerReader:
             for part in [*batched(unread, _DAYS_AT_ONCE)] or [()]:
                 wanted.update(part)
                 await self._copy.refresh(bus, wanted.__contains__)
-        except TypeError as error:  # a set that nobody knows
-            raise ValueError(f"a day of the ledger on the bus makes no sense: {error}") from error
+        except TypeError as error:  # a set of another version
+            raise ValueError(f"a day of the ledger on the bus is unreadable: {error}") from error
 
     def stored(self, days: Iterable[date]) -> dict[date, Day]:
         """Read the files of some days; a day without one is left out. Blocks: call it in a thread.

@@ -68,7 +68,7 @@ def page(days: Sequence[Day], span: Span, sentence: str) -> str:
 {"\n".join(body)}
 </tbody></table>
 <p class="quiet">Days are UTC, {columns[0]} to {columns[-1]}; counted up to {span.until:%Y-%m-%d %H:%M:%S} of the
-exchange's clock, younger minutes are on their way. A number is how many minutes are missing.
+exchange's clock, younger minutes are still being written. A number is how many minutes are missing.
 As numbers: /ledger, /gaps.</p>
 </body></html>
 """
@@ -100,7 +100,7 @@ def _cell(title: str, account: Account | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _appearance(account: Account) -> tuple[str, str, str]:
-    """Return style, text and tooltip of a cell. Nearly all cells look alike."""
+    """Return style, text and tooltip of a cell. Nearly all cells are alike."""
     style = level(account) + (" w" if account.settlements_missing else "")
     missing = account.missing
     text = "" if not missing else str(missing) if missing < _MANY else f"{missing // _MANY}k"
@@ -116,7 +116,7 @@ def level(account: Account) -> str:
 
 
 def _counts(account: Account) -> str:
-    """Spell the counts that are not zero."""
+    """Return the counts that are not zero, as text."""
     parts = [f"{count:,} {verdict}" for verdict in MinuteVerdict if (count := getattr(account, verdict))]
     if account.settlements:
         lacking = account.settlements_missing

@@ -1,4 +1,4 @@
-"""What the bus and the exchange's clock say at one moment, read in bounded time. I/O."""
+"""The state of the bus and of the exchange's clock at one moment, read in bounded time. I/O."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping
@@ -91,7 +91,7 @@ class Snapshot:
     memory: Memory | None = None
     """Of Redis."""
     ledger: LedgerView | None = None
-    """What the ledger says; None: not known (yet)."""
+    """The ledger of every day on the bus; None: not known (yet)."""
 
     @property
     def arrived_until(self) -> datetime:

@@ -35,7 +35,7 @@ type EndQuery = Annotated[datetime | None, Query(description="The same, exclusiv
 type SymbolQuery = Annotated[str | None, Query(description="Only this one", examples=["BTC_USDT"])]
 
 _LEDGER: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "The ledger knows no such symbol"},
+    404: {"model": Problem, "description": "The ledger has no such symbol"},
     503: {"model": Problem, "description": "The ledger on disk is unreadable"},
 }
 
@@ -70,7 +70,7 @@ async def ledger(
     span = _span(snapshot, begin, end, timedelta(days=7))
     answer = await asyncio.to_thread(ledger_of_span, await _ledger_days(sources, snapshot, span), span, symbol)
     if symbol is not None and not answer.symbols:
-        raise HTTPException(404, f"the ledger knows no minutes of {symbol} in that time")
+        raise HTTPException(404, f"the ledger has no minutes of {symbol} in that time")
     return answer
 
 
@@ -91,7 +91,7 @@ async def gaps(
     ] = "missing",
     limit: Annotated[int, Query(ge=1, le=10_000, description="How many of the newest to show")] = 100,
 ) -> Gaps:
-    """Return runs of minutes of a verdict, the newest first: within all that the bus knows, or a span.
+    """Return runs of minutes of a verdict, the newest first: within all days on the bus, or a span.
 
     With `missing` also the settlements whose rate is missing.
     """

@@ -86,7 +86,7 @@ def test_service_without_a_heartbeat_is_down_and_what_it_alone_can_report_is_unk
     assert evaluation.knows("gaps") is (service not in {"collector", "writer"})
 
 
-def test_unreadable_heartbeat_is_said_as_such(well):
+def test_unreadable_heartbeat_is_reported_as_such(well):
     condition = only(replace(without_beat(well, "writer"), unreadable=frozenset({"writer"})))
 
     assert condition.key == "down:writer"
@@ -175,7 +175,7 @@ def test_stale_symbol_that_the_exchange_halts_says_so(well, now, make_beat):
     assert condition.todo == ""
 
 
-def test_what_the_collector_says_of_a_channel_is_not_said_twice(well, make_beat):
+def test_what_the_collector_says_of_a_channel_is_not_reported_twice(well, make_beat):
     details = {"candles": {"data_age_seconds": 1.0, "rejected": {"X-USDT-SWAP": "60018"}}}
     problems = {"candles": "candles: the exchange rejects X-USDT-SWAP, asking again; REST covers it"}
 
@@ -299,7 +299,7 @@ def with_detail(snapshot, service, name, value):
 
 
 @pytest.mark.invariant(7)
-def test_minutes_that_the_exchange_has_and_that_cannot_be_true_are_said(well):
+def test_minutes_that_the_exchange_has_and_that_cannot_be_true_are_reported(well):
     """Invariant 7: they have a verdict of their own, and somebody is to know."""
     condition = only(with_detail(well, "collector", "refused_minutes", {"BTC_USDT": 2, "ETH_USDT": 1}))
 
@@ -310,7 +310,7 @@ def test_minutes_that_the_exchange_has_and_that_cannot_be_true_are_said(well):
 @pytest.mark.parametrize(
     ("service", "flagged"), [("ranker", {"EVIL_USDT": "+99.0000%, beyond 5%"}), ("collector", ["EVIL_USDT"])]
 )
-def test_an_implausible_rate_is_said(well, service, flagged):
+def test_an_implausible_rate_is_reported(well, service, flagged):
     condition = only(with_detail(well, service, "flagged_rates", flagged))
 
     assert condition.key == "rates"

@@ -30,7 +30,7 @@ def test_symbols_that_left_are_shown_on_request(healthy, now):
     assert ("OLD_USDT", 2 * 86400 - 60.0, False) in ages(left, all_symbols=True)
 
 
-def test_lag_tells_groups_and_channels(healthy, make_beat, make_lag):
+def test_lag_shows_groups_and_channels(healthy, make_beat, make_lag):
     channel = {"connections": 2, "subscribed": 50, "rejected": {}, "data_age_seconds": 0.4}
     beat = make_beat("collector", details={"candles": channel, "members": 50})
     lag = lag_of(
@@ -47,7 +47,7 @@ def test_lag_tells_groups_and_channels(healthy, make_beat, make_lag):
     assert [(row.channel, row.data_age_seconds, row.subscribed) for row in lag.channels] == [("candles", 0.4, 50)]
 
 
-def test_metrics_tell_the_same_as_numbers(healthy, make_lag, tmp_path):
+def test_metrics_show_the_same_as_numbers(healthy, make_lag, tmp_path):
     snapshot = replace(healthy, lags=(make_lag("candles", "writer", pending=4, age_seconds=2),), dead_letters=3)
 
     text = exposition(snapshot, status_of(snapshot), scan(tmp_path, tmp_path)).decode()
@@ -68,7 +68,7 @@ def test_metrics_tell_the_same_as_numbers(healthy, make_lag, tmp_path):
     assert "newest:" not in text
 
 
-def test_metrics_tell_the_ledger(healthy, make_ledger):
+def test_metrics_show_the_ledger(healthy, make_ledger):
     snapshot = replace(healthy, ledger=make_ledger(missing=7))
 
     text = exposition(snapshot, status_of(snapshot), None).decode()
@@ -93,7 +93,7 @@ def test_missing_minutes_are_the_ledgers(healthy, make_ledger):
     assert summary(replace(healthy, ledger=make_ledger(missing=7)))["missing_minutes"] == 7
 
 
-def test_metrics_leave_out_what_nobody_can_tell(healthy):
+def test_metrics_leave_out_what_is_unknown(healthy):
     broken = replace(healthy, redis_problem="Redis does not answer")
 
     text = exposition(broken, status_of(broken), None).decode()

@@ -67,7 +67,7 @@ def test_starting_service_is_not_ready(healthy, make_beat, now):
     assert not_ready(broken) == ["converter: starting for 12 s"]
 
 
-def test_degraded_service_tells_why_in_its_own_words_and_is_ready(healthy, make_beat):
+def test_degraded_service_reports_why_in_its_own_words_and_is_ready(healthy, make_beat):
     broken = with_beat(healthy, make_beat("collector", state="degraded", reason="candles: not connected"))
 
     assert row(broken, "collector") == ("degraded", "collector: candles: not connected")
@@ -94,9 +94,9 @@ def test_redis_down_makes_the_whole_down_and_the_services_unknown(healthy):
 
 
 def test_own_problem_degrades_the_api(healthy):
-    broken = replace(healthy, problems={"clock": "the exchange does not tell its time"})
+    broken = replace(healthy, problems={"clock": "the exchange does not report its time"})
 
-    assert row(broken, "api") == ("degraded", "api: the exchange does not tell its time")
+    assert row(broken, "api") == ("degraded", "api: the exchange does not report its time")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_own_problem_degrades_the_api(healthy):
         ),
     ],
 )
-def test_lagging_is_told_by_age_and_by_the_cap(healthy, make_lag, waiting, expected):
+def test_lagging_is_judged_by_age_and_by_the_cap(healthy, make_lag, waiting, expected):
     lags = (
         make_lag("candles", "writer", **waiting),
         make_lag("funding", "writer", pending=1, age_seconds=1),
@@ -292,7 +292,7 @@ def test_collector_says_how_complete_the_data_is(healthy):
     assert row(replace(healthy, ledger=None), "collector")[1] == ("collector: works, completeness is not known yet")
 
 
-def test_worst_verdict_is_the_whole_and_all_reasons_are_told(healthy, make_beat, now):
+def test_worst_verdict_is_the_whole_and_all_reasons_are_given(healthy, make_beat, now):
     broken = with_mark(healthy, "written_until", now - timedelta(hours=1))
     broken = with_beat(broken, make_beat("ranker", state="degraded", reason="ranking fails"))
 
@@ -307,7 +307,7 @@ def test_worst_verdict_is_the_whole_and_all_reasons_are_told(healthy, make_beat,
 @pytest.mark.invariant(7)
 @pytest.mark.parametrize(("hours", "verdict"), [(0.25, "ok"), (1.0, "stale")])
 def test_a_settlement_whose_rate_stays_missing_is_named(healthy, hours, verdict):
-    """Invariant 7: nothing is missing without a word."""
+    """Invariant 7: nothing is missing silently."""
     now = healthy.clock.exchange_time
     at = (now - timedelta(hours=hours)).replace(second=0, microsecond=0)
     minute_of_day = 1 << (60 * at.hour + at.minute)
