@@ -17,7 +17,7 @@ from shared.ledger.day import MinuteVerdict
 
 _PREFIX = "qlib_crypto_"
 
-ALERTS_OPEN = Gauge("qlib_crypto_alerts_open", "Alerts that were notified and are not resolved", ["severity"])
+ALERTS_OPEN = Gauge("qlib_crypto_alerts_open", "Alerts that were notified and still hold", ["severity"])
 ALERTS_SENT = Counter("qlib_crypto_alerts_sent_total", "Tries to send a message", ["target", "outcome"])
 ALERTS_WAITING = Gauge("qlib_crypto_alerts_waiting", "Messages that did not reach their target yet")
 

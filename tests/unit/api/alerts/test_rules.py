@@ -11,6 +11,7 @@ from services.api.alerts.rules import evaluate
 from services.api.completeness.days import Day, LedgerView
 from services.api.disk import Space, spaces
 from shared.bus.connection import Memory
+from shared.bus.heartbeat import Cadence
 from shared.ledger.day import DayLedger
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT", "XRP_USDT")
@@ -135,6 +136,22 @@ def test_late_ranking_and_conversion_and_a_writer_behind(well, now):
     )
 
     assert keys(late) == ["late:ranker:stale", "late:writer:stale", "late:converter:stale"]
+
+
+@pytest.mark.parametrize(
+    ("every_hours", "age", "found"),
+    [
+        (1, timedelta(minutes=70), []),
+        (1, timedelta(hours=2), ["late:ranker:stale"]),
+        (24, timedelta(hours=20), []),
+        (24, timedelta(hours=25), ["late:ranker:stale"]),
+    ],
+)
+def test_ranking_is_late_by_the_cadence_that_the_ranker_publishes(well, make_beat, now, every_hours, age, found):  # noqa: PLR0917 - a table
+    beat = make_beat("ranker", cadence=Cadence(every_seconds=every_hours * 3600))
+    universe = msgspec.structs.replace(well.universe, ranked_time=now - age)
+
+    assert keys(with_beat(replace(well, universe=universe), beat)) == found
 
 
 def test_backlog_of_the_writer_is_a_condition(well, make_lag):

@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from services.api.completeness.days import Day, LedgerView
-from services.api.health.cadence import cadence_of
 from services.api.health.snapshot import SERVICES
 from services.api.health.status import not_ready, status_of
 from services.converter.settings import ConverterSettings
@@ -238,21 +237,6 @@ def test_ranker_is_late_by_its_own_cadence_and_not_by_a_setting_of_the_api(healt
     hourly = with_cadence(healthy, "ranker", RankerSettings(rank_every_hours=every_hours))
 
     assert row(replace_ranked(hourly, now - age), "ranker") == expected
-
-
-@pytest.mark.parametrize(
-    ("service", "settings"), [("ranker", RankerSettings), ("writer", WriterSettings), ("converter", ConverterSettings)]
-)
-def test_service_that_publishes_no_cadence_is_taken_to_be_set_to_its_defaults(healthy, service, settings):
-    """A heartbeat of an older version has none."""
-    assert cadence_of(service, healthy.heartbeats) == cadence_of(service, {}) == settings().cadence
-
-
-def test_minutes_are_on_their_way_for_as_long_as_the_writer_holds_rows(healthy, now):
-    slow = with_cadence(healthy, "writer", WriterSettings(flush_seconds=300))
-
-    assert healthy.arrived_until == now - timedelta(seconds=60 + 25 + 5)
-    assert slow.arrived_until == now - timedelta(seconds=60 + 25 + 300)
 
 
 def replace_ranked(snapshot, ranked):
