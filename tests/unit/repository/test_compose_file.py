@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from cli.stack import ROOT, SERVICES, open_here
+from services.api.settings import ApiSettings
 from shared.exchanges.proxy import proxy_for
+from shared.runtime.settings import NAMES
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 NOWHERE = "http://127.0.0.1:9"
@@ -30,6 +32,13 @@ def test_the_proxy_is_handed_to_the_services_that_ask_the_exchange_and_to_no_oth
         assert set(proxies_of(COMPOSE[service]["environment"])) == {
             spelled for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY") for spelled in (name, name.lower())
         }
+
+
+def test_the_api_is_handed_no_setting_of_another_service():
+    """How often the others work is in their heartbeats."""
+    own = {name.upper() for name in ApiSettings.model_fields}
+
+    assert NAMES & set(COMPOSE["api"]["environment"]) <= own
 
 
 def compose_command():
