@@ -1,4 +1,4 @@
-"""Wire the questions to where the answers come from."""
+"""Build the HTTP application over the sources of its answers."""
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline

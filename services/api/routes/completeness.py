@@ -101,7 +101,7 @@ async def gaps(
     return await asyncio.to_thread(gaps_of_span, days, span, MinuteVerdict(verdict), symbol, limit)
 
 
-@router.get("/completeness", summary="The same as a picture: a heat map", response_class=HTMLResponse)
+@router.get("/completeness", summary="How complete is the data, as a heat map?", response_class=HTMLResponse)
 async def completeness(sources: SourcesDep, snapshot: SnapshotDep) -> HTMLResponse:
     """Return a page: a row per symbol, a column per day of the last 30, coloured by the share that is complete."""
     midnight = floor_day(snapshot.clock.exchange_time)

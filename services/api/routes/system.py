@@ -117,7 +117,7 @@ async def lag(
     return lag_of(snapshot, all_symbols=all_symbols)
 
 
-@router.get("/metrics", summary="The same as numbers, for Prometheus", response_class=Response)
+@router.get("/metrics", summary="How is everything, as numbers for Prometheus?", response_class=Response)
 async def metrics(snapshot: SnapshotDep, disk: DiskDep) -> Response:
     """Return Prometheus' text format. It answers with Redis down, too: `qlib_crypto_redis_up` is 0 then."""
     try:
