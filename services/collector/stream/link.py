@@ -37,7 +37,7 @@ log = structlog.get_logger()
 OnRow = Callable[[Row], None]
 """Must only append, since it runs inside the connection's reader."""
 OnUnreadable = Callable[[str, object, str], None]
-"""(origin, payload, reason)."""
+"""(where, payload, reason)."""
 
 _TICK_SECONDS = 1.0
 _HOUR = 3600.0
