@@ -17,7 +17,7 @@ from rich.table import Table
 
 from proofs.rig.synthetic_year import Market, make
 from services.converter.convert import convert
-from services.converter.report import Report
+from services.converter.report import ConversionReport
 from shared.datasets.candle import Candle
 from shared.grid import day_start
 from shared.runtime.command import run
@@ -27,7 +27,7 @@ _ADDED = 7
 """Days that are added one after the other; their median counts."""
 
 
-def timed(raw: Path, qlib: Path, until: datetime) -> tuple[float, Report]:
+def timed(raw: Path, qlib: Path, until: datetime) -> tuple[float, ConversionReport]:
     """Convert, and return how many seconds it took."""
     began = time.perf_counter()
     report = convert(raw, qlib, until=until)

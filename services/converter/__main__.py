@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from services.converter.convert import NothingToConvertError, convert
 from services.converter.convert import Progress as TellProgress
-from services.converter.report import PUT_ASIDE, Report, log_report, publish
+from services.converter.report import PUT_ASIDE, ConversionReport, log_report, publish
 from services.converter.settings import ConverterSettings
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError
@@ -65,7 +65,7 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
     return 0 if report.is_whole else 1
 
 
-async def _publish_if_possible(settings: ConverterSettings, report: Report) -> None:
+async def _publish_if_possible(settings: ConverterSettings, report: ConversionReport) -> None:
     bus = Bus(str(settings.redis_url), timeout_seconds=2)
     try:
         await publish(bus, report)

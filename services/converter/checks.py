@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.features.bars import Bools
-from services.converter.features.fields import COLUMNS, Recipe
+from services.converter.features.fields import COLUMNS, BarRecipe
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency, calendar_lines
 from services.converter.qlib.store import QlibStore
 from services.converter.raw.days import Candles, read_candles
@@ -84,7 +84,7 @@ def check_stored(
     data_dir: Path,
     store: QlibStore,
     dirty: Mapping[str, list[date]],
-    recipe: Recipe,
+    recipe: BarRecipe,
     *,
     span: tuple[datetime, datetime],
 ) -> None:

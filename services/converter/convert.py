@@ -11,16 +11,16 @@ from typing import NamedTuple
 import structlog
 
 from services.converter.checks import check_stored
-from services.converter.features.asof import Ints, Known, Predictions, Settlements
-from services.converter.features.fields import Recipe, fields_named
+from services.converter.features.asof import AsOf, Ints, PredictedRates, SettledRates
+from services.converter.features.fields import BarRecipe, fields_named
 from services.converter.features.symbol import Build, SymbolDays
 from services.converter.manifest import (
     NO_FILES,
     VALID_DAYS,
+    ContractRecord,
     Holes,
     Listing,
     Manifest,
-    Track,
     after,
     changed_days,
     digests,
@@ -33,7 +33,7 @@ from services.converter.manifest import (
     write_manifest,
 )
 from services.converter.pool import Outcome, processes_for, symbol_conversion
-from services.converter.qlib.damage import Held, Published, held_by, what_helps
+from services.converter.qlib.damage import HeldBins, Published, held_by, what_helps
 from services.converter.qlib.frequencies import FREQUENCIES
 from services.converter.qlib.instruments import all_lines, delisted_lines, market_lines, spans
 from services.converter.qlib.rebase import last_value, with_span
@@ -50,10 +50,10 @@ from services.converter.raw.days import (
     read_rankings,
     read_settlements,
 )
-from services.converter.raw.definitions import Definitions, contract_of, definitions
+from services.converter.raw.definitions import DefinitionHistory, contract_of, definitions
 from services.converter.raw.lives import lives_of
 from services.converter.raw.membership import Members, members_after_rankings
-from services.converter.report import Report
+from services.converter.report import ConversionReport
 from services.converter.versions.versions import LockedVersions, VersionError, changing, head_folder
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate, PredictedFundingRate
@@ -95,13 +95,13 @@ def convert(
     *,
     until: datetime | None,
     latest: datetime | None = None,
-    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+    recipe: BarRecipe = BarRecipe(),  # noqa: B008 - frozen
     rebuild: bool = False,
     history: bool = False,
     every_file: bool = False,
     processes: int = 1,
     progress: Progress = lambda *_: None,
-) -> Report:
+) -> ConversionReport:
     """Bring Qlib's folder up to `until` (None: to the newest minute on disk), touching only what changed.
 
     `latest` is the latest time that it can be now: raw days after it are left out and named in the report, and no new
@@ -114,7 +114,7 @@ def convert(
 
     `rebuild` does so, too, and computes every raw day on disk again; days of which no raw file is left stay as they
     are. Another `recipe` than that of the last conversion computes every raw day again. `every_file`: see
-    `changes.scan`. `processes`: among how many the symbols are shared out at most, where there is enough to do.
+    `scan`. `processes`: among how many the symbols are shared out at most, where there is enough to do.
 
     Raises:
         NothingToConvertError: no raw day lies before `until`.
@@ -142,7 +142,7 @@ def convert(
         )
 
 
-class Late(NamedTuple):
+class LateDays(NamedTuple):
     """What has come since the last conversion, of days before its end."""
 
     end: datetime
@@ -158,10 +158,10 @@ class Late(NamedTuple):
 def late_days(
     data_dir: Path,
     qlib_dir: Path,
-    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+    recipe: BarRecipe = BarRecipe(),  # noqa: B008 - frozen
     *,
     latest: datetime | None = None,
-) -> Late | None:
+) -> LateDays | None:
     """Return what has changed on disk of the days that Qlib has, or should have; None before Qlib.
 
     Rows that were healed, corrected or settled late are why: converting up to the same instant patches them in.
@@ -180,7 +180,7 @@ def late_days(
     dirty = dirty_days(listing, manifest, end, holes, tracks, looks_back=recipe.stock_fields)
     late = [day for symbol in store.names.possible(dirty) for day in dirty[symbol] if day_start(day) <= end - DAY]
     before = sum(day_start(day) < origin for day in late)
-    return Late(end, len(late) - before, before, (*changed.unreadable.values(), *defined.unreadable.values()))
+    return LateDays(end, len(late) - before, before, (*changed.unreadable.values(), *defined.unreadable.values()))
 
 
 def _convert(
@@ -189,13 +189,13 @@ def _convert(
     *,
     until: datetime | None,
     latest: datetime | None,
-    recipe: Recipe,
+    recipe: BarRecipe,
     rebuild: bool,
     history: bool,
     every_file: bool,
     processes: int,
     progress: Progress,
-) -> Report:
+) -> ConversionReport:
     known = read_manifest(versions.head)
     store = QlibStore(versions.head, converted=_converted(known))
     if not any((store.root / "calendars").glob("*.txt")):
@@ -268,7 +268,7 @@ def _convert(
     _swap_in(versions)
     if is_new and not rebuild:
         _prune(versions)
-    return Report(
+    return ConversionReport(
         origin=origin,
         until=end,
         symbols=len(dirty),
@@ -291,7 +291,7 @@ def _converted(manifest: Manifest) -> tuple[str, ...]:
 
 def _published(
     now: tuple[datetime, datetime],
-    recipe: Recipe,
+    recipe: BarRecipe,
     span: tuple[datetime, datetime] | None,
     unfinished: bool,
     fields: frozenset[str],
@@ -304,7 +304,7 @@ def _published(
     return Published(now[0], min(span[1], now[1]) if span else now[0], names & fields or names, unfinished)
 
 
-def _held(store: QlibStore, recipe: Recipe, published: Published, dirty: Iterable[str]) -> dict[str, Held]:
+def _held(store: QlibStore, recipe: BarRecipe, published: Published, dirty: Iterable[str]) -> dict[str, HeldBins]:
     """Return what the bins of each symbol hold: of all, since damage is found wherever it is."""
     names = [field.name for field in recipe.fields]
     found = {symbol: held_by(store, symbol, names, published) for symbol in sorted({*store.symbols(), *dirty})}
@@ -406,7 +406,7 @@ def _ledger(data_dir: Path, listing: Listing, days: set[date]) -> LedgerDays:
     return LedgerDays(*read_ledgers(data_dir, listing.partitions(LedgerRow, days)))
 
 
-def _changed_ledger(data_dir: Path, listing: Listing, manifest: Manifest, recipe: Recipe) -> LedgerDays:
+def _changed_ledger(data_dir: Path, listing: Listing, manifest: Manifest, recipe: BarRecipe) -> LedgerDays:
     """Read the ledgers that changed, where they decide anything."""
     if recipe.partial_bars == "keep":
         return LedgerDays({}, {})
@@ -423,19 +423,19 @@ def _holes(listing: Listing, changed: LedgerDays) -> Holes:
     }
 
 
-def _tracks(defined: Definitions) -> dict[str, Track]:
+def _tracks(defined: DefinitionHistory) -> dict[str, ContractRecord]:
     return {symbol: track_of(contract_of(said)) for symbol, said in defined.of.items()}
 
 
 def _gather(
     data_dir: Path,
     listing: Listing,
-    recipe: Recipe,
+    recipe: BarRecipe,
     dirty: Dirty,
     *,
     changed: LedgerDays,
-    defined: Definitions,
-    held: Mapping[str, Held],
+    defined: DefinitionHistory,
+    held: Mapping[str, HeldBins],
 ) -> tuple[list[SymbolDays], dict[str, str]]:
     """Read everything that the dirty days need beside their candles. changed: the ledgers that have been read.
 
@@ -462,9 +462,9 @@ def _gather(
         SymbolDays(
             symbol,
             found,
-            Known(
-                settlements.get(symbol, Settlements()),
-                predictions.get(symbol, Predictions()),
+            AsOf(
+                settlements.get(symbol, SettledRates()),
+                predictions.get(symbol, PredictedRates()),
                 rankings.of(symbol),
                 contract_of(defined.of.get(symbol, ())),
             ),
@@ -588,7 +588,7 @@ def _prune(versions: LockedVersions) -> None:
 
 
 def _markets(
-    store: QlibStore, members: Members, defined: Definitions, span: tuple[datetime, datetime]
+    store: QlibStore, members: Members, defined: DefinitionHistory, span: tuple[datetime, datetime]
 ) -> dict[str, str]:
     """Return the instruments files: all symbols, those margined in USDT, those gone, who was in the universe when."""
     symbols = store.day_spans(FREQUENCIES[0], *span)

@@ -47,7 +47,7 @@ class DayFiles(msgspec.Struct, frozen=True):
 NO_FILES = DayFiles({})
 
 
-class Track(msgspec.Struct, frozen=True):
+class ContractRecord(msgspec.Struct, frozen=True):
     """What was known of the instruments under a name, see `Contract`, in plain values."""
 
     begins: tuple[int, ...] = ()
@@ -61,7 +61,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     days: dict[str, DayFiles] = {}
     without: dict[str, dict[str, str]] = {}
     """Day → symbol → the minutes that the exchange had no candle of when it was converted, as runs."""
-    tracks: dict[str, Track] = {}
+    tracks: dict[str, ContractRecord] = {}
     """Symbol → what was known of its instruments."""
 
     def of(self, dataset: str, day: date) -> DayFiles:
@@ -193,13 +193,13 @@ def _reaching(changed: Iterable[date], reach: int) -> set[date]:
     return {day + timedelta(days=ahead) for day in changed for ahead in range(reach + 1)}
 
 
-def track_of(contract: Contract) -> Track:
+def track_of(contract: Contract) -> ContractRecord:
     """Return what a manifest keeps of a contract."""
     values = zip(contract.known.tolist(), contract.values.tolist(), strict=True)
-    return Track(tuple(contract.begins.tolist()), tuple(values))
+    return ContractRecord(tuple(contract.begins.tolist()), tuple(values))
 
 
-def redefined_since(before: Track, now: Track) -> date | None:
+def redefined_since(before: ContractRecord, now: ContractRecord) -> date | None:
     """Return the first day on which another word on the instruments under a name changes a bar; None: on none."""
     if before == now:
         return None
@@ -214,7 +214,7 @@ def dirty_days(
     manifest: Manifest,
     until: datetime,
     holes: Holes,
-    tracks: Mapping[str, Track] = MappingProxyType({}),
+    tracks: Mapping[str, ContractRecord] = MappingProxyType({}),
     *,
     looks_back: bool = False,
 ) -> dict[str, list[date]]:
@@ -227,7 +227,12 @@ def dirty_days(
     redefined = {
         symbol: since
         for symbol in tracks.keys() | manifest.tracks.keys()
-        if (since := redefined_since(manifest.tracks.get(symbol, Track()), tracks.get(symbol, Track()))) is not None
+        if (
+            since := redefined_since(
+                manifest.tracks.get(symbol, ContractRecord()), tracks.get(symbol, ContractRecord())
+            )
+        )
+        is not None
     }
     everywhere, candles = concerned_days(listing, manifest, until.date()), listing.of(Candle)
     dirty: dict[str, set[date]] = defaultdict(set)
@@ -264,7 +269,7 @@ def after(
     *,
     span: tuple[datetime, datetime],
     recipe: str,
-    tracks: Mapping[str, Track] = MappingProxyType({}),
+    tracks: Mapping[str, ContractRecord] = MappingProxyType({}),
     left: Mapping[str, Container[date]],
     unreadable: Container[str] = (),
 ) -> Manifest:

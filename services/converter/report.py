@@ -25,7 +25,7 @@ def unreadable_sentence(files: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Report:
+class ConversionReport:
     """What a conversion did."""
 
     origin: datetime
@@ -71,13 +71,13 @@ class Report:
         return "; ".join(parts)
 
 
-async def publish(bus: Bus, report: Report) -> None:
+async def publish(bus: Bus, report: ConversionReport) -> None:
     """Tell the writer and the api what is in Qlib now."""
     await bus.set_converted(report.digests)
     await bus.set_watermarks({"converted_until": report.until})
 
 
-def log_report(report: Report, seconds: float) -> None:
+def log_report(report: ConversionReport, seconds: float) -> None:
     """Say what a conversion did."""
     log.info(
         "converted",

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.converter import metrics
-from services.converter.convert import Late, NothingToConvertError, convert, late_days
+from services.converter.convert import LateDays, NothingToConvertError, convert, late_days
 from services.converter.history import PATIENCE_SECONDS, History
 from services.converter.qlib.store import CommitError
-from services.converter.report import Report, log_report, publish, unreadable_sentence
+from services.converter.report import ConversionReport, log_report, publish, unreadable_sentence
 from services.converter.settings import ConverterSettings
 from services.converter.versions.versions import head_folder
 from shared.grid import floor_day
@@ -135,7 +135,7 @@ class Converter:
         self._tell_left_out(self._history.symbol_days)
         return False
 
-    async def _take_in_history(self, late: Late) -> None:
+    async def _take_in_history(self, late: LateDays) -> None:
         """Make a version of the dataset that begins earlier; readers go on with the one that they have."""
         log.info("taking in history from before the first day", symbol_days=late.before)
         self._history.tried = began = time.monotonic()
@@ -214,7 +214,7 @@ class Converter:
         self._tell(report, time.monotonic() - began)
         await self.service.until_bus_answers(lambda: publish(self.service.bus, report))
 
-    def _tell(self, report: Report, seconds: float) -> None:
+    def _tell(self, report: ConversionReport, seconds: float) -> None:
         metrics.CONVERSIONS.labels("ok").inc()
         metrics.SECONDS.observe(seconds)
         metrics.DAYS.inc(report.days)

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from services.converter.features.bars import PartialBars
-from services.converter.features.fields import Recipe
+from services.converter.features.fields import BarRecipe
 from shared.bus.heartbeat import Cadence
 from shared.datasets.registry import BY_DATASET
 from shared.grid import DAY
@@ -50,9 +50,9 @@ class ConverterSettings(QlibSettings):
     converter_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9104
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> BarRecipe:
         """What decides how bars are computed."""
-        return Recipe(self.partial_bars, self.stock_fields)
+        return BarRecipe(self.partial_bars, self.stock_fields)
 
     @property
     def cadence(self) -> Cadence:

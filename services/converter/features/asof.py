@@ -33,7 +33,7 @@ def _no_floats() -> Floats:
 
 
 @dataclass(frozen=True)
-class Settlements:
+class SettledRates:
     """The settled funding rates of one symbol, ascending by time. hours: length of the period that ended, or NaN."""
 
     times: Ints = field(default_factory=_no_ints)
@@ -42,7 +42,7 @@ class Settlements:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class PredictedRates:
     """What the exchange expected, ascending by when it was known: the rate of the settlement at `due`."""
 
     known: Ints = field(default_factory=_no_ints)
@@ -74,16 +74,16 @@ class Contract:
 
 
 @dataclass(frozen=True)
-class Known:
+class AsOf:
     """All that is known of one symbol beside its candles."""
 
-    settlements: Settlements = field(default_factory=Settlements)
-    predictions: Predictions = field(default_factory=Predictions)
+    settlements: SettledRates = field(default_factory=SettledRates)
+    predictions: PredictedRates = field(default_factory=PredictedRates)
     rankings: Rankings = field(default_factory=Rankings)
     contract: Contract = field(default_factory=Contract)
 
 
-def settled_before(close_ms: Ints, settlements: Settlements) -> Positions:
+def settled_before(close_ms: Ints, settlements: SettledRates) -> Positions:
     """Return the position of the last settlement before each close, -1 where there is none that is young enough.
 
     A settlement at the very instant of the close belongs to the next bar: the exchange tells it just after.
@@ -92,7 +92,7 @@ def settled_before(close_ms: Ints, settlements: Settlements) -> Positions:
     return _young(index, close_ms, settlements.times, SETTLEMENT_VALID // _MS)
 
 
-def predicted_at(close_ms: Ints, predictions: Predictions) -> Positions:
+def predicted_at(close_ms: Ints, predictions: PredictedRates) -> Positions:
     """Return the position of the prediction in force at each close, -1 where there is none.
 
     It is the last one known before the close, if its settlement is still to come. An older one is never fallen back
@@ -157,7 +157,7 @@ def taken(values: Floats, index: Positions) -> Floats:
     return np.where(index >= 0, values[np.maximum(index, 0)], np.nan)
 
 
-def paid_inside(open_ms: Ints, close_ms: Ints, settlements: Settlements) -> tuple[Floats, NDArray[np.bool_]]:
+def paid_inside(open_ms: Ints, close_ms: Ints, settlements: SettledRates) -> tuple[Floats, NDArray[np.bool_]]:
     """Return the sum of the rates settled in [open, close) of each bar, 0 where there was none; and where there was."""
     paid, settled = np.zeros(len(open_ms)), np.zeros(len(open_ms), bool)
     bars = np.searchsorted(close_ms, settlements.times, side="right")  # the first bar that closes after it
@@ -167,7 +167,7 @@ def paid_inside(open_ms: Ints, close_ms: Ints, settlements: Settlements) -> tupl
     return paid, settled
 
 
-def minutes_to_funding(close_ms: Ints, known: Known, settled: Positions, predicted: Positions) -> Floats:
+def minutes_to_funding(close_ms: Ints, known: AsOf, settled: Positions, predicted: Positions) -> Floats:
     """Return how long after each close funding is settled next, as far as it was known then.
 
     As the prediction in force has it; without one, an interval after the last settlement, unless that is over.

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.features.asof import (
+    AsOf,
     Floats,
     Ints,
-    Known,
     Positions,
     lives_at,
     of_this_life,
@@ -50,7 +50,7 @@ class Minutes:
     columns: Mapping[str, Floats]
     present: Bools
     without: Bools
-    known: Known
+    known: AsOf
 
     @property
     def count(self) -> int:
@@ -69,7 +69,7 @@ class Minutes:
 
 
 def on_grid(
-    opens: Ints, columns: Mapping[str, Floats], begin_ms: int, absent: list[int], known: Known | None = None
+    opens: Ints, columns: Mapping[str, Floats], begin_ms: int, absent: list[int], known: AsOf | None = None
 ) -> Minutes:
     """Lay candles on the minute grid of some days.
 
@@ -87,7 +87,7 @@ def on_grid(
     for name, values in columns.items():
         grid[name] = np.full(minutes, np.nan)
         grid[name][positions] = values
-    return Minutes(begin_ms, grid, present, _spread(absent) & ~present, known or Known())
+    return Minutes(begin_ms, grid, present, _spread(absent) & ~present, known or AsOf())
 
 
 def _spread(masks: list[int]) -> Bools:

@@ -36,7 +36,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BarRecipe:
     """What decides how bars are computed: another recipe gives other values from the same candles."""
 
     partial_bars: PartialBars = "nan"

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from services.converter.checks import ValidationError, check_bars, check_coverage
-from services.converter.features.asof import Known
+from services.converter.features.asof import AsOf
 from services.converter.features.bars import Bars, Minutes, on_grid
-from services.converter.features.fields import Recipe, features
+from services.converter.features.fields import BarRecipe, features
 from services.converter.manifest import runs_of_days
-from services.converter.qlib.damage import Held, Published, lost_bar, obstacle_of, what_helps
+from services.converter.qlib.damage import HeldBins, Published, lost_bar, obstacle_of, what_helps
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
 from services.converter.qlib.store import QlibStore, Slice
 from services.converter.raw.days import LedgerDay, UnreadableError, read_candles
@@ -35,7 +35,7 @@ class Build:
     """
 
     data_dir: Path
-    recipe: Recipe
+    recipe: BarRecipe
     origin: datetime
     end: datetime
     published: Published
@@ -51,10 +51,10 @@ class SymbolDays:
 
     symbol: str
     days: list[date]
-    known: Known
+    known: AsOf
     ledger: Mapping[date, LedgerDay]
     versions: Mapping[date, str]
-    held: Held
+    held: HeldBins
     """What its bins hold. Where they are damaged `days` are all that there are, and the bins are replaced."""
     unknown: Mapping[date, str] = field(default_factory=dict)
     """Days of which something beside the candles cannot be true, each with the reason."""

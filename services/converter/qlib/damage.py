@@ -35,17 +35,17 @@ class Published:
         return frequency.bars_until(self.origin, self.until)
 
 
-class Held(NamedTuple):
+class HeldBins(NamedTuple):
     """What the bins of a symbol hold when a conversion begins. damage: what is wrong with them, naming a file."""
 
     bins: Mapping[Frequency, Bins]
     damage: str = ""
 
 
-def held_by(store: QlibStore, symbol: str, names: Collection[str], published: Published) -> Held:
+def held_by(store: QlibStore, symbol: str, names: Collection[str], published: Published) -> HeldBins:
     """Look at the bins of a symbol, once in a conversion. names: fields."""
     bins = {frequency: store.readable(symbol, frequency, names, published.bars(frequency)) for frequency in FREQUENCIES}
-    return Held(bins, obstacle_of(store, symbol, {}) or _damage_of(store, symbol, bins, published))
+    return HeldBins(bins, obstacle_of(store, symbol, {}) or _damage_of(store, symbol, bins, published))
 
 
 def _damage_of(store: QlibStore, symbol: str, bins: Mapping[Frequency, Bins], published: Published) -> str:
@@ -93,7 +93,7 @@ def lost_bar(
     frequency: Frequency,
     published: Published,
     *,
-    held: Held,
+    held: HeldBins,
     computed: Iterable[Slice],
 ) -> datetime | None:
     """Return the first bar whose values would be lost, in all fields or in some of them; None where none is.

@@ -10,9 +10,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.converter.features.asof import Floats, Ints, Predictions, Rankings, Settlements
+from services.converter.features.asof import Floats, Ints, PredictedRates, Rankings, SettledRates
 from services.converter.features.fields import COLUMNS
-from services.converter.raw.lives import Said
+from services.converter.raw.lives import Definition
 from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import FLOAT32_SAFE
 from shared.grid import FIRST_DAY, LAST_DAY, day_start, to_ms
@@ -79,20 +79,22 @@ EVERY = "*"
 """Stands in `Faults` for all symbols: the file cannot be read at all. No symbol is called so."""
 
 
-def read_settlements(root: Path, files: Iterable[Partition]) -> tuple[dict[str, Settlements], Faults]:
+def read_settlements(root: Path, files: Iterable[Partition]) -> tuple[dict[str, SettledRates], Faults]:
     """Read the settled funding rates by symbol, each in order of time."""
     by_symbol, faults = _by_symbol(root, files, ["funding_time"], ["funding_rate", "interval_hours"])
     return {
-        symbol: Settlements(_ints(part, "funding_time"), _floats(part, "funding_rate"), _floats(part, "interval_hours"))
+        symbol: SettledRates(
+            _ints(part, "funding_time"), _floats(part, "funding_rate"), _floats(part, "interval_hours")
+        )
         for symbol, part in by_symbol.items()
     }, faults
 
 
-def read_predictions(root: Path, files: Iterable[Partition]) -> tuple[dict[str, Predictions], Faults]:
+def read_predictions(root: Path, files: Iterable[Partition]) -> tuple[dict[str, PredictedRates], Faults]:
     """Read the predicted funding rates by symbol, each in the order in which they became known."""
     by_symbol, faults = _by_symbol(root, files, ["known_time", "funding_time"], ["funding_rate", "interval_hours"])
     return {
-        symbol: Predictions(
+        symbol: PredictedRates(
             _ints(part, "known_time"),
             _ints(part, "funding_time"),
             _floats(part, "funding_rate"),
@@ -133,14 +135,14 @@ def read_members(root: Path, file: Partition) -> list[tuple[datetime, frozenset[
     return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
 
 
-def read_definitions(root: Path, file: Partition) -> list[tuple[str, Said]]:
+def read_definitions(root: Path, file: Partition) -> list[tuple[str, Definition]]:
     """Read what was said of instruments, as (symbol, what was said), in order of time."""
     names = ("known_time", "state", "list_time", "end_time", "contract_value")
     rows = _read(root, [file], ["symbol", *names]).with_columns(
         *(pl.col(name).dt.epoch("ms") for name in names if name.endswith("_time"))
     )
     return [
-        (symbol, Said(known, state, _market_time(listed), _market_time(ended), _size(value)))
+        (symbol, Definition(known, state, _market_time(listed), _market_time(ended), _size(value)))
         for symbol, known, state, listed, ended, value in rows.sort("known_time", "symbol").iter_rows()
     ]
 

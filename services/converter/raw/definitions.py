@@ -12,52 +12,52 @@ import numpy as np
 from services.converter.features.asof import Contract
 from services.converter.manifest import DayFiles
 from services.converter.raw.days import Unreadable, read_definitions
-from services.converter.raw.lives import Said, contract_values, lives_of
+from services.converter.raw.lives import Definition, contract_values, lives_of
 from services.converter.raw.remembered import up_to_date
 from shared.datasets.instrument import InstrumentDefinition
 from shared.storage.layout import Partition
 
 
-class _Day(msgspec.Struct):
+class _DefinitionsDay(msgspec.Struct):
     """The definitions of one day. version: the digest of its file. said: (symbol, what was said) in order of time."""
 
     version: str
-    said: list[tuple[str, Said]]
+    said: list[tuple[str, Definition]]
 
 
-class Definitions(NamedTuple):
+class DefinitionHistory(NamedTuple):
     """Symbol → what was said of it, in order of time. unreadable: days whose file cannot be read, and why."""
 
-    of: Mapping[str, Sequence[Said]]
+    of: Mapping[str, Sequence[Definition]]
     unreadable: Unreadable
 
 
-def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, keep: bool = True) -> Definitions:
+def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, keep: bool = True) -> DefinitionHistory:
     """Return what was said of every instrument. days: those that are on disk. keep: remember it.
 
     What was read once counts on, whatever becomes of its file. The writer puts a file aside that cannot be read, and
     the collector publishes again what is true now.
     """
 
-    def read(day: date, version: str, before: _Day | None) -> _Day:
+    def read(day: date, version: str, before: _DefinitionsDay | None) -> _DefinitionsDay:
         fresh = read_definitions(data_dir, Partition(InstrumentDefinition.dataset, day))
-        return _Day(version, _merged(before.said if before else [], fresh))
+        return _DefinitionsDay(version, _merged(before.said if before else [], fresh))
 
-    found, unreadable = up_to_date(root, "definitions", _Day, days, read, keep=keep)
-    by_symbol: dict[str, list[Said]] = defaultdict(list)
+    found, unreadable = up_to_date(root, "definitions", _DefinitionsDay, days, read, keep=keep)
+    by_symbol: dict[str, list[Definition]] = defaultdict(list)
     for one in found:
         for symbol, said_of_it in one.said:
             by_symbol[symbol].append(said_of_it)
-    return Definitions(by_symbol, unreadable)
+    return DefinitionHistory(by_symbol, unreadable)
 
 
-def _merged(before: list[tuple[str, Said]], fresh: list[tuple[str, Said]]) -> list[tuple[str, Said]]:
+def _merged(before: list[tuple[str, Definition]], fresh: list[tuple[str, Definition]]) -> list[tuple[str, Definition]]:
     """Put what was remembered and what was read together, in order of time: of two at one instant the latter counts."""
     found = {(said.known, symbol): said for symbol, said in [*before, *fresh]}
     return [(symbol, said) for (_, symbol), said in sorted(found.items(), key=lambda item: item[0])]
 
 
-def contract_of(said: Sequence[Said]) -> Contract:
+def contract_of(said: Sequence[Definition]) -> Contract:
     """Return what bars need to know of the instruments under a name. Pure."""
     values = contract_values(said)
     return Contract(

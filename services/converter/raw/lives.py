@@ -23,7 +23,7 @@ DOUBT_MS = 15 * MINUTE_MS
 """How long after an end became known it may be taken back."""
 
 
-class Said(NamedTuple):
+class Definition(NamedTuple):
     """What one definition says, as far as lives follow from it."""
 
     known: int
@@ -47,7 +47,7 @@ class Life:
     """It cannot have begun before: the end of the life before it, where that was said."""
 
 
-def lives_of(definitions: Iterable[Said]) -> list[Life]:
+def lives_of(definitions: Iterable[Definition]) -> list[Life]:
     """Return the lives of a name, in order of time.
 
     Another life begins where an instrument is said to be listed later than one under this name was known to be traded,
@@ -81,21 +81,21 @@ def lives_of(definitions: Iterable[Said]) -> list[Life]:
     return lives
 
 
-def _known(said: Said) -> int:
+def _known(said: Definition) -> int:
     return said.known
 
 
-def _is_listed_later(life: Life, said: Said) -> bool:
+def _is_listed_later(life: Life, said: Definition) -> bool:
     """Return whether an instrument is said to be listed later than that of a life was traded."""
     return said.listed is not None and life.traded is not None and said.listed > life.traded
 
 
-def _is_back(life: Life, said: Said) -> bool:
+def _is_back(life: Life, said: Definition) -> bool:
     """Return whether an instrument is there again beyond the doubt about the end of a life."""
     return life.over is not None and said.state != ENDED_STATE and said.known - life.over > DOUBT_MS
 
 
-def _note(life: Life, said: Said) -> None:
+def _note(life: Life, said: Definition) -> None:
     if said.state == ENDED_STATE:
         life.end = said.known if said.ended is None else min(said.ended, said.known)
         life.over = said.known if life.over is None else life.over
@@ -105,7 +105,7 @@ def _note(life: Life, said: Said) -> None:
         life.traded = said.known
 
 
-def _begin(said: Said, after: int = LONG_AGO) -> int:
+def _begin(said: Definition, after: int = LONG_AGO) -> int:
     """Return when an instrument was listed: what is traded has been by then.
 
     Where an end was said before, and no listing after it, it is the instant at which it was known to be back.
@@ -119,7 +119,7 @@ def _floor(instant: int) -> int:
     return instant // MINUTE_MS * MINUTE_MS
 
 
-def contract_values(definitions: Iterable[Said]) -> Sequence[tuple[int, float]]:
+def contract_values(definitions: Iterable[Definition]) -> Sequence[tuple[int, float]]:
     """Return what one contract was worth from when on, as it became known; said again in each life.
 
     During a redenomination the old value is still given, and the new life has begun: that is not its value.

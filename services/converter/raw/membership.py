@@ -14,7 +14,7 @@ from shared.datasets.universe import Rank
 from shared.storage.layout import Partition
 
 
-class _Day(msgspec.Struct):
+class _RankingsDay(msgspec.Struct):
     """The rankings of one day. version: the digest of its file."""
 
     version: str
@@ -34,11 +34,11 @@ def members_after_rankings(root: Path, data_dir: Path, days: Mapping[date, DayFi
     A ranking that was read once counts on, whatever becomes of its file: the bins of its days were made with it.
     """
 
-    def read(day: date, version: str, before: _Day | None) -> _Day:
+    def read(day: date, version: str, before: _RankingsDay | None) -> _RankingsDay:
         rankings = dict(before.rankings if before else []) | dict(_rankings(data_dir, day))
-        return _Day(version, sorted(rankings.items()))
+        return _RankingsDay(version, sorted(rankings.items()))
 
-    found, unreadable = up_to_date(root, "members", _Day, days, read)
+    found, unreadable = up_to_date(root, "members", _RankingsDay, days, read)
     return Members([(ranked, frozenset(members)) for day in found for ranked, members in day.rankings], unreadable)
 
 

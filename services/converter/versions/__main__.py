@@ -19,7 +19,7 @@ from services.converter.qlib.store import QlibStore
 from services.converter.settings import ConverterSettings
 from services.converter.versions.snapshots import take_snapshot
 from services.converter.versions.verify import Findings, verify
-from services.converter.versions.versions import SNAPSHOT_FILE, Entry, VersionError, Versions, changing, size_of
+from services.converter.versions.versions import SNAPSHOT_FILE, VersionEntry, VersionError, Versions, changing, size_of
 from shared.runtime.settings import read_settings
 from shared.storage.files import BusyError
 
@@ -53,7 +53,7 @@ def list_versions() -> None:
     out.print(table)
 
 
-def _row(versions: Versions, entry: Entry) -> tuple[str, ...]:
+def _row(versions: Versions, entry: VersionEntry) -> tuple[str, ...]:
     store = QlibStore(entry.path)
     calendar = store.calendar(FREQUENCIES[0])
     first, last = (calendar[0], store.last_label(FREQUENCIES[0])) if calendar else (None, "-")

@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 """(what is being done, how many of it, of how many)."""
 
 
-class Range(msgspec.Struct, frozen=True):
+class CalendarRange(msgspec.Struct, frozen=True):
     """Bars of a calendar. first, last: labels, the open of a bar in UTC."""
 
     first: str
@@ -47,7 +47,7 @@ class Range(msgspec.Struct, frozen=True):
     bars: int
 
 
-class Symbol(msgspec.Struct, frozen=True):
+class SymbolMinutes(msgspec.Struct, frozen=True):
     """Minutes of a symbol. coverage: the share of those from the first to the last that have a candle."""
 
     first: str
@@ -55,7 +55,7 @@ class Symbol(msgspec.Struct, frozen=True):
     coverage: float
 
 
-class File(msgspec.Struct, frozen=True):
+class FrozenFile(msgspec.Struct, frozen=True):
     """One file of a snapshot. size: bytes."""
 
     sha256: str
@@ -72,13 +72,13 @@ class SnapshotManifest(msgspec.Struct, kw_only=True, frozen=True):
     recipe: str
     """How bars were computed, as the converter names it."""
     software: dict[str, str]
-    calendars: dict[str, Range]
+    calendars: dict[str, CalendarRange]
     fields: dict[str, list[str]]
     """By frequency."""
-    symbols: dict[str, Symbol]
+    symbols: dict[str, SymbolMinutes]
     coverage: float
     """The share of all minutes of all symbols that have a candle."""
-    files: dict[str, File]
+    files: dict[str, FrozenFile]
     """Every file but this one, by its path inside the snapshot."""
 
 
@@ -236,12 +236,12 @@ def _describe(folder: Path, name: str, created: datetime, base: str, progress: P
     )
 
 
-def _range(store: QlibStore, frequency: Frequency) -> Range | None:
+def _range(store: QlibStore, frequency: Frequency) -> CalendarRange | None:
     calendar = store.calendar(frequency)
     if calendar is None:
         return None
     first = _label(frequency, calendar[0])
-    return Range(first, store.last_label(frequency), calendar[1])
+    return CalendarRange(first, store.last_label(frequency), calendar[1])
 
 
 def _label(frequency: Frequency, opened: datetime) -> str:
@@ -255,7 +255,7 @@ def _fields(store: QlibStore) -> dict[str, list[str]]:
     return {frequency: names for frequency, names in found.items() if names}
 
 
-def _symbols(store: QlibStore, progress: Progress) -> tuple[dict[str, Symbol], float]:
+def _symbols(store: QlibStore, progress: Progress) -> tuple[dict[str, SymbolMinutes], float]:
     """Return the minutes of every symbol, and the coverage of all of them together."""
     calendar = store.calendar(_MINUTELY)
     found, total = {}, Counter[str]()
@@ -268,7 +268,7 @@ def _symbols(store: QlibStore, progress: Progress) -> tuple[dict[str, Symbol], f
         first, last = (_label(_MINUTELY, calendar[0] + at * _MINUTELY.step) for at in (extent[0], extent[1] - 1))
         minutes, candles = extent[1] - extent[0], _candles(store, symbol)
         total.update(minutes=minutes, candles=candles)
-        found[symbol] = Symbol(first, last, candles / minutes)
+        found[symbol] = SymbolMinutes(first, last, candles / minutes)
     return found, total["candles"] / max(1, total["minutes"])
 
 
@@ -282,11 +282,11 @@ def _candles(store: QlibStore, symbol: str) -> int:
     )
 
 
-def _files(folder: Path, progress: Progress) -> dict[str, File]:
+def _files(folder: Path, progress: Progress) -> dict[str, FrozenFile]:
     paths = [path for path in files_of(folder) if path.relative_to(folder).as_posix() != ".converter/lock"]
     found = {}
     for done, (path, digest) in enumerate(zip(paths, digests(paths), strict=True), start=1):
-        found[path.relative_to(folder).as_posix()] = File(digest, path.stat().st_size)
+        found[path.relative_to(folder).as_posix()] = FrozenFile(digest, path.stat().st_size)
         progress("digesting", done, len(paths))
     return found
 

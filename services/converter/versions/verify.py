@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency, calendar_lines
 from services.converter.qlib.names import folder_of
 from services.converter.qlib.store import QlibStore
-from services.converter.versions.snapshots import File, SnapshotManifest, digests, files_of, read_snapshot
+from services.converter.versions.snapshots import FrozenFile, SnapshotManifest, digests, files_of, read_snapshot
 from services.converter.versions.versions import SNAPSHOT_FILE
 from shared.grid import floor_day
 
@@ -37,7 +37,7 @@ class UnverifiableError(ValueError):
 
 
 @dataclass(frozen=True)
-class Difference:
+class Discrepancy:
     """Something that is not as it must be. where: of several, the first."""
 
     file: str
@@ -50,7 +50,7 @@ class Difference:
 class Findings:
     """What was found. notes: what may be so, and is worth knowing."""
 
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[Discrepancy] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: int = 0
     values: int = 0
@@ -58,7 +58,7 @@ class Findings:
 
     def add(self, file: str, what: str, where: str = "", count: int = 1) -> None:
         """Note a difference."""
-        self.differences.append(Difference(file, what, where, count))
+        self.differences.append(Discrepancy(file, what, where, count))
 
 
 def verify(folder: Path, *, frozen: bool, progress: Progress = lambda *_: None) -> Findings:
@@ -99,7 +99,7 @@ def _against_manifest(folder: Path, manifest: SnapshotManifest, found: Findings,
     for done, (name, digest) in enumerate(zip(common, digests(there[name] for name in common), strict=True), start=1):
         progress("digesting", done, len(common))
         found.files += 1
-        now, then = File(digest, there[name].stat().st_size), manifest.files[name]
+        now, then = FrozenFile(digest, there[name].stat().st_size), manifest.files[name]
         if now.size != then.size:
             found.add(name, f"has {now.size} bytes, the manifest says {then.size}")
         elif now.sha256 != then.sha256:

@@ -56,7 +56,7 @@ class VersionError(ValueError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class VersionEntry:
     """One folder that can be read. is_head: the converter writes it. is_read: QLIB_DIR leads to it."""
 
     name: str
@@ -108,7 +108,7 @@ class Versions:
         target = self.name.readlink().name
         return None if target == _HEAD else target
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[VersionEntry]:
         """Return what can be read: snapshots and versions by name, and a head that is written in place."""
         found = [self.name] if self.in_place else []
         if self.folder.is_dir():
@@ -118,7 +118,10 @@ class Versions:
                 if not path.name.startswith(".") and path.is_dir() and not path.is_symlink()
             )
         head, read = self.head, self.name.resolve()
-        return [Entry(path.name, path, self.is_snapshot(path), path == head, path.resolve() == read) for path in found]
+        return [
+            VersionEntry(path.name, path, self.is_snapshot(path), path == head, path.resolve() == read)
+            for path in found
+        ]
 
     def is_snapshot(self, path: Path) -> bool:
         """Return whether a folder is a snapshot: by its name, or, where it has been copied away, by its manifest."""
@@ -135,7 +138,7 @@ class Versions:
             return path
         return self._entry(name or "").path
 
-    def _entry(self, name: str) -> Entry:
+    def _entry(self, name: str) -> VersionEntry:
         entries = {entry.name: entry for entry in self.entries()}
         if name not in entries:
             raise VersionError(f"{self.name} has no version {name!r}; it has {', '.join(entries) or 'none'}")

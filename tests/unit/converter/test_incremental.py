@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.converter.convert import NothingToConvertError, convert, late_days
-from services.converter.features.fields import FIELDS, Recipe
+from services.converter.features.fields import FIELDS, BarRecipe
 from services.converter.qlib.frequencies import FREQUENCIES
 from services.converter.versions.snapshots import take_snapshot
 from services.converter.versions.versions import VersionError, changing, head_folder
@@ -288,7 +288,7 @@ def test_history_before_the_origin_is_left_out_and_told_until_it_is_to_be_taken_
 @pytest.mark.parametrize("stock_fields", [False, True])
 def test_taking_in_history_reads_the_history_alone_and_is_a_rebuild(raw, qlib, tmp_path, stock_fields):
     """Invariant 9: what is in Qlib already is copied, not computed again; though the first bar of it looks back."""
-    recipe = Recipe(stock_fields=stock_fields)
+    recipe = BarRecipe(stock_fields=stock_fields)
     store(
         raw, some_minutes("BTC_USDT", range(3 * 1440, 9 * 1440)) + some_minutes("ETH_USDT", range(8 * 1440, 9 * 1440))
     )

@@ -12,8 +12,8 @@ import pytest
 
 from services.converter import pool as processes
 from services.converter.convert import convert
-from services.converter.features.asof import Known
-from services.converter.features.fields import Recipe
+from services.converter.features.asof import AsOf
+from services.converter.features.fields import BarRecipe
 from services.converter.features.symbol import Build, SymbolDays
 from services.converter.pool import ProcessDiedError, _Inherited, _Worker, processes_for
 from services.converter.qlib.damage import Published, held_by
@@ -154,9 +154,9 @@ def test_a_process_leaves_nothing_that_is_not_durable(raw, qlib, disk, distrusts
     midnight = day_start(DAY_0)
     published = Published(midnight, midnight, frozenset())
     held = held_by(QlibStore(head_folder(qlib)), "BTC_USDT", (), published)
-    _Worker.start(Build(raw, Recipe(), midnight, midnight + DAY, published), head_folder(qlib), _Inherited(-1))
+    _Worker.start(Build(raw, BarRecipe(), midnight, midnight + DAY, published), head_folder(qlib), _Inherited(-1))
     disk.calls.clear()
 
-    _Worker.convert(SymbolDays("BTC_USDT", [DAY_0], Known(), {}, {}, held), distrusts)
+    _Worker.convert(SymbolDays("BTC_USDT", [DAY_0], AsOf(), {}, {}, held), distrusts)
 
     assert disk.synced(QlibStore(head_folder(qlib)).bin_path("BTC_USDT", "close", FREQUENCIES[0])) >= 0

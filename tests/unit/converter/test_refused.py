@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from services.converter.checks import ValidationError
 from services.converter.convert import NothingToConvertError, convert
-from services.converter.features.fields import Recipe, as_float32
+from services.converter.features.fields import BarRecipe, as_float32
 from shared.grid import DAY
 from shared.storage.layout import Partition, day_digest, signature
 from tests.support.builders import (
@@ -73,7 +73,7 @@ def test_of_many_bad_days_one_reason_is_given_and_how_many_there_are(raw, qlib):
     for day in (1, 3):
         Partition("kline_1m", DAY_0 + day * DAY, "BTC_USDT").path(raw).write_bytes(b"torn")
 
-    report = convert(raw, qlib, until=None, recipe=Recipe(stock_fields=True))
+    report = convert(raw, qlib, until=None, recipe=BarRecipe(stock_fields=True))
 
     assert len(values(qlib, "BTC_USDT", "close")) == 3 * 1440
     assert "BTC_USDT_20250406.parquet" in report.left["BTC_USDT"]

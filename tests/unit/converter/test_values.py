@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from services.converter.convert import convert, late_days
-from services.converter.features.fields import Recipe
+from services.converter.features.fields import BarRecipe
 from shared.grid import DAY, day_start
 from tests.support.builders import (
     DAY_0,
@@ -152,7 +152,7 @@ def test_a_minute_that_is_found_to_be_absent_later_makes_its_bars_whole(raw, qli
 def test_a_setting_makes_bars_of_the_minutes_that_there_are(raw, qlib):
     store(raw, some_minutes("BTC_USDT", HOUR))
 
-    convert(raw, qlib, until=minute(60), recipe=Recipe(partial_bars="keep"))
+    convert(raw, qlib, until=minute(60), recipe=BarRecipe(partial_bars="keep"))
 
     assert hourly(qlib, "volume") == {MIDNIGHT: 58 * 2.0}
 
@@ -161,7 +161,7 @@ def test_another_recipe_computes_everything_anew(raw, qlib, tmp_path):
     """Fields that were not written yet, and bars that were made by another rule."""
     store(raw, [*some_minutes("BTC_USDT", range(0, 3000, 3)), *some_minutes("ETH_USDT", range(2000))])
     convert(raw, qlib, until=None)
-    stocks = Recipe(partial_bars="keep", stock_fields=True)
+    stocks = BarRecipe(partial_bars="keep", stock_fields=True)
 
     convert(raw, qlib, until=None, recipe=stocks)
 
@@ -171,7 +171,7 @@ def test_another_recipe_computes_everything_anew(raw, qlib, tmp_path):
 
 
 def test_change_looks_back_over_midnight_also_where_the_day_before_comes_late(raw, qlib, tmp_path):
-    stocks = Recipe(stock_fields=True)
+    stocks = BarRecipe(stock_fields=True)
     store(raw, some_minutes("BTC_USDT", range(10, 2 * 1440)))
     convert(raw, qlib, until=None, recipe=stocks)
     closes = values(qlib, "BTC_USDT", "close")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.docs.fields import TABLE, page
-from services.converter.features.asof import Contract, Known, Predictions, Rankings, Settlements
+from services.converter.features.asof import AsOf, Contract, PredictedRates, Rankings, SettledRates
 from services.converter.features.bars import Bars, on_grid
 from services.converter.features.fields import COLUMNS, FIELDS, STOCK_FIELDS, features
 from services.converter.qlib.frequencies import FREQUENCIES
@@ -60,9 +60,9 @@ def known_of(settled=(), predicted=(), ranked=(), begins=(), valued=()):
     settled, predicted, ranked, valued = (
         dict(sorted(dict(facts).items())) for facts in (settled, predicted, ranked, valued)
     )
-    return Known(
-        Settlements(in_ms(settled), *(np.array([row[at] for row in settled.values()], float) for at in (0, 1))),
-        Predictions(
+    return AsOf(
+        SettledRates(in_ms(settled), *(np.array([row[at] for row in settled.values()], float) for at in (0, 1))),
+        PredictedRates(
             in_ms(predicted),
             in_ms(number + row[2] for number, row in predicted.items()),
             *(np.array([row[at] for row in predicted.values()], float) for at in (0, 1)),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proofs.judges.recompute import births_of
-from services.converter.raw.lives import LONG_AGO, Life, Said, contract_values, lives_of
+from services.converter.raw.lives import LONG_AGO, Definition, Life, contract_values, lives_of
 
 MINUTE = 60_000
 
@@ -16,7 +16,7 @@ MINUTE = 60_000
 def said(known, state="live", listed=0, ended=None, value=None):
     """Return what was said at a minute, of a listing and an end at minutes."""
     in_ms = [None if number is None else number * MINUTE for number in (listed, ended)]
-    return Said(known * MINUTE, state, *in_ms, value)
+    return Definition(known * MINUTE, state, *in_ms, value)
 
 
 def spans(*definitions):
@@ -115,13 +115,13 @@ def test_two_redenominations_make_three_lives():
 
 
 def test_what_a_contract_is_worth_after_a_redenomination_is_not_what_is_said_during_it():
-    definitions = [Said(at, state, 0, None, worth) for at, state, worth in ((1, "live", 5.0), (2, "rebase", 5.0))]
+    definitions = [Definition(at, state, 0, None, worth) for at, state, worth in ((1, "live", 5.0), (2, "rebase", 5.0))]
     assert contract_values(definitions) == [(1, 5.0)]
-    assert contract_values([*definitions, Said(3, "live", 0, None, 0.5)]) == [(1, 5.0), (3, 0.5)]
+    assert contract_values([*definitions, Definition(3, "live", 0, None, 0.5)]) == [(1, 5.0), (3, 0.5)]
 
 
 def test_a_life_begins_on_a_minute():
-    assert lives_of([Said(90_000, "live", 61_234, None, None)])[0] == Life(60_000, None, 90_000)
+    assert lives_of([Definition(90_000, "live", 61_234, None, None)])[0] == Life(60_000, None, 90_000)
 
 
 SAID = st.builds(
