@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.converter.convert import NothingToConvertError, convert
-from services.converter.convert import Progress as TellProgress
+from services.converter.convert import convert
 from services.converter.report import PUT_ASIDE, ConversionReport, log_report, publish
 from services.converter.settings import ConverterSettings
+from services.converter.stages.calendar import NothingToConvertError
+from services.converter.stages.pool import Progress as ReportProgress
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError
 from shared.runtime.command import run
@@ -76,7 +77,7 @@ async def _publish_if_possible(settings: ConverterSettings, report: ConversionRe
 
 
 @contextmanager
-def _progress_bar() -> Iterator[TellProgress]:
+def _progress_bar() -> Iterator[ReportProgress]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

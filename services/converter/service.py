@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.converter import metrics
-from services.converter.convert import LateDays, NothingToConvertError, convert, late_days
+from services.converter.convert import convert
 from services.converter.history import PATIENCE_SECONDS, History
+from services.converter.late import LateDays, late_days
 from services.converter.qlib.store import CommitError
 from services.converter.report import ConversionReport, log_report, publish, unreadable_sentence
 from services.converter.settings import ConverterSettings
+from services.converter.stages.calendar import NothingToConvertError
 from services.converter.versions.versions import head_folder
 from shared.grid import floor_day
 from shared.ledger.day import account, from_text

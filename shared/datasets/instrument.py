@@ -9,7 +9,7 @@ from shared.datasets.row import POSITIVE, Event
 class InstrumentDefinition(Event, frozen=True, kw_only=True):
     """What the exchange said of an instrument from `known_time` on: there is a row for each time that it changed.
 
-    A name can be given to another instrument, or come back after years: see `services.converter.raw.lives`.
+    A name can be given to another instrument, or come back after years: see `services.converter.lives`.
     """
 
     stream = "instruments"

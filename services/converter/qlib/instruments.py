@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from types import MappingProxyType
 
-from services.converter.raw.lives import LONG_AGO, Life
+from services.converter.lives import LONG_AGO, Life
 from shared.grid import DAY, floor_day, floor_minute, from_ms
 
 OPEN_END = "2099-12-31 23:59:59"

@@ -14,7 +14,6 @@ import numpy as np
 
 from services.converter.qlib.frequencies import FREQUENCIES, calendar_lines, future_bars
 from services.converter.qlib.store import DamagedBinError, QlibStore, read_bin, read_extent
-from services.converter.raw.remembered import take_along
 
 
 def with_span(store: QlibStore, span: tuple[datetime, datetime], begin_version: Callable[[], Path]) -> QlibStore:
@@ -44,7 +43,6 @@ def with_span(store: QlibStore, span: tuple[datetime, datetime], begin_version: 
                 _move(path, moved.folder(symbol) / path.name, ahead, end)
     if (store.root / "instruments").is_dir():
         shutil.copytree(store.root / "instruments", moved.root / "instruments")
-    take_along(store.root, moved.root)
     return moved
 
 

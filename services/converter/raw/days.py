@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from services.converter.features.asof import Floats, Ints, PredictedRates, Rankings, SettledRates
 from services.converter.features.fields import COLUMNS
-from services.converter.raw.lives import Definition
+from services.converter.lives import Definition
 from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import FLOAT32_SAFE
 from shared.grid import FIRST_DAY, LAST_DAY, day_start, to_ms
@@ -161,15 +162,22 @@ def _size(value: float | None) -> float | None:
     return value if value is not None and least <= value <= most else None
 
 
-def read_ledgers(root: Path, files: Iterable[Partition]) -> tuple[dict[date, dict[str, LedgerDay]], Unreadable]:
-    """Read what the ledger says of some days: day → symbol → what it says."""
+class LedgerDays(NamedTuple):
+    """Day → symbol → its record in the ledger. unreadable: days whose file cannot be read, and why."""
+
+    of: dict[date, dict[str, LedgerDay]]
+    unreadable: Unreadable
+
+
+def read_ledgers(root: Path, files: Iterable[Partition]) -> LedgerDays:
+    """Read the ledger of some days."""
     found, unreadable = dict[date, dict[str, LedgerDay]](), Unreadable()
     for file in files:
         try:
             found[file.day] = _read_ledger(root, file)
         except UnreadableError as error:
             unreadable[file.day] = str(error)
-    return found, unreadable
+    return LedgerDays(found, unreadable)
 
 
 def _read_ledger(root: Path, file: Partition) -> dict[str, LedgerDay]:

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from services.converter.features.asof import Contract
-from services.converter.manifest import DayFiles
+from services.converter.lives import Definition, contract_values, lives_of
 from services.converter.raw.days import Unreadable, read_definitions
-from services.converter.raw.lives import Definition, contract_values, lives_of
+from services.converter.raw.files import RawFiles
 from services.converter.raw.remembered import up_to_date
 from shared.datasets.instrument import InstrumentDefinition
 from shared.storage.layout import Partition
@@ -32,18 +32,18 @@ class DefinitionHistory(NamedTuple):
     unreadable: Unreadable
 
 
-def definitions(root: Path, data_dir: Path, days: Mapping[date, DayFiles], *, keep: bool = True) -> DefinitionHistory:
-    """Return what was said of every instrument. days: those that are on disk. keep: remember it.
+def definitions(root: Path, raw: RawFiles, *, keep: bool = True) -> DefinitionHistory:
+    """Return what was said of every instrument. keep: remember what was read, under `root`.
 
     What was read once counts on, whatever becomes of its file. The writer puts a file aside that cannot be read, and
     the collector publishes again what is true now.
     """
 
     def read(day: date, version: str, before: _DefinitionsDay | None) -> _DefinitionsDay:
-        fresh = read_definitions(data_dir, Partition(InstrumentDefinition.dataset, day))
+        fresh = read_definitions(raw.root, Partition(InstrumentDefinition.dataset, day))
         return _DefinitionsDay(version, _merged(before.said if before else [], fresh))
 
-    found, unreadable = up_to_date(root, "definitions", _DefinitionsDay, days, read, keep=keep)
+    found, unreadable = up_to_date(root, "definitions", _DefinitionsDay, raw.of(InstrumentDefinition), read, keep=keep)
     by_symbol: dict[str, list[Definition]] = defaultdict(list)
     for one in found:
         for symbol, said_of_it in one.said:

@@ -1,14 +1,14 @@
 """Who was a member after each ranking: read once from each ranking file, then remembered. I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from services.converter.manifest import DayFiles
 from services.converter.raw.days import Unreadable, read_members
+from services.converter.raw.files import RawFiles
 from services.converter.raw.remembered import up_to_date
 from shared.datasets.universe import Rank
 from shared.storage.layout import Partition
@@ -28,17 +28,17 @@ class Members(NamedTuple):
     unreadable: Unreadable
 
 
-def members_after_rankings(root: Path, data_dir: Path, days: Mapping[date, DayFiles]) -> Members:
-    """Return who was a member after each ranking, and remember it under `root`. days: those that are on disk.
+def members_after_rankings(root: Path, raw: RawFiles) -> Members:
+    """Return who was a member after each ranking, and remember it under `root`.
 
     A ranking that was read once counts on, whatever becomes of its file: the bins of its days were made with it.
     """
 
     def read(day: date, version: str, before: _RankingsDay | None) -> _RankingsDay:
-        rankings = dict(before.rankings if before else []) | dict(_rankings(data_dir, day))
+        rankings = dict(before.rankings if before else []) | dict(_rankings(raw.root, day))
         return _RankingsDay(version, sorted(rankings.items()))
 
-    found, unreadable = up_to_date(root, "members", _RankingsDay, days, read)
+    found, unreadable = up_to_date(root, "members", _RankingsDay, raw.of(Rank), read)
     return Members([(ranked, frozenset(members)) for day in found for ranked, members in day.rankings], unreadable)
 
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from services.converter.manifest import DayFiles
 from services.converter.raw.days import Unreadable, UnreadableError
+from services.converter.raw.files import DayFiles
 from shared.storage.files import replace_file
 
 REMEMBERED = ("definitions", "members")

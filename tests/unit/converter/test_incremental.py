@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.converter.convert import NothingToConvertError, convert, late_days
+from services.converter.convert import convert
 from services.converter.features.fields import FIELDS, BarRecipe
+from services.converter.late import late_days
 from services.converter.qlib.frequencies import FREQUENCIES
+from services.converter.stages.calendar import NothingToConvertError
 from services.converter.versions.snapshots import take_snapshot
 from services.converter.versions.versions import VersionError, changing, head_folder
 from shared.grid import DAY

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.converter.convert import NothingToConvertError, convert
+from services.converter.convert import convert
 from services.converter.settings import ConverterSettings
+from services.converter.stages.calendar import NothingToConvertError
 from services.converter.versions.versions import VersionError
 from shared.grid import DAY
 from shared.runtime.settings import read_settings

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from services.converter.checks import ValidationError
-from services.converter.convert import NothingToConvertError, convert
+from services.converter.convert import convert
 from services.converter.features.fields import BarRecipe, as_float32
+from services.converter.stages.calendar import NothingToConvertError
+from services.converter.stages.checks import ValidationError
 from shared.grid import DAY
 from shared.storage.layout import Partition, day_digest, signature
 from tests.support.builders import (

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from services.converter.convert import convert, late_days
+from services.converter.convert import convert
 from services.converter.features.fields import BarRecipe
+from services.converter.late import late_days
 from shared.grid import DAY, day_start
 from tests.support.builders import (
     DAY_0,

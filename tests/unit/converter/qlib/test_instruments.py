@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.converter.lives import LONG_AGO, Life
 from services.converter.qlib.instruments import all_lines, delisted_lines, market_lines, spans
-from services.converter.raw.lives import LONG_AGO, Life
 from shared.grid import to_ms
 from tests.support.builders import at, minute
 

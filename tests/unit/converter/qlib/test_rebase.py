@@ -5,8 +5,10 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from services.converter.convert import NothingToConvertError, convert, late_days
-from services.converter.manifest import DayFiles, Listing, until_latest
+from services.converter.convert import convert
+from services.converter.late import late_days
+from services.converter.raw.files import DayFiles, RawFiles, until_latest
+from services.converter.stages.calendar import NothingToConvertError
 from shared.grid import DAY, day_start
 from shared.storage.layout import Partition, day_folder
 from tests.support.builders import DAY_0, a_candle, minute, store
@@ -27,10 +29,11 @@ def _later(raw):
     return Partition("kline_1m", DAY_0 + LATE * DAY, "ETH_USDT").path(raw)
 
 
-def test_days_that_begin_after_an_instant_are_left_out_and_their_files_named():
+def test_days_that_begin_after_an_instant_are_left_out_and_their_files_named(raw):
     """The day of the instant itself is not."""
     files = DayFiles({"ETH_USDT": "1", "BTC_USDT": "1"})
-    listing = Listing({"kline_1m": {DAY_0: files, DAY_0 + DAY: files}, "ledger": {DAY_0 + DAY: DayFiles({"": "1"})}})
+    days = {"kline_1m": {DAY_0: files, DAY_0 + DAY: files}, "ledger": {DAY_0 + DAY: DayFiles({"": "1"})}}
+    listing = RawFiles(raw, days)
 
     kept, later = until_latest(listing, day_start(DAY_0 + DAY))
     assert (kept, later) == (listing, [])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proofs.judges.recompute import births_of
-from services.converter.raw.lives import LONG_AGO, Definition, Life, contract_values, lives_of
+from services.converter.lives import LONG_AGO, Definition, Life, contract_values, lives_of
 
 MINUTE = 60_000
 

@@ -6,16 +6,16 @@ It fails closed: one value that cannot be, and the calendar stays where it was, 
 import random
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.converter.features.bars import Bools
-from services.converter.features.fields import COLUMNS, BarRecipe
+from services.converter.features.fields import COLUMNS
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency, calendar_lines
 from services.converter.qlib.store import QlibStore
 from services.converter.raw.days import Candles, read_candles
+from services.converter.stages.run import Build
 from shared.datasets.candle import Candle
 from shared.grid import MINUTES_PER_DAY, from_ms
 from shared.ledger.minutes import mask_to_text
@@ -80,27 +80,20 @@ def check_coverage(file: Partition, *, stored: int, present: Bools, over: int, i
 # --- Bins
 
 
-def check_stored(
-    data_dir: Path,
-    store: QlibStore,
-    dirty: Mapping[str, list[date]],
-    recipe: BarRecipe,
-    *,
-    span: tuple[datetime, datetime],
-) -> None:
+def check_stored(build: Build, store: QlibStore, dirty: Mapping[str, list[date]]) -> None:
     """Check what was written before the calendars show it: calendars, lengths, and some values against the raw files.
 
-    dirty: symbol → the days that were written. span: [from, until) of the calendar. Raises `ValidationError`.
+    dirty: symbol → the days that were written. Raises `ValidationError`.
     """
-    origin, end = span
+    origin, end = build.span
     for frequency in FREQUENCIES:
         _check_calendar(store, frequency, origin)
     for symbol in dirty:
-        _check_lengths(store, symbol, [field.name for field in recipe.fields])
+        _check_lengths(store, symbol, [field.name for field in build.recipe.fields])
     dice = random.Random(end.isoformat())
     for symbol in dice.sample(sorted(dirty), min(_SPOT_CHECKS, len(dirty))):
         file = Partition(Candle.dataset, dice.choice(dirty[symbol]), symbol)
-        candles = read_candles(data_dir, [file], end)
+        candles = read_candles(build.data_dir, [file], end)
         if len(candles.opens):
             _check_minute(store, file, candles, origin, dice.randrange(len(candles.opens)))
 

@@ -1,7 +1,7 @@
-"""Many symbols at once: one after the other here, or shared out among processes. I/O.
+"""Stage three: compute the symbols of a run, one after the other here, or shared out among processes. I/O.
 
-A process that computes holds the lock of the dataset as well, by inheritance: should this one be killed, nobody else
-can begin to write before the last of them has ended.
+A process that computes holds the lock of the dataset as well, by inheritance: should this one be killed, no other
+converter can begin to write before the last of them has ended.
 """
 
 import multiprocessing
@@ -15,10 +15,11 @@ from functools import partial
 from multiprocessing import reduction
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
-from services.converter.features.symbol import Build, Converted, SymbolDays, convert_symbol
 from services.converter.qlib.store import QlibStore
+from services.converter.stages.compute import Converted, convert_symbol
+from services.converter.stages.run import Build, Left, Run, SymbolDays
 
 _DAYS_WORTH_A_PROCESS = 500
 """Symbol days that are computed in about the time that a process takes to start."""
@@ -31,6 +32,28 @@ class ProcessDiedError(OSError):
 Outcome = tuple[str, Converted]
 """Symbol, and what became of its days."""
 Convert = Callable[[list[SymbolDays]], Iterator[Outcome]]
+Progress = Callable[[str, int, int], None]
+"""(symbol, symbols done, symbols in all)."""
+
+
+class Computed(NamedTuple):
+    """What became of a run's work. candles: of one minute, those that were read. left: what could not be converted."""
+
+    candles: int
+    left: Left
+
+
+def compute(run: Run, work: list[SymbolDays], convert_symbols: Convert, progress: Progress) -> Computed:
+    """Compute and write the bins of every symbol, and report each as it is done. Raises as `convert_symbols` does."""
+    run.store.begin()
+    progress("", 0, len(work))
+    candles, left = 0, {}
+    for done, (symbol, found) in enumerate(convert_symbols(work), start=1):
+        progress(symbol, done, len(work))
+        candles += found.candles
+        if found.left:
+            left[symbol] = found.left
+    return Computed(candles, left)
 
 
 def processes_for(dirty: Mapping[str, list[date]], most: int) -> int:
@@ -39,16 +62,17 @@ def processes_for(dirty: Mapping[str, list[date]], most: int) -> int:
 
 
 @contextmanager
-def symbol_conversion(build: Build, store: QlibStore, *, lock: int, processes: int) -> Iterator[Convert]:
+def symbol_conversion(run: Run, *, most: int, lock: int) -> Iterator[Convert]:
     """Give a function that converts symbols: in order or, with more than one process, as they come.
 
-    The processes start at once, and take a while to: the caller may read what they need meanwhile. lock: the descriptor
-    that the lock of the dataset hangs on. The function raises:
+    The processes, `most` of them at most, start at once, and take a while to: the caller may read what they need
+    meanwhile. lock: the descriptor that the lock of the dataset hangs on. The function raises:
 
         OSError: a bin cannot be written.
         ProcessDiedError: a process died; what the others have written stays invisible, and is written again.
 
     """
+    build, store, processes = run.build, run.store, processes_for(run.dirty, most)
     if processes <= 1:
         yield lambda work: (_outcome(build, store, one) for one in work)
         return
@@ -107,7 +131,7 @@ class _Worker:
 
     @classmethod
     def start(cls, build: Build, root: Path, lock: _Inherited) -> None:
-        """Take what is the same for all symbols. Who started us may be killed: then nobody else would end us."""
+        """Take what is the same for all symbols. A parent that is killed ends no child, so this one ends by itself."""
         cls.build, cls.store, cls.lock = build, QlibStore(root), lock
         Thread(target=_end_with_parent, daemon=True).start()
 

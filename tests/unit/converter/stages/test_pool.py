@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from services.converter import pool as processes
 from services.converter.convert import convert
 from services.converter.features.asof import AsOf
 from services.converter.features.fields import BarRecipe
-from services.converter.features.symbol import Build, SymbolDays
-from services.converter.pool import ProcessDiedError, _Inherited, _Worker, processes_for
 from services.converter.qlib.damage import Published, held_by
 from services.converter.qlib.frequencies import FREQUENCIES
 from services.converter.qlib.store import QlibStore
+from services.converter.stages import pool as processes
+from services.converter.stages.pool import ProcessDiedError, _Inherited, _Worker, processes_for
+from services.converter.stages.run import Build, SymbolDays
 from services.converter.versions.versions import changing, head_folder
 from shared.grid import DAY, day_start
 from shared.storage.files import BusyError
@@ -31,7 +31,7 @@ from tests.support.simulator import ROOT
 DIES_IN_THE_MIDDLE = """
 import json, multiprocessing, sys, time
 from pathlib import Path
-from services.converter import pool as processes
+from services.converter.stages import pool as processes
 from services.converter.convert import convert
 
 def stay(symbol, done, total):

@@ -1,67 +1,30 @@
-"""Some days of one symbol: raw candles → bars → bins. I/O."""
+"""Stage three, for one symbol: raw candles → bars → bins. I/O."""
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from dataclasses import replace
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from services.converter.checks import ValidationError, check_bars, check_coverage
-from services.converter.features.asof import AsOf
 from services.converter.features.bars import Bars, Minutes, on_grid
-from services.converter.features.fields import BarRecipe, features
-from services.converter.manifest import runs_of_days
-from services.converter.qlib.damage import HeldBins, Published, lost_bar, obstacle_of, what_helps
+from services.converter.features.fields import features
+from services.converter.qlib.damage import Published, lost_bar, obstacle_of, what_helps
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
 from services.converter.qlib.store import QlibStore, Slice
-from services.converter.raw.days import LedgerDay, UnreadableError, read_candles
+from services.converter.raw.days import UnreadableError, read_candles
+from services.converter.stages.checks import ValidationError, check_bars, check_coverage
+from services.converter.stages.dirty import runs_of_days
+from services.converter.stages.run import Build, SymbolDays
 from shared.datasets.candle import Candle
 from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, from_ms, to_ms
 from shared.storage.layout import Partition, signature
 
 _DAYS_AT_ONCE = 90
 """Days that are computed together, so that years take no more memory than months."""
-
-
-@dataclass(frozen=True)
-class Build:
-    """What is the same for all symbols of a conversion. origin, end: [from, until) of the calendar.
-
-    published: what readers see before it.
-    """
-
-    data_dir: Path
-    recipe: BarRecipe
-    origin: datetime
-    end: datetime
-    published: Published
-
-
-@dataclass(frozen=True)
-class SymbolDays:
-    """The days of a symbol to compute again, and all that is known of it beside its candles.
-
-    days: ascending. ledger: of the days, and of those before them where fields look back. versions: signatures of the
-    candle files that there are.
-    """
-
-    symbol: str
-    days: list[date]
-    known: AsOf
-    ledger: Mapping[date, LedgerDay]
-    versions: Mapping[date, str]
-    held: HeldBins
-    """What its bins hold. Where they are damaged `days` are all that there are, and the bins are replaced."""
-    unknown: Mapping[date, str] = field(default_factory=dict)
-    """Days of which something beside the candles cannot be true, each with the reason."""
-
-    def ledger_of(self, day: date) -> LedgerDay:
-        """Return what the ledger says of a day."""
-        return self.ledger.get(day, LedgerDay())
 
 
 class Converted(NamedTuple):

@@ -1,0 +1,108 @@
+"""Which raw files are there, and in which version? The raw folder as it was when a run began. I/O."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import msgspec
+
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate, PredictedFundingRate
+from shared.datasets.instrument import InstrumentDefinition
+from shared.datasets.ledger import LedgerRow
+from shared.datasets.row import Row
+from shared.datasets.universe import Rank
+from shared.grid import day_start
+from shared.storage.layout import Partition, days_with_change, digest_of, partitions, signature
+
+_QUIET_NS = 5_000_000_000
+"""A folder that changed less than this before its scan may change once more within the same tick of its clock."""
+
+SOURCES: tuple[type[Row], ...] = (
+    Candle,
+    FundingRate,
+    PredictedFundingRate,
+    Rank,
+    LedgerRow,
+    InstrumentDefinition,
+)
+"""Datasets that end up in Qlib."""
+
+
+class DayFiles(msgspec.Struct, frozen=True):
+    """The files of one day of a dataset.
+
+    versions: symbol ("" for the one file of all symbols) → signature.
+    changed_ns: when a name in the folder changed last; 0 where that time cannot be trusted.
+    digest: identifies the version of the whole day.
+    """
+
+    versions: dict[str, str]
+    changed_ns: int = 0
+    digest: str = ""
+
+
+NO_FILES = DayFiles({})
+
+Days = dict[date, DayFiles]
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """The files of a raw folder as they were when a run began: dataset → day → files, in order of time."""
+
+    root: Path
+    datasets: Mapping[str, Days]
+
+    def of(self, kind: type[Row]) -> Days:
+        """Return the days of a dataset."""
+        return self.datasets[kind.dataset]
+
+    def partitions(self, kind: type[Row], days: Iterable[date]) -> list[Partition]:
+        """Return the files of some days, in order."""
+        found = self.of(kind)
+        there = sorted(day for day in days if day in found)
+        return [Partition(kind.dataset, day, name or None) for day in there for name in sorted(found[day].versions)]
+
+
+def scan(root: Path, known: Mapping[str, DayFiles], *, every_file: bool = False) -> RawFiles:
+    """List the raw files of a folder.
+
+    known: "kline_1m/2025-04-05" → the files of the day as they were converted. A day's folder in which no name has
+    changed since is not scanned again: files are replaced under their names, which changes the folder's time of
+    change. `every_file` scans it all the same, and finds a file that was modified in place.
+    """
+    return RawFiles(root, {kind.dataset: _scan_days(root, kind.dataset, known, every_file) for kind in SOURCES})
+
+
+def _scan_days(root: Path, dataset: str, known: Mapping[str, DayFiles], every_file: bool) -> Days:
+    began_ns, found = time.time_ns(), {}
+    for day, changed_ns in days_with_change(root, dataset).items():
+        before = known.get(f"{dataset}/{day}", NO_FILES)
+        if before.changed_ns == changed_ns and not every_file:
+            found[day] = before
+        else:
+            files = partitions(root, dataset, day)
+            versions = {partition.symbol or "": signature(stat) for partition, stat in files}
+            if versions:
+                quiet = changed_ns < began_ns - _QUIET_NS
+                found[day] = DayFiles(versions, changed_ns if quiet else 0, digest_of(versions))
+    return found
+
+
+def until_latest(raw: RawFiles, latest: datetime | None) -> tuple[RawFiles, list[Partition]]:
+    """Return raw files without the days that begin after an instant, and the files of those days. Pure.
+
+    latest: the latest time that it can be now; None: not known, then nothing is left out.
+    """
+    if latest is None:
+        return raw, []
+    kept: dict[str, Days] = {}
+    later: list[Partition] = []
+    for dataset, days in raw.datasets.items():
+        kept[dataset] = {day: files for day, files in days.items() if day_start(day) <= latest}
+        for day in days.keys() - kept[dataset].keys():
+            later += [Partition(dataset, day, name or None) for name in days[day].versions]
+    return RawFiles(raw.root, kept), sorted(later, key=lambda file: (file.dataset, file.day, file.symbol or ""))

@@ -1,0 +1,1 @@
+"""The stages of one conversion, in the order plan, load, compute, publish."""

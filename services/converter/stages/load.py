@@ -1,0 +1,153 @@
+"""Stage two: what do the days of a run need beside their candles? Reads rates, rankings and the ledger. I/O."""
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterable
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from services.converter.features.asof import AsOf, PredictedRates, SettledRates
+from services.converter.raw.days import (
+    EVERY,
+    Faults,
+    LedgerDays,
+    Unreadable,
+    read_ledgers,
+    read_predictions,
+    read_rankings,
+    read_settlements,
+)
+from services.converter.raw.definitions import contract_of
+from services.converter.raw.files import NO_FILES, RawFiles
+from services.converter.stages.changes import Changes
+from services.converter.stages.dirty import VALID_DAYS, runs_of_days
+from services.converter.stages.run import Run, SymbolDays
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate, PredictedFundingRate
+from shared.datasets.ledger import LedgerRow
+from shared.datasets.row import Row
+from shared.datasets.universe import Rank
+from shared.grid import DAY
+from shared.storage.layout import Partition
+
+
+class Loaded(NamedTuple):
+    """The work of each symbol. unreadable: files of all symbols that cannot be read, as `named` gives them."""
+
+    work: list[SymbolDays]
+    unreadable: dict[str, str]
+
+
+def load(run: Run) -> Loaded:
+    """Read everything that the dirty days need beside their candles."""
+    root, days = run.build.data_dir, _days_needed(run)
+    wanted = _files_for(run.changes, days)
+    settlements, unsettled = read_settlements(root, wanted.settlements)
+    predictions, unpredicted = read_predictions(root, wanted.predictions)
+    rankings, unranked = read_rankings(root, wanted.rankings)
+    ledgers = _with_changed(read_ledgers(root, wanted.ledgers), run.changes.ledgers)
+    faults = (
+        _reaching(FundingRate, unsettled),
+        _reaching(PredictedFundingRate, unpredicted),
+        {EVERY: _until_next_ranking(run.changes.raw, unranked, days)},
+        {EVERY: _with_next_day(ledgers.unreadable) if run.build.recipe.stock_fields else ledgers.unreadable},
+    )
+    candles, history = run.changes.raw.of(Candle), run.changes.definitions.of
+    work = [
+        SymbolDays(
+            symbol,
+            dirty,
+            AsOf(
+                settlements.get(symbol, SettledRates()),
+                predictions.get(symbol, PredictedRates()),
+                rankings.of(symbol),
+                contract_of(history.get(symbol, ())),
+            ),
+            ledger={day: records[symbol] for day, records in ledgers.of.items() if symbol in records},
+            versions={day: files[symbol] for day in days if symbol in (files := candles.get(day, NO_FILES).versions)},
+            held=run.held[symbol],
+            unknown=_days_with_fault(symbol, faults),
+        )
+        for symbol, dirty in run.dirty.items()
+    ]
+    return Loaded(work, named(Rank, unranked) | named(LedgerRow, ledgers.unreadable))
+
+
+def named(kind: type[Row], unreadable: Unreadable) -> dict[str, str]:
+    """Return the days of a dataset as the manifest names them, each with the reason."""
+    return {f"{kind.dataset}/{day}": why for day, why in unreadable.items()}
+
+
+# --- Which files
+
+
+def _days_needed(run: Run) -> set[date]:
+    """Return the dirty days of all symbols, with those before them where fields look back."""
+    days = {day for dirty in run.dirty.values() for day in dirty}
+    return days | {day - DAY for day in days} if run.build.recipe.stock_fields else days
+
+
+class _Files(NamedTuple):
+    settlements: list[Partition]
+    predictions: list[Partition]
+    rankings: list[Partition]
+    ledgers: list[Partition]
+
+
+def _files_for(changes: Changes, days: set[date]) -> _Files:
+    """Return the files that some days need; the ledgers that changed have been read already."""
+    raw, changed = changes.raw, changes.ledgers
+    return _Files(
+        raw.partitions(FundingRate, _still_in_force(FundingRate, days)),
+        raw.partitions(PredictedFundingRate, _still_in_force(PredictedFundingRate, days)),
+        raw.partitions(Rank, _ranked_for(list(raw.of(Rank)), days)),
+        raw.partitions(LedgerRow, days - changed.of.keys() - changed.unreadable.keys()),
+    )
+
+
+def _still_in_force(kind: type[Row], days: Iterable[date]) -> set[date]:
+    """Return some days, and those before them whose rows may be the last ones known."""
+    reach = range(VALID_DAYS[kind] + 1)
+    return {day - timedelta(days=back) for day in days for back in reach}
+
+
+def _ranked_for(ranked: list[date], days: set[date]) -> set[date]:
+    """Return the days with rankings among some, and for each the last one before it: it is in force at midnight."""
+    chosen = days & set(ranked)
+    for first, _ in runs_of_days(sorted(days)):
+        chosen |= set(ranked[: bisect_left(ranked, first)][-1:])
+    return chosen
+
+
+def _with_changed(fresh: LedgerDays, changed: LedgerDays) -> LedgerDays:
+    return LedgerDays(changed.of | fresh.of, changed.unreadable | fresh.unreadable)
+
+
+# --- Which days lack something
+
+
+def _days_with_fault(symbol: str, faults: Iterable[Faults]) -> dict[date, str]:
+    """Return the days of a symbol of which something cannot be read, or cannot be true, each with the reason."""
+    return {day: why for fault in faults for name in (EVERY, symbol) for day, why in fault.get(name, {}).items()}
+
+
+def _reaching(kind: type[Row], faults: Faults) -> Faults:
+    """Return the days of which nothing can be known where a day of a dataset cannot be true."""
+    reach = range(VALID_DAYS[kind] + 1)
+    return {
+        symbol: {day + timedelta(days=ahead): why for day, why in sorted(days.items()) for ahead in reach}
+        for symbol, days in faults.items()
+    }
+
+
+def _until_next_ranking(raw: RawFiles, unranked: Unreadable, days: Collection[date]) -> Unreadable:
+    """Return the days on which a ranking that cannot be read may be in force: until the first one of another day."""
+    ranked, found = list(raw.of(Rank)), Unreadable()
+    for first, why in unranked.items():
+        last = min((day for day in ranked if day > first), default=max(days))
+        found |= {day: why for day in days if first <= day <= last}
+    return found
+
+
+def _with_next_day(unreadable: Unreadable) -> Unreadable:
+    """Return days and those after them, whose bars look back on them."""
+    return {day + DAY: why for day, why in unreadable.items()} | unreadable
