@@ -4,7 +4,7 @@ No code is shared with the converter: what both agree on did not pass through on
 fast; instants are Unix ms throughout. A bar is [open, close), close = open + step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,23 +19,6 @@ from proofs.judges.bins import DAY_MS, FREQUENCIES, MINUTE_MS, Times
 
 Frame = Any
 """A pandas DataFrame: pandas has no types."""
-
-PRICE_FIELDS = ("open", "high", "low", "close", "volume", "amount", "contracts", "vwap")
-STATE_FIELDS = (
-    "coverage",
-    "funding_rate",
-    "funding_paid",
-    "funding_predicted",
-    "funding_interval",
-    "minutes_to_funding",
-    "funding_rank",
-    "in_universe",
-    "life",
-    "contract_value",
-)
-STOCK_FIELDS = ("factor", "change")
-
-FIELDS = (*PRICE_FIELDS, *STATE_FIELDS)
 
 RATE_HOLDS_MS = 7 * DAY_MS
 PREDICTION_HOLDS_MS = 8 * 3_600_000
@@ -260,12 +243,12 @@ def recompute(facts: SymbolFacts, frequency: str) -> Frame | None:
     bars = price_bars(facts, minutes).reindex(opens)
     has_candle = np.isin(opens, candle_bars)
     given = {"funding_paid": has_candle | np.isin(opens, paid_bars)}
-    for name, values in state_bars(facts, opens, minutes).items():
-        bars[name] = np.where(given.get(name, has_candle), values, np.nan)
+    moments = _Moments(facts, opens, minutes)
+    for name, formula in STATE_FORMULAS.items():
+        bars[name] = np.where(given.get(name, has_candle), formula(moments), np.nan)
     if facts.options.stock_fields:
-        bars["factor"] = np.where(bars["close"].notna(), 1.0, np.nan)
-        same = pd.Series(_instrument_at(opens + step, facts.births), index=bars.index).diff().fillna(0) == 0
-        bars["change"] = (bars["close"] / bars["close"].shift(1) - 1).where(same)
+        for name, stock_formula in STOCK_FORMULAS.items():
+            bars[name] = stock_formula(moments, bars["close"])
     return bars
 
 
@@ -290,57 +273,57 @@ def price_bars(facts: SymbolFacts, minutes: int) -> Frame:
     """Return the price fields of the bars that are given, by open; the others are not in it."""
     step = minutes * MINUTE_MS
     groups = facts.candles.groupby(facts.candles.index // step * step)
-    bars = groups.agg(
-        open=("open", "first"),
-        high=("high", "max"),
-        low=("low", "min"),
-        close=("close", "last"),
-        volume=("volume", "sum"),
-        amount=("amount", "sum"),
-        contracts=("contracts", "sum"),
-        candles=("close", "size"),
-    )
+    candles = groups.size()
     confirmed = pd.Series(facts.confirmed // step * step).value_counts()
-    accounted = bars["candles"] + confirmed.reindex(bars.index).fillna(0)
-    given = bars.index + step <= facts.until
+    accounted = candles + confirmed.reindex(candles.index).fillna(0)
+    given = candles.index + step <= facts.until
     if not facts.options.partial_bars:
         given &= accounted == minutes
     if minutes > 1 and len(facts.births):
         first, last = (groups.apply(lambda rows, place=place: rows.index[place]) for place in (0, -1))
         ends = [_instrument_at(edge.to_numpy(np.int64) + 1, facts.births) for edge in (first, last)]
         given &= ends[0] == ends[1]
-    bars = bars[given].copy()
-    traded = bars["volume"] != 0
-    bars["vwap"] = bars["close"].where(~traded, bars["amount"] / bars["volume"].where(traded))
-    return bars[[*PRICE_FIELDS]]
+    return pd.DataFrame({name: formula(groups) for name, formula in PRICE_FORMULAS.items()})[given]
 
 
-def state_bars(facts: SymbolFacts, opens: Times, minutes: int) -> Mapping[str, NDArray[np.float64]]:
-    """Return the state fields of every bar."""
-    step = minutes * MINUTE_MS
-    closes = opens + step
-    settled = _last_settled(facts.funding, closes)
-    predicted = _in_force(facts.predictions, closes)
-    life = _instrument_at(closes, facts.births)
-    if len(facts.births):
-        settled = _of_life(settled, settled["funding_time"], life, facts.births)
-        predicted = _of_life(predicted, predicted["known_time"], life, facts.births)
-    rank, member = _ranked(facts, opens)
-    interval = settled["interval_hours"]
-    to_next = (settled["funding_time"] + interval * 3_600_000 - closes) / MINUTE_MS
-    to_predicted = (predicted["funding_time"] - closes) / MINUTE_MS
-    return {
-        "coverage": _count(facts.candles.index.to_numpy(), opens, step) / minutes,
-        "funding_rate": settled["funding_rate"],
-        "funding_paid": _paid(facts.funding, opens, step),
-        "funding_predicted": predicted["funding_rate"],
-        "funding_interval": _first_of(predicted["interval_hours"], interval),
-        "minutes_to_funding": _first_of(to_predicted, np.where(to_next >= 0, to_next, np.nan)),
-        "funding_rank": rank,
-        "in_universe": member,
-        "life": life.astype(np.float64) if len(facts.births) else np.full(len(opens), np.nan),
-        "contract_value": _contract_value(facts, closes, life),
-    }
+@dataclass(frozen=True)
+class _Moments:
+    """The bars of a symbol at one frequency, and what was known at their closes and opens."""
+
+    facts: SymbolFacts
+    opens: Times
+    minutes: int
+
+    @cached_property
+    def step(self) -> int:
+        return self.minutes * MINUTE_MS
+
+    @cached_property
+    def closes(self) -> Times:
+        return self.opens + self.step
+
+    @cached_property
+    def life(self) -> Times:
+        return _instrument_at(self.closes, self.facts.births)
+
+    @cached_property
+    def settled(self) -> dict[str, NDArray[np.float64]]:
+        """The last settlement before each close, of the same instrument."""
+        found = _last_settled(self.facts.funding, self.closes)
+        births = self.facts.births
+        return _of_life(found, found["funding_time"], self.life, births) if len(births) else found
+
+    @cached_property
+    def predicted(self) -> dict[str, NDArray[np.float64]]:
+        """The prediction in force at each close, of the same instrument."""
+        found = _in_force(self.facts.predictions, self.closes)
+        births = self.facts.births
+        return _of_life(found, found["known_time"], self.life, births) if len(births) else found
+
+    @cached_property
+    def ranked(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rank and membership at each open."""
+        return _ranked(self.facts, self.opens)
 
 
 def _of_life(
@@ -432,3 +415,60 @@ def _ranked(facts: SymbolFacts, opens: Times) -> tuple[NDArray[np.float64], NDAr
         ranks[mine] = facts.places["rank"].to_numpy(np.float64)
         members[mine] = facts.places["member"].to_numpy(np.float64)
     return ranks[place], members[place]
+
+
+# --- The table: a formula for each field, none of which the converter shares
+
+
+def _vwap(minutes: Any) -> Any:
+    volume = minutes["volume"].sum()
+    traded = volume != 0
+    return minutes["close"].last().where(~traded, minutes["amount"].sum() / volume.where(traded))
+
+
+def _minutes_to_funding(bars: _Moments) -> NDArray[np.float64]:
+    expected = bars.settled["funding_time"] + bars.settled["interval_hours"] * 3_600_000
+    to_next = (expected - bars.closes) / MINUTE_MS
+    to_predicted = (bars.predicted["funding_time"] - bars.closes) / MINUTE_MS
+    return _first_of(to_predicted, np.where(to_next >= 0, to_next, np.nan))
+
+
+def _change(bars: _Moments, close: Any) -> Any:
+    same = pd.Series(bars.life, index=close.index).diff().fillna(0) == 0
+    return (close / close.shift(1) - 1).where(same)
+
+
+PRICE_FORMULAS: Mapping[str, Callable[[Any], Any]] = {
+    "open": lambda minutes: minutes["open"].first(),
+    "high": lambda minutes: minutes["high"].max(),
+    "low": lambda minutes: minutes["low"].min(),
+    "close": lambda minutes: minutes["close"].last(),
+    "volume": lambda minutes: minutes["volume"].sum(),
+    "amount": lambda minutes: minutes["amount"].sum(),
+    "contracts": lambda minutes: minutes["contracts"].sum(),
+    "vwap": _vwap,
+}
+"""Field of a whole bar → its value, from the candles grouped by bar."""
+
+STATE_FORMULAS: Mapping[str, Callable[[_Moments], NDArray[np.float64]]] = {
+    "coverage": lambda bars: _count(bars.facts.candles.index.to_numpy(), bars.opens, bars.step) / bars.minutes,
+    "funding_rate": lambda bars: bars.settled["funding_rate"],
+    "funding_paid": lambda bars: _paid(bars.facts.funding, bars.opens, bars.step),
+    "funding_predicted": lambda bars: bars.predicted["funding_rate"],
+    "funding_interval": lambda bars: _first_of(bars.predicted["interval_hours"], bars.settled["interval_hours"]),
+    "minutes_to_funding": _minutes_to_funding,
+    "funding_rank": lambda bars: bars.ranked[0],
+    "in_universe": lambda bars: bars.ranked[1],
+    "life": lambda bars: bars.life.astype(np.float64) if len(bars.facts.births) else np.full(len(bars.opens), np.nan),
+    "contract_value": lambda bars: _contract_value(bars.facts, bars.closes, bars.life),
+}
+"""Field of any bar with a candle → its value."""
+
+STOCK_FORMULAS: Mapping[str, Callable[[_Moments, Any], Any]] = {
+    "factor": lambda _, close: np.where(close.notna(), 1.0, np.nan),
+    "change": _change,
+}
+"""With `STOCK_FIELDS=true` only: field → its value, also from the closes."""
+
+FIELDS = (*PRICE_FORMULAS, *STATE_FORMULAS)
+STOCK_FIELDS = (*STOCK_FORMULAS,)

@@ -267,10 +267,10 @@ def as_float32(values: Floats) -> NDArray[np.float32]:
 def as_markdown() -> str:
     """Return the table of the documentation."""
     head = ["| field | meaning | unit | true or known | source |", "|---|---|---|---|---|"]
-    rows = [_row(one, one.meaning) for one in FIELDS]
-    rows += [_row(one, f"{one.meaning}; only with `STOCK_FIELDS=true`") for one in STOCK_FIELDS]
-    return "\n".join([*head, *rows]) + "\n"
+    return "\n".join([*head, *map(documentation_of, (*FIELDS, *STOCK_FIELDS))]) + "\n"
 
 
-def _row(one: Field, meaning: str) -> str:
+def documentation_of(one: Field) -> str:
+    """Return the row of a field in the documentation."""
+    meaning = f"{one.meaning}; only with `STOCK_FIELDS=true`" if one in STOCK_FIELDS else one.meaning
     return f"| `${one.name}` | {meaning} | {one.unit} | {one.clock} | {one.source} |"

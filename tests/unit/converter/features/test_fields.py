@@ -309,6 +309,10 @@ def test_every_field_has_a_name_of_its_own_and_says_what_it_means():
     assert all(field.meaning and field.unit and field.clock and field.source for field in (*FIELDS, *STOCK_FIELDS))
 
 
-def test_the_documented_fields_are_those_of_the_code():
-    """`make fields` writes them anew."""
-    assert page() == TABLE.read_text()
+def test_the_page_of_the_fields_is_what_make_fields_writes():
+    """But for the rows of the fields: `test_one_row` names those."""
+    assert _without_rows(page()) == _without_rows(TABLE.read_text())
+
+
+def _without_rows(text):
+    return [line for line in text.splitlines() if not line.startswith("| `$")]
