@@ -10,7 +10,7 @@ from services.converter.stages.plan import plan
 from services.converter.stages.pool import Progress, compute, symbol_conversion
 from services.converter.stages.publish import publish
 from services.converter.stages.run import Goal
-from services.converter.versions.versions import changing
+from services.converter.versions.changing import changing
 from shared.storage.files import remove_stale_temporaries
 
 

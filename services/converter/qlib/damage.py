@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from services.converter.qlib.bins import Bins, Slice
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
-from services.converter.qlib.store import Bins, QlibStore, Slice
+from services.converter.qlib.store import QlibStore
 
 
 @dataclass(frozen=True)

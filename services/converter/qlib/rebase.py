@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from services.converter.qlib.bins import DamagedBinError, read_bin, read_extent
 from services.converter.qlib.frequencies import FREQUENCIES, calendar_lines, future_bars
-from services.converter.qlib.store import DamagedBinError, QlibStore, read_bin, read_extent
+from services.converter.qlib.store import QlibStore
 
 
 def with_span(store: QlibStore, span: tuple[datetime, datetime], begin_version: Callable[[], Path]) -> QlibStore:

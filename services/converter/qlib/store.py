@@ -1,4 +1,4 @@
-"""Qlib's folder on disk: bins by offset, calendars and instruments by rename. The only file that knows its layout.
+"""How does a dataset lie in Qlib's folder, and become visible? Bins by offset, calendars and instruments by rename.
 
     calendars/1min.txt                      one label a line: the commit record
     instruments/all.txt                     symbol, first, last; a row for each instrument of the name
@@ -9,34 +9,39 @@ calendars, then the instruments. Writing a value twice at its offset changes not
 Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarStorage`, `FileInstrumentStorage`).
 """
 
-import errno
 import os
 import re
 import shutil
-import stat
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
+from services.converter.qlib.bins import (
+    LAST_POSITION,
+    WIDTH,
+    Bins,
+    DamagedBinError,
+    Extent,
+    Slice,
+    read_bin,
+    read_extent,
+    write_new,
+    write_whole,
+)
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency, calendar_lines, future_bars
 from services.converter.qlib.names import Names, folder_of
 from shared.storage.files import fsync_path, stage_file, temporary_of
 
 log = structlog.get_logger()
 
-_WIDTH = 4
-_LAST_POSITION = 2**24
-"""The last one up to which every position is a float32 of its own: 31 years of minutes."""
 _AT_ONCE = 8
 """Files that are made durable at a time."""
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
@@ -46,46 +51,6 @@ _BIN_NAME = re.compile(r"(?P<field>\w+)\.(?P<frequency>\w+)\.bin")
 
 class CommitError(OSError):
     """What is visible is in part of this conversion, in part of the one before; the text says which."""
-
-
-class DamagedBinError(ValueError):
-    """A bin that cannot be what was written; the text names it."""
-
-
-Values = NDArray[np.float32]
-Extent = tuple[int, int]
-"""The positions [first, end) of the calendar that a bin holds."""
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Values of consecutive bars, from a position of the calendar on."""
-
-    position: int
-    values: Values
-
-    @property
-    def end(self) -> int:
-        """Return the position after the last value."""
-        return self.position + len(self.values)
-
-
-class Bins(NamedTuple):
-    """What the bins of a symbol hold at a frequency: field → extent, and of the damaged ones field → the reason."""
-
-    extents: Mapping[str, Extent]
-    damaged: Mapping[str, str]
-
-    @property
-    def common(self) -> Extent | None:
-        """The extent that most of them have."""
-        counted = Counter(self.extents.values()).most_common(1)
-        return counted[0][0] if counted else None
-
-    def of(self, names: Container[str]) -> "Bins":
-        """Return the same of some fields only."""
-        extents = {name: extent for name, extent in self.extents.items() if name in names}
-        return Bins(extents, {name: reason for name, reason in self.damaged.items() if name in names})
 
 
 @dataclass
@@ -200,7 +165,7 @@ class QlibStore:
         extent = self.extent(symbol, name, frequency)
         if extent is None or not extent[0] <= position < extent[1]:
             return np.float32("nan")
-        offset = _WIDTH * (1 + position - extent[0])
+        offset = WIDTH * (1 + position - extent[0])
         found: np.float32 = np.fromfile(self.bin_path(symbol, name, frequency), "<f4", count=1, offset=offset)[0]
         return found
 
@@ -263,7 +228,7 @@ class QlibStore:
         slices: list[Slice],
         span: Extent,
         *,
-        shown: int = _LAST_POSITION,
+        shown: int = LAST_POSITION,
         replaces: bool = False,
     ) -> None:
         """Put values at their positions, and let the bin hold all of `span`, NaN where nobody gave a value.
@@ -275,7 +240,7 @@ class QlibStore:
         path = self.bin_path(symbol, name, frequency)
         extent = None if replaces else self.extent(symbol, name, frequency)
         if extent is not None and extent[0] < shown < extent[1]:
-            os.truncate(path, _WIDTH * (1 + shown - extent[0]))
+            os.truncate(path, WIDTH * (1 + shown - extent[0]))
             self._touched.add(path)
             extent = extent[0], shown
         if extent is None or span[0] < extent[0]:
@@ -287,7 +252,7 @@ class QlibStore:
         """Write a bin anew, with a new first position. It gets its name by `name_new`, so that no reader sees half."""
         parts = slices
         if extent is not None:
-            old = np.fromfile(path, "<f4", offset=_WIDTH, count=extent[1] - extent[0])
+            old = np.fromfile(path, "<f4", offset=WIDTH, count=extent[1] - extent[0])
             parts = [Slice(extent[0], old), *slices]
         first, end = span[0], max(span[1], *(part.end for part in parts))
         content = np.empty(1 + end - first, "<f4")
@@ -297,7 +262,7 @@ class QlibStore:
         for part in parts:
             content[1 + part.position - first : 1 + part.end - first] = part.values
         temporary = temporary_of(path)
-        _write_new(temporary, content.data.cast("B"))
+        write_new(temporary, content.data.cast("B"))
         self._unnamed[temporary] = path
 
     def name_new(self) -> None:
@@ -317,9 +282,9 @@ class QlibStore:
                 if part.position > end:  # a hole between the bin's end and the slice: bars that do not exist
                     hole = np.full(part.position - end, np.nan, "<f4")
                     part = Slice(end, np.concatenate([hole, part.values]))  # noqa: PLW2901
-                content, at = part.values.astype("<f4").tobytes(), _WIDTH * (1 + part.position - first)
+                content, at = part.values.astype("<f4").tobytes(), WIDTH * (1 + part.position - first)
                 if os.pread(handle.fileno(), len(content), at) != content:
-                    _write_whole(handle.fileno(), memoryview(content), at)
+                    write_whole(handle.fileno(), memoryview(content), at)
                     changed = True
                 end = max(end, part.end)
         return changed
@@ -419,70 +384,6 @@ class QlibStore:
             return close.common
         names = {match["field"] for path in self.folder(symbol).iterdir() if (match := _BIN_NAME.fullmatch(path.name))}
         return self.readable(symbol, frequency, names, bars).common
-
-
-def read_bin(path: Path) -> Slice | None:
-    """Return all that a bin holds, or None where there is no bin. Raises `DamagedBinError`."""
-    extent = read_extent(path)
-    return None if extent is None else Slice(extent[0], np.fromfile(path, "<f4", offset=_WIDTH))
-
-
-def read_extent(path: str | Path) -> Extent | None:
-    """Return the positions [first, end) that a bin holds, or None where there is no bin.
-
-    Raises:
-        DamagedBinError: it is no regular file, cannot be read, or its size or its first position cannot be.
-
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would be waited for
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno not in _OF_THE_FILE:
-            raise
-        raise DamagedBinError(f"{path}: {error.strerror}") from error
-    try:
-        return _checked_extent(path, handle)
-    finally:
-        os.close(handle)
-
-
-_OF_THE_FILE = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO}
-"""What the system says of something that is no file; anything else says nothing about the bin."""
-
-
-def _checked_extent(path: str | Path, handle: int) -> Extent:
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        raise DamagedBinError(f"{path}: is no regular file")
-    if status.st_size < 2 * _WIDTH:  # behind whole values there may be a part of one: killed while it was appended
-        raise DamagedBinError(f"{path}: {status.st_size} bytes are no position and values")
-    head = float(np.frombuffer(os.pread(handle, _WIDTH, 0), "<f4")[0])
-    if not head.is_integer() or not 0 <= head <= _LAST_POSITION:  # infinity and NaN are no integers
-        raise DamagedBinError(f"{path}: begins at position {head:g}, which cannot be")
-    return int(head), int(head) + status.st_size // _WIDTH - 1
-
-
-def _write_new(path: Path, content: memoryview) -> None:
-    """Write a file that is not there yet, nor perhaps its folder."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    try:
-        handle = os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, flags, 0o666)
-    try:
-        _write_whole(handle, content, 0)
-    finally:
-        os.close(handle)
-
-
-def _write_whole(handle: int, content: memoryview, at: int) -> None:
-    """Write at an offset. A disk that gets full takes a part first, and says so only when it is asked again."""
-    while content:
-        written = os.pwrite(handle, content, at)
-        content, at = content[written:], at + written
 
 
 def _sync_all(paths: Collection[Path]) -> None:

@@ -12,7 +12,8 @@ from services.converter.raw.days import UnreadableError, read_candles
 from services.converter.raw.files import RawFiles
 from services.converter.raw.remembered import take_along
 from services.converter.stages.run import Goal
-from services.converter.versions.versions import LockedVersions, VersionError
+from services.converter.versions.changing import LockedVersions
+from services.converter.versions.versions import VersionError
 from shared.datasets.candle import Candle
 from shared.grid import DAY, MINUTE, day_start, from_ms
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from services.converter.features.bars import Bars, Minutes, on_grid
 from services.converter.features.fields import features
+from services.converter.qlib.bins import Slice
 from services.converter.qlib.damage import Published, lost_bar, obstacle_of, what_helps
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
-from services.converter.qlib.store import QlibStore, Slice
+from services.converter.qlib.store import QlibStore
 from services.converter.raw.days import UnreadableError, read_candles
 from services.converter.stages.checks import ValidationError, check_bars, check_coverage
 from services.converter.stages.dirty import runs_of_days

@@ -17,7 +17,7 @@ from services.converter.stages.calendar import target_of
 from services.converter.stages.changes import changes_since
 from services.converter.stages.dirty import Dirty
 from services.converter.stages.run import Build, Goal, Left, Run
-from services.converter.versions.versions import LockedVersions
+from services.converter.versions.changing import LockedVersions
 from shared.datasets.candle import Candle
 from shared.grid import day_start
 

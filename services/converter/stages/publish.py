@@ -17,7 +17,7 @@ from services.converter.stages.checks import check_stored
 from services.converter.stages.load import Loaded, named
 from services.converter.stages.pool import Computed
 from services.converter.stages.run import Left, Run
-from services.converter.versions.versions import LockedVersions
+from services.converter.versions.changing import LockedVersions
 from shared.datasets.instrument import InstrumentDefinition
 from shared.datasets.universe import Rank
 

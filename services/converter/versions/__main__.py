@@ -17,9 +17,11 @@ from rich.table import Table
 from services.converter.qlib.frequencies import FREQUENCIES
 from services.converter.qlib.store import QlibStore
 from services.converter.settings import ConverterSettings
+from services.converter.versions.changing import changing
+from services.converter.versions.findings import Findings
 from services.converter.versions.snapshots import take_snapshot
-from services.converter.versions.verify import Findings, verify
-from services.converter.versions.versions import SNAPSHOT_FILE, VersionEntry, VersionError, Versions, changing, size_of
+from services.converter.versions.verify import verify
+from services.converter.versions.versions import SNAPSHOT_FILE, VersionEntry, VersionError, Versions, size_of
 from shared.runtime.settings import read_settings
 from shared.storage.files import BusyError
 

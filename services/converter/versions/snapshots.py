@@ -21,10 +21,12 @@ import msgspec
 import numpy as np
 
 from services.converter.manifest import manifest_path, read_manifest
+from services.converter.qlib.bins import read_extent
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
 from services.converter.qlib.names import folder_of
-from services.converter.qlib.store import QlibStore, read_extent
-from services.converter.versions.versions import SNAPSHOT_FILE, VersionError, changing, check_name, give_name, sync_tree
+from services.converter.qlib.store import QlibStore
+from services.converter.versions.changing import changing, check_name, give_name, sync_tree
+from services.converter.versions.versions import SNAPSHOT_FILE, VersionError
 from shared.storage.files import exclusive, replace_file
 
 _ROOT = Path(__file__).parents[3]

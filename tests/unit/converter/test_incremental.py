@@ -17,8 +17,9 @@ from services.converter.features.fields import FIELDS, BarRecipe
 from services.converter.late import late_days
 from services.converter.qlib.frequencies import FREQUENCIES
 from services.converter.stages.calendar import NothingToConvertError
+from services.converter.versions.changing import changing
 from services.converter.versions.snapshots import take_snapshot
-from services.converter.versions.versions import VersionError, changing, head_folder
+from services.converter.versions.versions import VersionError, head_folder
 from shared.grid import DAY
 from shared.storage.layout import day_digest, day_folder
 from tests.support.builders import (

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.converter.convert import convert
+from services.converter.qlib.bins import DamagedBinError, read_extent
 from services.converter.qlib.frequencies import FREQUENCIES
-from services.converter.qlib.store import DamagedBinError, QlibStore, read_extent
+from services.converter.qlib.store import QlibStore
 from services.converter.versions.snapshots import take_snapshot
 from shared.grid import DAY
 from shared.storage.layout import Partition, day_folder

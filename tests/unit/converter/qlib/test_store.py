@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.converter.qlib.bins import Slice
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
-from services.converter.qlib.store import QlibStore, Slice
+from services.converter.qlib.store import QlibStore
 from tests.support.builders import MIDNIGHT, minute
 
 DAILY = next(frequency for frequency in FREQUENCIES if frequency.name == "day")

@@ -19,7 +19,8 @@ from services.converter.qlib.store import QlibStore
 from services.converter.stages import pool as processes
 from services.converter.stages.pool import ProcessDiedError, _Inherited, _Worker, processes_for
 from services.converter.stages.run import Build, SymbolDays
-from services.converter.versions.versions import changing, head_folder
+from services.converter.versions.changing import changing
+from services.converter.versions.versions import head_folder
 from shared.grid import DAY, day_start
 from shared.storage.files import BusyError
 from shared.storage.layout import Partition

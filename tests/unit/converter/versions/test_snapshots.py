@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from services.converter.convert import convert
 from services.converter.versions.__main__ import app
+from services.converter.versions.changing import changing
+from services.converter.versions.findings import UnverifiableError
 from services.converter.versions.snapshots import read_snapshot, take_snapshot
-from services.converter.versions.verify import UnverifiableError, verify
-from services.converter.versions.versions import SNAPSHOT_FILE, VersionError, Versions, changing, head_folder
+from services.converter.versions.verify import verify
+from services.converter.versions.versions import SNAPSHOT_FILE, VersionError, Versions, head_folder
 from shared.storage.files import BusyError, exclusive
 from tests.support.builders import MIDNIGHT, a_candle, a_funding_rate, minute, store
 from tests.support.provider import labels, tree, values

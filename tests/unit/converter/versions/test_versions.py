@@ -13,14 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.converter.versions.versions import (
-    SNAPSHOT_FILE,
-    VersionError,
-    Versions,
-    changing,
-    check_name,
-    head_folder,
-)
+from services.converter.versions.changing import changing, check_name
+from services.converter.versions.versions import SNAPSHOT_FILE, VersionError, Versions, head_folder
 from shared.storage.files import BusyError, exclusive
 from tests.support.builders import wait_for
 from tests.support.dying import NAMING, Dying, KilledError
@@ -325,7 +319,7 @@ def test_while_a_directory_is_moved_in_nobody_else_gets_hold_of_it(qlib):
 
 def test_a_converter_at_work_is_waited_for_and_told_once(qlib):
     start(qlib)
-    program = "import sys, time; from pathlib import Path; from services.converter.versions.versions import changing\n"
+    program = "import sys, time; from pathlib import Path; from services.converter.versions.changing import changing\n"
     program += f"with changing(Path({str(qlib)!r})): print('held', flush=True); time.sleep(1)"
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
