@@ -89,7 +89,9 @@ def main(
     once: Annotated[bool, typer.Option("--once", help="Convert everything that is on disk, then end")] = False,
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Compute every raw day anew, then end; days without raw files stay as they are"),
+        typer.Option(
+            "--rebuild", help="Compute every raw day again, then end; days without raw files stay as they are"
+        ),
     ] = False,
 ) -> None:
     """Turn the raw Parquet days into Qlib's format under QLIB_DIR.

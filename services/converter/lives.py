@@ -24,7 +24,7 @@ DOUBT_MS = 15 * MINUTE_MS
 
 
 class Definition(NamedTuple):
-    """What one definition says, as far as lives follow from it."""
+    """One definition of an instrument, as far as lives follow from it."""
 
     known: int
     state: str
@@ -44,75 +44,77 @@ class Life:
     over: int | None = None
     """When it was known to have ended; None as long as it is not over."""
     after: int = LONG_AGO
-    """It cannot have begun before: the end of the life before it, where that was said."""
+    """It cannot have begun before: the end of the life before it, where one was given."""
 
 
 def lives_of(definitions: Iterable[Definition]) -> list[Life]:
     """Return the lives of a name, in order of time.
 
-    Another life begins where an instrument is said to be listed later than one under this name was known to be traded,
+    Another life begins where an instrument is listed later than one under this name was known to be traded,
     with every redenomination, and where one is back that was known to have ended. An announced listing may be moved:
     that is the same life.
 
-    An end is stored once several looks, or the announced instant, have proven it. Where the list takes it back within
-    `DOUBT_MS`, it was the list that lacked a row: nothing is listed again so soon without another listing time. Later
-    the same listing time, or none, proves nothing: two lives taken for one would carry a position from the one to the
-    other, one life taken for two merely begins again.
+    An end is stored once several observations, or the announced instant, have proven it. Where the list takes it back
+    within `DOUBT_MS`, it was the list that lacked a row: nothing is listed again so soon without another listing time.
+    Later the same listing time, or none, proves nothing: two lives taken for one would carry a position from the one
+    to the other, one life taken for two merely begins again.
     """
     lives: list[Life] = []
     state = ""
-    for said in sorted(definitions, key=_known):
+    for definition in sorted(definitions, key=_known):
         if not lives:
-            lives.append(Life(_begin(said)))
+            lives.append(Life(_begin(definition)))
         life = lives[-1]
-        if said.state == REBASE != state:
-            life.end = said.known if life.end is None else min(life.end, said.known)
-            lives.append(Life(_floor(said.known)))
-        elif life.traded is not None and (_is_listed_later(life, said) or _is_back(life, said)):
+        if definition.state == REBASE != state:
+            life.end = definition.known if life.end is None else min(life.end, definition.known)
+            lives.append(Life(_floor(definition.known)))
+        elif life.traded is not None and (_is_listed_later(life, definition) or _is_back(life, definition)):
             after = LONG_AGO if life.over is None or life.end is None else life.end
-            lives.append(Life(_begin(said, after), after=after))
-        elif life.traded is None and said.listed is not None and said.listed > life.after:
-            life.begin = _begin(said, life.after)
-        _note(lives[-1], said)
-        state = said.state
+            lives.append(Life(_begin(definition, after), after=after))
+        elif life.traded is None and definition.listed is not None and definition.listed > life.after:
+            life.begin = _begin(definition, life.after)
+        _note(lives[-1], definition)
+        state = definition.state
     for one, other in pairwise(lives):
         other.begin = max(one.begin, other.begin)
         one.end = other.begin if one.end is None else min(one.end, other.begin)
     return lives
 
 
-def _known(said: Definition) -> int:
-    return said.known
+def _known(definition: Definition) -> int:
+    return definition.known
 
 
-def _is_listed_later(life: Life, said: Definition) -> bool:
-    """Return whether an instrument is said to be listed later than that of a life was traded."""
-    return said.listed is not None and life.traded is not None and said.listed > life.traded
+def _is_listed_later(life: Life, definition: Definition) -> bool:
+    """Return whether a listing is given that is later than the last instant at which a life was traded."""
+    return definition.listed is not None and life.traded is not None and definition.listed > life.traded
 
 
-def _is_back(life: Life, said: Definition) -> bool:
+def _is_back(life: Life, definition: Definition) -> bool:
     """Return whether an instrument is there again beyond the doubt about the end of a life."""
-    return life.over is not None and said.state != ENDED_STATE and said.known - life.over > DOUBT_MS
+    return life.over is not None and definition.state != ENDED_STATE and definition.known - life.over > DOUBT_MS
 
 
-def _note(life: Life, said: Definition) -> None:
-    if said.state == ENDED_STATE:
-        life.end = said.known if said.ended is None else min(said.ended, said.known)
-        life.over = said.known if life.over is None else life.over
+def _note(life: Life, definition: Definition) -> None:
+    if definition.state == ENDED_STATE:
+        life.end = definition.known if definition.ended is None else min(definition.ended, definition.known)
+        life.over = definition.known if life.over is None else life.over
         return
     life.end = life.over = None
-    if said.state not in _NOT_YET_TRADED:
-        life.traded = said.known
+    if definition.state not in _NOT_YET_TRADED:
+        life.traded = definition.known
 
 
-def _begin(said: Definition, after: int = LONG_AGO) -> int:
+def _begin(definition: Definition, after: int = LONG_AGO) -> int:
     """Return when an instrument was listed: what is traded has been by then.
 
-    Where an end was said before, and no listing after it, it is the instant at which it was known to be back.
+    Where an end was given before, and no listing after it, it is the instant at which it was known to be back.
     """
-    if said.listed is None or said.listed <= after:
-        return LONG_AGO if after == LONG_AGO else _floor(said.known)
-    return _floor(said.listed if said.state in _NOT_YET_TRADED else min(said.listed, said.known))
+    if definition.listed is None or definition.listed <= after:
+        return LONG_AGO if after == LONG_AGO else _floor(definition.known)
+    return _floor(
+        definition.listed if definition.state in _NOT_YET_TRADED else min(definition.listed, definition.known)
+    )
 
 
 def _floor(instant: int) -> int:
@@ -120,9 +122,11 @@ def _floor(instant: int) -> int:
 
 
 def contract_values(definitions: Iterable[Definition]) -> Sequence[tuple[int, float]]:
-    """Return what one contract was worth from when on, as it became known; said again in each life.
+    """Return what one contract was worth from when on, as it became known; repeated in each life.
 
     During a redenomination the old value is still given, and the new life has begun: that is not its value.
     """
-    ordered = [said for said in sorted(definitions, key=_known) if said.state != REBASE]
-    return [(said.known, said.contract_value) for said in ordered if said.contract_value is not None]
+    ordered = [definition for definition in sorted(definitions, key=_known) if definition.state != REBASE]
+    return [
+        (definition.known, definition.contract_value) for definition in ordered if definition.contract_value is not None
+    ]

@@ -1,4 +1,4 @@
-"""What a conversion did, and who is told."""
+"""What did a conversion do? Its report, published for the other services, and logged."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _MOST_SHOWN = 5
 
 
 def unreadable_sentence(files: Sequence[str]) -> str:
-    """Say which raw files cannot be read, each with its reason, and what to do."""
+    """Return a sentence on raw files that cannot be read: which, why, and what to do."""
     more = len(files) - _MOST_SHOWN
     named = "; ".join(files[:_MOST_SHOWN]) + (f"; and {more} more files" if more > 0 else "")
     return f"cannot be read: {named}; {PUT_ASIDE}"
@@ -72,13 +72,13 @@ class ConversionReport:
 
 
 async def publish(bus: Bus, report: ConversionReport) -> None:
-    """Tell the writer and the api what is in Qlib now."""
+    """Publish which days are in Qlib now: the writer retires by it, the api shows it."""
     await bus.set_converted(report.digests)
     await bus.set_watermarks({"converted_until": report.until})
 
 
 def log_report(report: ConversionReport, seconds: float) -> None:
-    """Say what a conversion did."""
+    """Log what a conversion did."""
     log.info(
         "converted",
         until=report.until.isoformat(),

@@ -23,8 +23,8 @@ from shared.storage.files import BusyError
 
 log = structlog.get_logger()
 
-_LOOK_AGAIN_SECONDS = 1.0
-_LOOK_FOR_HISTORY_SECONDS = 60.0
+_POLL_SECONDS = 1.0
+_SCAN_SECONDS = 60.0
 _CLOCK_ROOM = timedelta(hours=1)
 """How far the exchange's clock may be taken for too early: only what is far ahead of it is left out."""
 _HEALING_PATIENCE_SECONDS = 300.0
@@ -56,7 +56,7 @@ class Converter:
             group.create_task(self._catch_up())
             group.create_task(self._daily())
             # At once: the writer may be far behind after a restart, and corrections of older days must not wait for it.
-            group.create_task(self.look_for_late())
+            group.create_task(self.watch_for_late())
 
     async def _catch_up(self) -> None:
         await self._convert_day(floor_day(self.service.clock.now()))
@@ -84,7 +84,7 @@ class Converter:
                 break
             reason = "the collector is not there yet" if missing is None else f"{missing:,} minutes of history to go"
             self.service.health.details["waiting"] = f"first conversion waits: {reason}"
-            if not await self.service.pause(_LOOK_AGAIN_SECONDS):
+            if not await self.service.pause(_POLL_SECONDS):
                 return
         self.service.health.details.pop("waiting", None)
 
@@ -100,9 +100,9 @@ class Converter:
             if written is not None and (converted is None or written > converted):
                 await self._convert(written)
 
-    async def look_for_late(self) -> None:
+    async def watch_for_late(self) -> None:
         """Bring what came late into Qlib soon, not only with the next day."""
-        while await self.service.pause(self.settings.patch_every or _LOOK_FOR_HISTORY_SECONDS):
+        while await self.service.pause(self.settings.patch_every or _SCAN_SECONDS):
             try:
                 async with self._one_at_a_time:
                     found = await asyncio.to_thread(
@@ -113,7 +113,7 @@ class Converter:
                         latest=self._latest(),
                     )
             except (OSError, ValueError) as error:
-                self.service.health.problem("late", f"cannot look for late rows: {error}")
+                self.service.health.problem("late", f"cannot scan for late rows: {error}")
                 continue
             if found is not None and found.unreadable:
                 self.service.health.problem("late", unreadable_sentence(found.unreadable))
@@ -134,7 +134,7 @@ class Converter:
         complete = beat is not None and bool(beat.details.get("history_complete"))
         if self._history.is_due(complete, time.monotonic()):
             return True
-        self._tell_left_out(self._history.symbol_days)
+        self._report_left_out(self._history.symbol_days)
         return False
 
     async def _take_in_history(self, late: LateDays) -> None:
@@ -144,7 +144,7 @@ class Converter:
         await self._convert(late.end, history=True)
         self._history.took_seconds = time.monotonic() - began
 
-    def _tell_left_out(self, symbol_days: int, why: str = "") -> None:
+    def _report_left_out(self, symbol_days: int, why: str = "") -> None:
         metrics.LEFT_OUT.set(symbol_days)
         if symbol_days:
             self.service.health.problem(
@@ -156,7 +156,7 @@ class Converter:
             self.service.health.solved("origin")
 
     async def _convert_day(self, midnight: datetime) -> None:
-        """Convert up to a midnight once the writer has stored everything before it; the clock alone says nothing.
+        """Convert up to a midnight once the writer has stored everything before it: the clock alone is no proof.
 
         Holes that are being healed are waited for a while; what comes later is patched in.
         """
@@ -170,13 +170,13 @@ class Converter:
                 self.service.health.details["waiting"] = (
                     f"for {missing} minutes before {midnight:%Y-%m-%d} to be healed"
                 )
-                if not await self.service.pause(_LOOK_AGAIN_SECONDS):
+                if not await self.service.pause(_POLL_SECONDS):
                     return
                 continue
             self.service.health.details["waiting"] = (
                 f"for the writer to pass {midnight:%Y-%m-%d %H:%M}; it has stored until {mark or 'nothing yet'}"
             )
-            if not await self.service.pause(_LOOK_AGAIN_SECONDS):
+            if not await self.service.pause(_POLL_SECONDS):
                 return
         self.service.health.details.pop("waiting", None)
         await self._convert(midnight)
@@ -213,10 +213,10 @@ class Converter:
             self.service.health.problem("conversion", _failure(error))
             return
         self.service.health.solved("conversion")
-        self._tell(report, time.monotonic() - began)
+        self._report(report, time.monotonic() - began)
         await self.service.until_bus_answers(lambda: publish(self.service.bus, report))
 
-    def _tell(self, report: ConversionReport, seconds: float) -> None:
+    def _report(self, report: ConversionReport, seconds: float) -> None:
         metrics.CONVERSIONS.labels("ok").inc()
         metrics.SECONDS.observe(seconds)
         metrics.DAYS.inc(report.days)
@@ -226,7 +226,7 @@ class Converter:
             self.service.health.problem("raw", sentence)
         else:
             self.service.health.solved("raw")
-        self._tell_left_out(report.left_out, report.why_left_out)
+        self._report_left_out(report.left_out, report.why_left_out)
         log_report(report, seconds)
 
 

@@ -27,13 +27,13 @@ class ConverterSettings(QlibSettings):
         Field(
             ge=0,
             le=86_400,
-            description="Seconds between looks for late rows of days that are in Qlib; 0: the daily conversion",
+            description="Seconds between scans for late rows of days that are in Qlib; 0: the daily conversion",
         ),
     ] = 60
     partial_bars: Annotated[
         PartialBars,
         Field(
-            description="Bars that lack minutes which the exchange may have: nan, or keep what their other minutes say"
+            description="Bars that lack minutes which the exchange may have: nan, or keep (from the minutes present)"
         ),
     ] = "nan"
     stock_fields: Annotated[

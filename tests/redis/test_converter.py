@@ -104,7 +104,7 @@ async def late_rows(service, redis_url, tmp_path):
         patch_every=1,
     )
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(Converter(service, settings).look_for_late())
+        task = group.create_task(Converter(service, settings).watch_for_late())
         yield task
         service.stop.set()
 

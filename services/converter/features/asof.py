@@ -1,6 +1,6 @@
-"""What was known of a symbol when: settlements, predictions and rankings, looked up as of the instants of bars. Pure.
+"""What was known of a symbol as of an instant? Settlements, predictions and rankings, looked up for bars. Pure.
 
-An instant is Unix ms. Nothing here looks ahead: what is told at the very instant of a close belongs to the next bar.
+An instant is Unix ms. There is no lookahead: what is published at the very instant of a close belongs to the next bar.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 Positions = NDArray[np.intp]
 
 SETTLEMENT_VALID = timedelta(days=7)
-"""A settled rate that is older than this when a bar closes says nothing about the bar. Settlements are at most 8 hours
+"""A settled rate that is older than this when a bar closes does not count for the bar. Settlements are at most 8 hours
 apart, so this is reached only where the exchange or we lost a week of them; and it bounds what one settlement can
 change."""
 PREDICTION_VALID = timedelta(hours=8)
@@ -86,7 +86,7 @@ class AsOf:
 def settled_before(close_ms: Ints, settlements: SettledRates) -> Positions:
     """Return the position of the last settlement before each close, -1 where there is none that is young enough.
 
-    A settlement at the very instant of the close belongs to the next bar: the exchange tells it just after.
+    A settlement at the very instant of the close belongs to the next bar: the exchange publishes it just after.
     """
     index = _last_before(close_ms, settlements.times)
     return _young(index, close_ms, settlements.times, SETTLEMENT_VALID // _MS)
@@ -113,7 +113,7 @@ def lives_at(at_ms: Ints, contract: Contract) -> Ints:
 def of_this_life(index: Positions, times: Ints, at_ms: Ints, contract: Contract) -> Positions:
     """Return positions of what was known at some instants, -1 where it was of another life than the instant's.
 
-    What lies before the first listing that is known of counts as of the first life: nothing says that it is of another.
+    What lies before the first listing that is known of counts as of the first life: there is no evidence of another.
     """
     if not len(contract.begins) or not len(times):
         return index
@@ -130,7 +130,7 @@ def valued_at(close_ms: Ints, contract: Contract) -> Positions:
 def _last_before(at_ms: Ints, times: Ints) -> Positions:
     """Return the position of the last of `times` before each instant, -1 where there is none. Both ascend.
 
-    What is told is rarer than bars by far, so it is looked up among the bars, not the bars among it.
+    Settlements, predictions and rankings are far rarer than bars, so they are located among the bars: that is faster.
     """
     first_after = np.searchsorted(at_ms, times, side="right")
     return np.repeat(np.arange(-1, len(times), dtype=np.intp), np.diff(first_after, prepend=0, append=len(at_ms)))
@@ -162,7 +162,7 @@ def paid_inside(open_ms: Ints, close_ms: Ints, settlements: SettledRates) -> tup
     paid, settled = np.zeros(len(open_ms)), np.zeros(len(open_ms), bool)
     bars = np.searchsorted(close_ms, settlements.times, side="right")  # the first bar that closes after it
     inside = (bars < len(open_ms)) & (open_ms[np.minimum(bars, len(open_ms) - 1)] <= settlements.times)
-    np.add.at(paid, bars[inside], settlements.rates[inside])  # one after the other, as anybody would by hand
+    np.add.at(paid, bars[inside], settlements.rates[inside])  # one after the other, as by hand
     settled[bars[inside]] = True
     return paid, settled
 
@@ -175,5 +175,5 @@ def minutes_to_funding(close_ms: Ints, known: AsOf, settled: Positions, predicte
     """
     expected = taken(known.settlements.times + _HOUR_MS * known.settlements.hours, settled)
     guessed = np.where(expected >= close_ms, (expected - close_ms) / _MINUTE_MS, np.nan)
-    told = (taken(known.predictions.due.astype(np.float64), predicted) - close_ms) / _MINUTE_MS
-    return np.where(predicted >= 0, told, guessed)
+    scheduled = (taken(known.predictions.due.astype(np.float64), predicted) - close_ms) / _MINUTE_MS
+    return np.where(predicted >= 0, scheduled, guessed)

@@ -48,7 +48,7 @@ class BarRecipe:
         return FIELDS + (STOCK_FIELDS if self.stock_fields else ())
 
     def name(self) -> str:
-        """Name the recipe: a dataset that was made by another one has to be computed anew."""
+        """Name the recipe: a dataset that was made by another one has to be computed again."""
         frequencies = ",".join(frequency.name for frequency in FREQUENCIES)
         return f"{frequencies}; {','.join(field.name for field in self.fields)}; partial={self.partial_bars}"
 
@@ -95,9 +95,9 @@ def _funding_paid(bars: Bars) -> Floats:
 
 def _funding_interval(bars: Bars) -> Floats:
     known = bars.minutes.known
-    told = taken(known.predictions.hours, bars.predicted)
+    predicted = taken(known.predictions.hours, bars.predicted)
     ended = taken(known.settlements.hours, bars.settled)
-    return np.where(np.isnan(told), ended, told)
+    return np.where(np.isnan(predicted), ended, predicted)
 
 
 def _funding_rate(bars: Bars) -> Floats:
@@ -156,7 +156,7 @@ FIELDS = (
     ),
     Field(
         "funding_predicted",
-        "the rate that the exchange expected for the next settlement; NaN where nobody recorded it, as in history",
+        "the rate that the exchange expected for the next settlement; NaN where it was not recorded, as in history",
         "share of the position",
         "known before the close",
         PREDICTED,

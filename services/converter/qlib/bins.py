@@ -91,7 +91,7 @@ def read_extent(path: str | Path) -> Extent | None:
 
 
 _OF_THE_FILE = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO}
-"""What the system says of something that is no file; anything else says nothing about the bin."""
+"""Errors of opening something that is no file; any other is not about the bin."""
 
 
 def _checked_extent(path: str | Path, handle: int) -> Extent:
@@ -121,7 +121,7 @@ def write_new(path: Path, content: memoryview) -> None:
 
 
 def write_whole(handle: int, content: memoryview, at: int) -> None:
-    """Write at an offset. A disk that gets full takes a part first, and says so only when it is asked again."""
+    """Write at an offset. A disk that gets full takes a part first, and fails only at the next attempt."""
     while content:
         written = os.pwrite(handle, content, at)
         content, at = content[written:], at + written

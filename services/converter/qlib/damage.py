@@ -1,4 +1,4 @@
-"""Bins that are not what was written: how they are found, and what may be put in their place. I/O.
+"""Which bins are not what was written, and what may replace them? I/O.
 
 All fields of a symbol have the same bars at a frequency, so one that differs is damaged. The bins of such a symbol are
 computed from the raw days, all of them. Raw days are deleted after a while, and then the bins alone have their bars: a
@@ -44,7 +44,7 @@ class HeldBins(NamedTuple):
 
 
 def held_by(store: QlibStore, symbol: str, names: Collection[str], published: Published) -> HeldBins:
-    """Look at the bins of a symbol, once in a conversion. names: fields."""
+    """Examine the bins of a symbol, once in a conversion. names: fields."""
     bins = {frequency: store.readable(symbol, frequency, names, published.bars(frequency)) for frequency in FREQUENCIES}
     return HeldBins(bins, obstacle_of(store, symbol, {}) or _damage_of(store, symbol, bins, published))
 

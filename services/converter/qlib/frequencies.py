@@ -12,7 +12,7 @@ import numpy as np
 from shared.grid import MINUTES_PER_DAY
 
 FUTURE_BARS = 30
-"""Bars of a `_future` calendar beyond the data: Qlib's backtest looks one bar past its last."""
+"""Bars of a `_future` calendar beyond the data: Qlib's backtest reads one bar past its last."""
 
 
 @dataclass(frozen=True)

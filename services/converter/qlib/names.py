@@ -1,6 +1,6 @@
-"""Which symbols Qlib can tell apart, and in which folder it looks for each. Pure.
+"""Which symbols can Qlib distinguish, and in which folder does it expect each? Pure.
 
-Qlib looks for a symbol under its name in lower case, so two that differ in nothing but case are one to it; and it reads
+Qlib reads a symbol from its name in lower case, so two that differ in nothing but case are one to it; and it reads
 the instruments files with pandas, which takes some words for "no value".
 Source: pyqlib 0.9.7, `FileFeatureStorage`, `code_to_fname`, `FileInstrumentStorage._read_instrument`.
 """
@@ -18,7 +18,7 @@ _NO_VALUES = {"NA", "NULL", "null", "NaN", "nan", "None"}
 
 
 def folder_of(symbol: str) -> str:
-    """Return the name of the folder in which Qlib looks for a symbol."""
+    """Return the name of the folder from which Qlib reads a symbol."""
     return f"{_PREFIX if symbol.upper() in _DEVICES else ''}{symbol}".lower()
 
 

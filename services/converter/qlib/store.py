@@ -65,7 +65,7 @@ class QlibStore:
     _touched: set[Path] = field(default_factory=set)
     """Bins that were written in place, and are not durable yet."""
     _unnamed: dict[Path, Path] = field(default_factory=dict)
-    """Bins that were written anew, under names that nobody reads: temporary → its name."""
+    """Bins that were written as a whole, under names that no reader opens: temporary → its name."""
     _folders: set[Path] = field(default_factory=set)
     """Folders whose names are not durable yet."""
 
@@ -111,7 +111,7 @@ class QlibStore:
         return sorted(map(self.names.spelled, self._feature_folders()))
 
     def _feature_folders(self) -> list[str]:
-        """Return the names of the folders of features; what others have put there is not looked at."""
+        """Return the names of the folders of features; whatever else lies there is ignored."""
         with suppress(FileNotFoundError), os.scandir(self.root / "features") as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
         return []
@@ -206,7 +206,7 @@ class QlibStore:
     # --- features
 
     def begin(self) -> None:
-        """Say that bins are being written. Whoever finds that somebody died since syncs also what it need not write."""
+        """Mark that bins are being written. A run that finds an old mark syncs also what it need not write."""
         self.distrusts = self.unfinished
         self._marker.parent.mkdir(parents=True, exist_ok=True)
         self._marker.touch()
@@ -231,7 +231,7 @@ class QlibStore:
         shown: int = LAST_POSITION,
         replaces: bool = False,
     ) -> None:
-        """Put values at their positions, and let the bin hold all of `span`, NaN where nobody gave a value.
+        """Put values at their positions, and let the bin hold all of `span`, NaN where no value was given.
 
         slices: sorted, disjoint, inside of span. span: [first, end) of the bars that the symbol has; it never shrinks.
         shown: the bars of the calendar; what lies behind was left by a run that did not end, and is cut off.
@@ -249,7 +249,7 @@ class QlibStore:
             self._touched.add(path)
 
     def _rewrite(self, path: Path, extent: Extent | None, slices: list[Slice], span: Extent) -> None:
-        """Write a bin anew, with a new first position. It gets its name by `name_new`, so that no reader sees half."""
+        """Write a whole bin, with a new first position. `name_new` gives it its name, so that no reader sees half."""
         parts = slices
         if extent is not None:
             old = np.fromfile(path, "<f4", offset=WIDTH, count=extent[1] - extent[0])
@@ -266,7 +266,7 @@ class QlibStore:
         self._unnamed[temporary] = path
 
     def name_new(self) -> None:
-        """Give the bins that were written anew their names, once they are durable."""
+        """Give the bins that were written as a whole their names, once they are durable."""
         _sync_all(self._unnamed)
         for temporary, path in self._unnamed.items():
             temporary.replace(path)
@@ -299,7 +299,7 @@ class QlibStore:
         nothing that is visible.
 
         Raises:
-            CommitError: it failed when some files had their names already; it says what is visible now.
+            CommitError: it failed when some files had their names already; its text names what is visible now.
             OSError: before that; then calendars and instruments are as they were.
 
         """
@@ -319,7 +319,7 @@ class QlibStore:
             raise
 
     def _show(self, staged: list[tuple[Path, Path]]) -> None:
-        """Give what has been written its names: from the first one on a failure can be seen, so it is said what can."""
+        """Give what has been written its names. From the first one on a failure is visible: the error names what is."""
         for number, (temporary, path) in enumerate(staged):
             try:
                 temporary.replace(path)

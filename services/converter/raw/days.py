@@ -1,4 +1,4 @@
-"""Reading the raw days: candles of one symbol, settlements, predictions, rankings, ledger. polars lives here. I/O."""
+"""What do the raw files hold? Candles of one symbol; rates, rankings, definitions, ledger of all. I/O, with polars."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Candles:
 
 @dataclass(frozen=True)
 class LedgerDay:
-    """What the ledger says of one symbol's day, as masks of minutes.
+    """The ledger's record of one symbol's day, as masks of minutes.
 
     without: the exchange has no candle. stored: a candle was stored when the candle file had the signature `version`.
     """
@@ -130,14 +130,14 @@ def read_rankings(root: Path, files: Iterable[Partition]) -> tuple[AllRankings, 
 
 
 def read_members(root: Path, file: Partition) -> list[tuple[datetime, frozenset[str]]]:
-    """Read who was a member after each ranking, in order of time; a ranking that nobody won is an empty set."""
+    """Read who was a member after each ranking, in order of time; a ranking without members is an empty set."""
     rows = _read(root, [file], ["ranked_time", "symbol", "member"])
     frame = rows.group_by("ranked_time").agg(pl.col("symbol").filter(pl.col("member"))).sort("ranked_time")
     return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
 
 
 def read_definitions(root: Path, file: Partition) -> list[tuple[str, Definition]]:
-    """Read what was said of instruments, as (symbol, what was said), in order of time."""
+    """Read the definitions of instruments, as (symbol, definition), in order of time."""
     names = ("known_time", "state", "list_time", "end_time", "contract_value")
     rows = _read(root, [file], ["symbol", *names]).with_columns(
         *(pl.col(name).dt.epoch("ms") for name in names if name.endswith("_time"))
@@ -243,7 +243,7 @@ def _empty_rate(rows: pa.Table) -> str | None:
 
 
 def _whole(root: Path, file: Partition) -> pa.Table | None:
-    """Read a file as it was written, whatever its rows say; None where that cannot be done."""
+    """Read a file as it was written, whatever its rows hold; None where that cannot be done."""
     try:
         return read_rows(BY_DATASET[file.dataset], file.path(root))
     except (ValueError, MemoryError, OSError, pa.ArrowException):

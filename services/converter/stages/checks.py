@@ -1,4 +1,4 @@
-"""What is checked before it is published: bars for sanity, raw days against the ledger, bins against both.
+"""May it be published? Bars are checked for sanity, raw days against the ledger, bins against both.
 
 It fails closed: one value that cannot be, and the calendar stays where it was, with the reason.
 """
@@ -61,11 +61,11 @@ def check_bars(symbol: str, frequency: Frequency, begin: datetime, values: Mappi
 
 
 def check_coverage(file: Partition, *, stored: int, present: Bools, over: int, is_still: Callable[[], bool]) -> None:
-    """Check that the minutes read from a candle file are those that the ledger says it holds.
+    """Check that the minutes read from a candle file are those that the ledger counts as stored.
 
     stored: mask of minutes. present: one value per minute of the day. over: minutes of the day that are converted.
-    is_still: tells whether the file is the one that the ledger speaks of; asked only if they differ, since it may have
-    been replaced while it was read.
+    is_still: returns whether the file is the version of the ledger's record; called only if they differ, since the file
+    may have been replaced while it was read.
     """
     expected = stored & ((1 << max(0, min(over, MINUTES_PER_DAY))) - 1)
     read = int.from_bytes(np.packbits(present, bitorder="little").tobytes(), "little")

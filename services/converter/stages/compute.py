@@ -102,7 +102,7 @@ def _faults(build: Build, work: SymbolDays) -> dict[date, str]:
     alone = {day: replace(work, days=[day], versions=_of_day(work, day)) for day in work.days}
     if found := _failing(build, alone):
         return found
-    return _failing(build, {day: replace(work, days=[day]) for day in work.days})  # the day that one looks back on
+    return _failing(build, {day: replace(work, days=[day]) for day in work.days})  # the day before may be the cause
 
 
 def _failing(build: Build, tried: Mapping[date, SymbolDays]) -> dict[date, str]:
@@ -171,18 +171,18 @@ def _clip(part: Slice, first: int, end: int) -> Slice | None:
 
 
 def _check_against_ledger(build: Build, work: SymbolDays, days: list[date], minutes: Minutes) -> None:
-    """Hold what was read of each day against what the ledger says is stored. Raises `ValidationError`."""
+    """Compare what was read of each day with the minutes that the ledger counts as stored. Raises `ValidationError`."""
     for number, day in enumerate(days):
-        said = work.ledger_of(day)
-        if not said.version or said.version != work.versions.get(day):
-            continue  # the ledger speaks of another version of the file
+        record = work.ledger_of(day)
+        if not record.version or record.version != work.versions.get(day):
+            continue  # the record is of another version of the file
         file = Partition(Candle.dataset, day, work.symbol)
         check_coverage(
             file,
-            stored=said.stored,
+            stored=record.stored,
             present=minutes.present[number * MINUTES_PER_DAY : (number + 1) * MINUTES_PER_DAY],
             over=(build.end - day_start(day)) // MINUTE,
-            is_still=partial(_has_signature, file.path(build.data_dir), said.version),
+            is_still=partial(_has_signature, file.path(build.data_dir), record.version),
         )
 
 

@@ -78,7 +78,7 @@ def _row(versions: Versions, entry: VersionEntry) -> tuple[str, ...]:
 def snapshot(name: Name, wait: Patience = _PATIENCE_SECONDS) -> None:
     """Freeze the head under a name, beside the live dataset, with a manifest."""
     qlib_dir = _existing().name
-    with _saying_why(), _progress() as progress:
+    with _errors_reported(), _progress() as progress:
         folder, manifest = take_snapshot(
             qlib_dir, name, created=datetime.now(UTC), patience_seconds=wait, waits=_waits, progress=progress
         )
@@ -103,13 +103,13 @@ def verify_version(
     Ends with 0 where all is well, 1 where something differs, 2 where nothing can be verified.
     """
     versions = _existing(2)
-    with _saying_why(2), ExitStack() as held:
+    with _errors_reported(2), ExitStack() as held:
         if not versions.is_snapshot(versions.find(name)):
             _keep_converter_out(held, versions.name, wait)
         folder = versions.find(name)  # again: the head may have been swapped while its lock was waited for
         with _progress() as progress:
             found = verify(folder, frozen=versions.is_snapshot(folder), progress=progress)
-    _tell(folder, found)
+    _print_findings(folder, found)
     sys.exit(1 if found.differences else 0)
 
 
@@ -123,7 +123,7 @@ def _keep_converter_out(held: ExitStack, qlib_dir: Path, wait: float) -> None:
         err.print("read-only here: what a converter writes meanwhile may look like a difference")
 
 
-def _tell(folder: Path, found: Findings) -> None:
+def _print_findings(folder: Path, found: Findings) -> None:
     for difference in found.differences[:_SHOWN]:
         where = f" ({difference.where})" if difference.where else ""
         times = f", {difference.count:,} times" if difference.count > 1 else ""
@@ -139,7 +139,7 @@ def _tell(folder: Path, found: Findings) -> None:
 @app.command()
 def pin(name: Name, wait: Patience = _PATIENCE_SECONDS) -> None:
     """Let readers see a snapshot; the converter goes on with the head."""
-    with _saying_why(), changing(_existing().name, patience_seconds=wait, waits=_waits) as versions:
+    with _errors_reported(), changing(_existing().name, patience_seconds=wait, waits=_waits) as versions:
         versions.pin(name)
         out.print(f"{versions.name} shows {name}; the converter goes on with {versions.head.name}", markup=False)
 
@@ -147,10 +147,10 @@ def pin(name: Name, wait: Patience = _PATIENCE_SECONDS) -> None:
 @app.command()
 def unpin(wait: Patience = _PATIENCE_SECONDS) -> None:
     """Let readers see the head again."""
-    with _saying_why(), changing(_existing().name, patience_seconds=wait, waits=_waits) as versions:
+    with _errors_reported(), changing(_existing().name, patience_seconds=wait, waits=_waits) as versions:
         pinned = versions.unpin()
-        told = "nothing was pinned" if pinned is None else f"{pinned} is no longer shown"
-        out.print(f"{told}: {versions.name} shows the head, {versions.head.name}", markup=False)
+        before = "nothing was pinned" if pinned is None else f"{pinned} is no longer shown"
+        out.print(f"{before}: {versions.name} shows the head, {versions.head.name}", markup=False)
 
 
 @app.command()
@@ -162,7 +162,7 @@ def rollback(
 
     What it leaves stays until it is deleted by hand: it may hold days of which there is no raw file any more.
     """
-    with _saying_why(), changing(_existing().name, patience_seconds=wait, waits=_waits) as versions:
+    with _errors_reported(), changing(_existing().name, patience_seconds=wait, waits=_waits) as versions:
         before = versions.head.name
         out.print(f"the head was {before} and is {versions.rollback(name)}; {before} is kept", markup=False)
 
@@ -179,7 +179,7 @@ def prune(
 
     A reader that began before a version was swapped out still reads there: it fails once that version is deleted.
     """
-    with _saying_why(), changing(_existing().name, patience_seconds=wait, waits=_waits) as versions:
+    with _errors_reported(), changing(_existing().name, patience_seconds=wait, waits=_waits) as versions:
         deleted = versions.prune(keep, snapshots=snapshots)
     for name, size in deleted:
         out.print(f"deleted {name}: {size:,} bytes", markup=False)
@@ -191,7 +191,7 @@ def prune(
 
 def _existing(code: int = 1) -> Versions:
     """Return the versions under QLIB_DIR; end where there is no dataset: a command must not begin one."""
-    with _saying_why(code):
+    with _errors_reported(code):
         versions = Versions.of(read_settings(ConverterSettings).qlib_dir)
         if not versions.exists:
             raise VersionError(f"{versions.name}: there is no dataset yet; the converter makes it")
@@ -199,7 +199,7 @@ def _existing(code: int = 1) -> Versions:
 
 
 @contextmanager
-def _saying_why(code: int = 1) -> Iterator[None]:
+def _errors_reported(code: int = 1) -> Iterator[None]:
     try:
         yield
     except (BusyError, OSError, ValueError) as error:

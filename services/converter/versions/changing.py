@@ -23,7 +23,7 @@ _LOCK = Path(".converter") / "lock"
 _BASE = Path(".converter") / "built-from"
 """Inside a version: the name of the one that was the head before it."""
 
-_LOOK_AGAIN_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _ROOM = 1.5
 """Times the size of the head that must be free for a new version."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
@@ -35,7 +35,7 @@ _SHOWN = 5
 
 @dataclass
 class LockedVersions(Versions):
-    """The versions of one dataset while nobody else may change them: see `changing`."""
+    """The versions of one dataset while no other process may change them: see `changing`."""
 
     lock_descriptor: int = -1
     """What the lock of the head hangs on."""
@@ -76,7 +76,7 @@ class LockedVersions(Versions):
             self._holds_folder = True
 
     def _heal(self) -> None:
-        """Make both links lead somewhere: on the very first run, and where somebody died in between."""
+        """Make both links lead somewhere: on the very first run, and where a process died in between."""
         if not self.head.is_dir() or self.head == self.name:
             version = self.folder / _version_name(max(self._numbers(), default=1))
             version.mkdir(exist_ok=True)
@@ -87,7 +87,7 @@ class LockedVersions(Versions):
     # --- versions
 
     def begin(self) -> Path:
-        """Return an empty folder for a new version, which nobody sees until `publish`.
+        """Return an empty folder for a new version, which no reader sees until `publish`.
 
         Raises `VersionError` where QLIB_DIR is a mount point, which cannot become a symlink, or the disk has no room.
         """
@@ -100,7 +100,7 @@ class LockedVersions(Versions):
 
     @property
     def is_building(self) -> bool:
-        """Whether a version has been begun that nobody sees yet."""
+        """Whether a version has been begun that no reader sees yet."""
         return self._building is not None
 
     def publish(self) -> None:
@@ -172,7 +172,7 @@ class LockedVersions(Versions):
     # --- snapshots
 
     def reserve(self, name: str) -> Path:
-        """Return an empty folder for a snapshot, which nobody sees until `finish`. Raises `VersionError`."""
+        """Return an empty folder for a snapshot, which no reader sees until `finish`. Raises `VersionError`."""
         check_name(name)
         self.make_room()
         if any(entry.name == name for entry in self.entries()):
@@ -209,7 +209,7 @@ class LockedVersions(Versions):
         return give_name(unfinished)
 
     def remove_unfinished(self) -> None:
-        """Delete what somebody who died has left unfinished; not what a living process is at work on."""
+        """Delete what a process that died left unfinished; not what a living process is at work on."""
         for folder in self.folder.glob(f".*{_UNFINISHED}"):
             try:
                 with exclusive(folder / _LOCK, ""):
@@ -247,11 +247,11 @@ class LockedVersions(Versions):
 def changing(
     qlib_dir: Path, *, patience_seconds: float = 0.0, waits: Callable[[], object] = lambda: None
 ) -> Iterator[LockedVersions]:
-    """Hold the versions of a dataset, so that nobody else writes or swaps them. The first time it creates them.
+    """Hold the versions of a dataset, so that no other process writes or swaps them. The first time it creates them.
 
     `waits` is called once if another process has to be waited for. Raises `BusyError` once patience is at its end.
     """
-    deadline, told = time.monotonic() + patience_seconds, False
+    deadline, reported = time.monotonic() + patience_seconds, False
     while True:
         versions = LockedVersions(own_name(qlib_dir))
         try:
@@ -261,10 +261,10 @@ def changing(
             versions.unlock()
             if not isinstance(error, BusyError) or time.monotonic() >= deadline:
                 raise
-        if not told:
+        if not reported:
             waits()
-            told = True
-        time.sleep(_LOOK_AGAIN_SECONDS)
+            reported = True
+        time.sleep(_POLL_SECONDS)
     try:
         yield versions
     except Exception:

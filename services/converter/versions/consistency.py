@@ -80,9 +80,9 @@ class VersionCheck:
             self._check_symbol(symbol, fields)
         progress("bins", len(symbols), len(symbols))
         self._check_instruments()
-        self._tell()
+        self._add_notes()
 
-    def _tell(self) -> None:
+    def _add_notes(self) -> None:
         for name, count in sorted(self.beyond.items()):
             self.found.notes.append(f"{count} {name} bins reach beyond the calendar: a conversion did not end")
         for name, count in sorted(self.lacking.items()):
@@ -261,22 +261,20 @@ class VersionCheck:
         if "all.txt" not in spans:
             self.found.add("instruments/all.txt", "is missing")
             return
-        everybody = spans["all.txt"]
-        for symbol in sorted(everybody.keys() - self.minutes.keys()):
+        listed = spans["all.txt"]
+        for symbol in sorted(listed.keys() - self.minutes.keys()):
             self.found.add("instruments/all.txt", "names a symbol that has no bins", symbol)
-        for symbol in sorted(self.minutes.keys() - everybody.keys()):
+        for symbol in sorted(self.minutes.keys() - listed.keys()):
             self.found.add("instruments/all.txt", "does not name a symbol that has bins", symbol)
-        for symbol in sorted(everybody.keys() & self.minutes.keys()):
-            self._check_span(symbol, everybody[symbol])
+        for symbol in sorted(listed.keys() & self.minutes.keys()):
+            self._check_span(symbol, listed[symbol])
         for name, rows in spans.items():
-            strangers = rows.keys() - self.minutes.keys()
-            for symbol in sorted(strangers):
+            unknown = rows.keys() - self.minutes.keys()
+            for symbol in sorted(unknown):
                 if (owner := self.spelled.get(folder_of(symbol), symbol)) != symbol:
                     self.found.add(f"instruments/{name}", f"names a symbol that Qlib takes for {owner}", symbol)
-            if name != "all.txt" and strangers:
-                self.found.notes.append(
-                    f"instruments/{name} names {len(strangers)} symbols of which there is no candle"
-                )
+            if name != "all.txt" and unknown:
+                self.found.notes.append(f"instruments/{name} names {len(unknown)} symbols of which there is no candle")
 
     def _read_spans(self, path: Path) -> dict[str, list[tuple[datetime, datetime]]]:
         found: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
@@ -304,7 +302,7 @@ class VersionCheck:
 
 
 def _first_cells(path: Path) -> list[str]:
-    """Return the first cell of every line, nothing where there is no such file: that is said elsewhere."""
+    """Return the first cell of every line, none where there is no such file: that is reported elsewhere."""
     if not path.exists():
         return []
     return [line.partition("\t")[0] for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]

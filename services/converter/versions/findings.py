@@ -25,7 +25,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     files: int = 0
     values: int = 0
-    """How much was looked at."""
+    """How much was examined."""
 
     def add(self, file: str, what: str, where: str = "", count: int = 1) -> None:
         """Note a difference."""

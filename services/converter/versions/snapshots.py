@@ -1,4 +1,4 @@
-"""Snapshots: the head, frozen beside it, with a manifest that says what it is down to the digest of every file. I/O.
+"""Snapshots: the head, frozen beside it, with a manifest that describes it down to the digest of every file. I/O.
 
 Files are copied, never hard-linked: bins are patched in place, and a second name would show the patch. The kernel
 copies them, which on btrfs and XFS shares the blocks until one side is written.
@@ -311,7 +311,7 @@ def _commit() -> str | None:
         return None
     command = ["git", "-C", str(_ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own words
+        described = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - constant arguments
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.stdout.strip()
+    return described.stdout.strip()

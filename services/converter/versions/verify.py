@@ -32,7 +32,7 @@ def _manifest(folder: Path) -> SnapshotManifest:
     except ValueError as error:
         raise UnverifiableError(str(error)) from error
     if manifest is None:
-        raise UnverifiableError(f"{folder / SNAPSHOT_FILE} is missing: nobody knows what was frozen")
+        raise UnverifiableError(f"{folder / SNAPSHOT_FILE} is missing: it is not known what was frozen")
     return manifest
 
 

@@ -3,7 +3,7 @@
     qlib_data -> qlib_data.versions/head      what readers open: the head, or a snapshot while one is pinned
     qlib_data.versions/head -> v0002          the version that the converter writes
     qlib_data.versions/v0001/, v0002/         versions: whole provider folders
-    qlib_data.versions/before-paper/          a snapshot: a provider folder that nobody changes
+    qlib_data.versions/before-paper/          a snapshot: a provider folder that never changes
     qlib_data.versions/.v0003.unfinished/     being made, or being deleted
 
 One rename of `head` decides what is written and what is read; readers resolve the symlinks once, when they begin, and
@@ -11,8 +11,8 @@ stay in their folder until it is pruned. Links are relative, so that the parent 
 
 A real directory at QLIB_DIR, as older installations have, is the head and is written in place. When it has to make room
 for a symlink it becomes the first version: it is moved in by one rename, and the symlink appears by the next. Between
-the two QLIB_DIR does not exist; whoever dies there leaves a whole version and a `head` that names it, and the next
-change puts the symlink back.
+the two QLIB_DIR does not exist; a process that dies there leaves a whole version and a `head` that names it, and the
+next change puts the symlink back.
 """
 
 import re
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SNAPSHOT_FILE = Path(".converter") / "snapshot.json"
-"""A snapshot's manifest, inside its folder; Qlib does not look there."""
+"""A snapshot's manifest, inside its folder; Qlib does not read it."""
 
 HEAD = "head"
 _VERSION = re.compile(r"v\d{4,}")
@@ -136,7 +136,7 @@ def size_of(folder: Path) -> int:
 
 
 def own_name(qlib_dir: Path) -> Path:
-    """Follow symlinks that somebody else has made: versions lie where the data is, not where it is pointed to from."""
+    """Follow symlinks that were made elsewhere: versions lie where the data is, not where it is pointed to from."""
     path = qlib_dir.expanduser().absolute()
     for _ in range(_MAX_LINKS):
         if not path.is_symlink() or path.readlink().parent.name == f"{path.name}.versions":

@@ -444,7 +444,7 @@ SWAPPING = """
 import sys
 from itertools import count
 from pathlib import Path
-from services.converter.versions.versions import changing
+from services.converter.versions.changing import changing
 qlib = Path(sys.argv[1])
 for number in count():
     with changing(qlib) as versions:
