@@ -77,7 +77,7 @@ def test_killed_launcher_takes_everything_along(folder: Path):
 
 def test_folder_of_a_running_stack_is_not_touched(tmp_path: Path):
     stack = Stack(tmp_path, simulator=_MARKET)
-    stack._take_lock()
+    stack._lock.take()
     try:
         with pytest.raises(StackError, match="in use"):
             Stack(tmp_path, simulator=_MARKET).start()
