@@ -12,6 +12,7 @@ COMPOSE = $(or $(shell docker compose version >/dev/null 2>&1 && echo "docker co
 quoted = '$(subst ','\'',$(1))'
 
 PYTHON := .venv/bin/python
+QLIB_CRYPTO := .venv/bin/qlib-crypto
 RESEARCH := .venv-research/bin/python
 QLIB = $(or $(QLIB_DIR),qlib_data)
 # A notebook runs in its own folder, so both are absolute; runs of both kinds are kept in one place.
@@ -33,10 +34,10 @@ help:  ## List what there is
 ##@ Run it
 
 run: env  ## Collect from OKX, without Docker, until Ctrl-C
-	@$(PYTHON) -m cli.run
+	@$(QLIB_CRYPTO) run
 
 demo: env env-research  ## The same on a simulated exchange, no internet needed: one minute, ends with a DataFrame
-	@$(PYTHON) -m cli.demo
+	@$(QLIB_CRYPTO) demo
 
 # Said at once, not after Qlib and mlflow have been loaded.
 HAS_DATASET = test -d $(call quoted,$(QLIB)/calendars) || { echo $(call quoted,QLIB_DIR=$(QLIB))": there is no dataset. A running system makes one (make run); so does make demo: QLIB_DIR=.run/demo/qlib_data MARKET=all TOPK=1"; exit 1; }
@@ -75,7 +76,7 @@ faults: env  ## Strike every fault that there is, and write into docs/faults.md 
 	@$(PYTHON) -m proofs.faults
 
 audit: env  ## Ask OKX again for what is stored: [SAMPLE=20] [SEED=] [BEGIN=2025-04-05] [END=] [SYMBOLS=BTC_USDT,...] [REPAIR=1] [REPORT=file.json]
-	@$(PYTHON) -m services.writer.audit $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(BEGIN),--begin $(BEGIN)) $(if $(END),--end $(END)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(filter-out 0,$(REPAIR)),--repair) $(if $(REPORT),--json $(call quoted,$(REPORT)))
+	@$(QLIB_CRYPTO) audit $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(BEGIN),--begin $(BEGIN)) $(if $(END),--end $(END)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(filter-out 0,$(REPAIR)),--repair) $(if $(REPORT),--json $(call quoted,$(REPORT)))
 
 heal: env  ## How long a lost hour of a universe takes to heal, within OKX's limits: [SYMBOLS=50]
 	@$(PYTHON) -m proofs.bench.heal --symbols $(or $(SYMBOLS),50)
@@ -140,11 +141,11 @@ format: env  ## Format, and mend what ruff can mend
 	@.venv/bin/ruff check --fix
 	@.venv/bin/ruff format
 
-fields: env  ## Write docs/fields.md anew from the table of fields
-	@$(PYTHON) -m cli.docs.fields > docs/fields.md
+fields: env  ## Generate docs/fields.md from the table of fields
+	@$(QLIB_CRYPTO) docs fields > docs/fields.md
 
-env-example: env  ## Write .env.example anew from the settings
-	@$(PYTHON) -m cli.docs.env_example > .env.example
+env-example: env  ## Generate .env.example from the settings
+	@$(QLIB_CRYPTO) docs env-example > .env.example
 
 clean:  ## Remove the environments and what runs left in .run; collected data stays
 	rm -rf .venv .venv-research .run .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -156,7 +157,7 @@ clean:  ## Remove the environments and what runs left in .run; collected data st
 	@touch $@
 
 .venv-research/.synced: uv.lock .python-version | uv
-	UV_PROJECT_ENVIRONMENT=.venv-research "$(UV)" sync --locked --python 3.12 $(addprefix --group ,$(GROUPS_RESEARCH))
+	UV_PROJECT_ENVIRONMENT=.venv-research "$(UV)" sync --locked --no-install-project --python 3.12 $(addprefix --group ,$(GROUPS_RESEARCH))
 	@touch $@
 
 # Only where no uv is installed.

@@ -1,4 +1,4 @@
-"""`python -m cli.demo`: the whole way from an exchange to a Qlib DataFrame, on a machine without internet.
+"""`qlib-crypto demo`: the whole way from an exchange to a Qlib DataFrame, on a machine without internet.
 
 The exchange is the simulator with a generated market, a minute of it passing in a second. It starts shortly before
 midnight UTC, so that a ranking and the daily conversion come due while somebody watches.
@@ -14,11 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
+from cli.research import print_dataframes, require_environment
 from cli.stack import ROOT, Stack, StackError, clear, end_on_signals
-from shared.runtime.command import run
+from shared.runtime.exit_codes import ExitCode
 
 FOLDER = ROOT / ".run" / "demo"
-RESEARCH_PYTHON = ROOT / ".venv-research" / "bin" / "python"
 
 START = datetime(2026, 3, 1, 23, 36, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
@@ -29,7 +29,7 @@ SETTINGS = {"TOP_N": str(MEMBERS), "BACKFILL_DAYS": str(DAYS), "FLUSH_SECONDS": 
 HISTORY_MINUTES = MEMBERS * ((START - MIDNIGHT).seconds // 60 + DAYS * 1440)
 
 _LIVE_MINUTES = 5
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Progress:
 
 
 class Demo:
-    """The steps, each with a deadline and a question to the system that tells when it is done."""
+    """The steps, each with a deadline and a question to the system that shows when it is done."""
 
     def __init__(self, stack: Stack, console: Console) -> None:
         self.stack = stack
@@ -68,34 +68,34 @@ class Demo:
                         f"logs: {self.stack.folder / 'logs'}"
                     )
                 display.update(f"{name}: {progress.text}")
-                time.sleep(_LOOK_SECONDS)
-        self.tell(name, progress.text)
+                time.sleep(_POLL_SECONDS)
+        self.report(name, progress.text)
 
-    def tell(self, name: str, text: str) -> None:
+    def report(self, name: str, text: str) -> None:
         """Tick a step off."""
         self.console.print(f"{time.monotonic() - self._began:5.0f} s  {name}: {text}", highlight=False, soft_wrap=True)
 
     def ranked(self) -> Progress:
-        """Tell whether there is a universe."""
+        """Return whether there is a universe."""
         universe = self.stack.ask_api("/universe")
         return Progress(bool(universe["members"]), f"top {len(universe['members'])} by |funding rate|")
 
     def history(self) -> Progress:
-        """Tell whether the collector has fetched what lies before its start."""
+        """Return whether the collector has fetched what lies before its start."""
         details = self._details("collector")
         missing = min(details.get("missing_minutes", HISTORY_MINUTES), HISTORY_MINUTES)
         text = f"{HISTORY_MINUTES - missing:,} of {HISTORY_MINUTES:,} minutes fetched over REST"
         return Progress(bool(details.get("history_complete")), text)
 
     def live(self) -> Progress:
-        """Tell whether candles are stored that closed after the start."""
+        """Return whether candles are stored that closed after the start."""
         opened = [row["last_candle"] for row in self.stack.ask_api("/lag")["symbols"]]
         oldest = min(map(datetime.fromisoformat, opened)) if opened and all(opened) else START
         minutes = max(0, int((oldest - START).total_seconds() // 60))
         return Progress(minutes >= _LIVE_MINUTES, f"{minutes} minutes of {len(opened)} symbols over WebSocket, stored")
 
     def converted(self) -> Progress:
-        """Tell whether midnight has passed, and the day before it is in Qlib."""
+        """Return whether midnight has passed, and the day before it is in Qlib."""
         until = self._details("converter").get("converted_until")
         done = until is not None and datetime.fromisoformat(until) >= MIDNIGHT
         clock = datetime.fromisoformat(self.stack.ask_api("/status")["clock"]["exchange_time"])
@@ -139,10 +139,7 @@ def convert_the_rest(stack: Stack) -> None:
 
 def show(stack: Stack) -> None:
     """Print what Qlib sees. Raises `StackError`."""
-    if not RESEARCH_PYTHON.exists():
-        raise StackError("Qlib's own environment is missing: run `make env-research`")
-    command = [str(RESEARCH_PYTHON), "-m", "cli.dataframe", "--qlib-dir", str(stack.qlib_dir)]
-    if subprocess.run(command, cwd=ROOT, check=False).returncode:  # noqa: S603 - our own arguments
+    if not print_dataframes(stack.qlib_dir):
         raise StackError("Qlib cannot read the data")
 
 
@@ -160,6 +157,7 @@ Open it yourself with .venv-research/bin/python:
 
 def main() -> None:
     """Show the pipeline at work on a simulated exchange, and end with a DataFrame out of Qlib."""
+    require_environment()
     end_on_signals()
     console = Console()
     try:
@@ -167,9 +165,9 @@ def main() -> None:
         stack = Stack(FOLDER, SETTINGS, simulator=MARKET)
         demo = Demo(stack, console)
         with stack:
-            demo.tell("start", f"simulated OKX, Valkey and five services; api {stack.api_url}/docs while this runs")
+            demo.report("start", f"simulated OKX, Valkey and five services; api {stack.api_url}/docs while this runs")
             demo.run()
-        demo.tell("stop", "everything stopped, everything received is stored")
+        demo.report("stop", "everything stopped, everything received is stored")
         convert_the_rest(stack)
         show(stack)
     except KeyboardInterrupt:
@@ -177,9 +175,5 @@ def main() -> None:
         sys.exit(130)
     except StackError as error:
         console.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(ExitCode.FINDING)
     console.print(_farewell(stack), markup=False, highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    run(main)

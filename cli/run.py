@@ -1,33 +1,26 @@
-"""`python -m cli.run`: collect from OKX on this machine, without Docker, and show how it goes."""
+"""`qlib-crypto run`: collect from the exchange on this machine, without Docker, and show how it goes."""
 
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
+from cli.settings import CommandSettings
 from cli.stack import ROOT, Program, Stack, StackError, end_on_signals, listens, tail
-from shared.runtime.command import run
-from shared.runtime.settings import CommonSettings, local_folder, read_settings
+from cli.tables import coloured, freshness
+from shared.runtime.exit_codes import ExitCode
+from shared.runtime.settings import local_folder, read_settings
 
-_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 _PLAIN_SECONDS = 30.0
 """Where there is no terminal, a line when the verdict changes, and one at least so often; reasons count seconds."""
-_STYLES = {"ok": "green", "stale": "yellow", "lagging": "yellow", "degraded": "yellow", "down": "red", "unknown": "red"}
-
-
-class _LaunchSettings(CommonSettings):
-    """What the launcher itself must know; everything else goes through to the services untouched."""
-
-    api_port: Annotated[int, Field(ge=1, le=65535, description="Port of the api")] = 8000
 
 
 @dataclass(frozen=True)
@@ -37,16 +30,16 @@ class View:
     programs: dict[str, Program]
     status: dict[str, Any] | None
     lag: dict[str, Any] | None
-    last_words: dict[str, str] = field(default_factory=dict)
+    last_lines: dict[str, str] = field(default_factory=dict)
     """Program that does not stay up → the last line of its log."""
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (program, verdict, reason): what supervisord knows of the dead, what the api knows of the living."""
-        told = {row["service"]: row for row in self.status["services"]} if self.status else {}
+        """Yield (program, verdict, reason): from supervisord where a program is down, else from the api."""
+        reported = {row["service"]: row for row in self.status["services"]} if self.status else {}
         for name, program in self.programs.items():
-            service = told.get(name)
+            service = reported.get(name)
             if program.state != "RUNNING":
-                yield name, program.state.lower(), self.last_words.get(name) or program.description
+                yield name, program.state.lower(), self.last_lines.get(name) or program.description
             elif service is None:
                 yield name, "running", program.description
             else:
@@ -62,17 +55,8 @@ class View:
             return "the api does not answer yet"
         return f"{self.status['verdict']}: {self.status['reason']}"
 
-    def freshness(self) -> str:
-        """Return how old the candles are; empty where there are none."""
-        symbols = [row for row in self.lag["symbols"] if row["age_seconds"] is not None] if self.lag else []
-        if not symbols:
-            return ""
-        ages = sorted(row["age_seconds"] for row in symbols)
-        oldest = symbols[0]["symbol"]
-        return f"{len(symbols)} symbols stored; newest candle {ages[0]:.0f} s old, oldest {ages[-1]:.0f} s ({oldest})"
 
-
-def look(stack: Stack) -> View:
+def observe(stack: Stack) -> View:
     """Ask supervisord and the api."""
     programs = stack.status()
     silent = {name for name, program in programs.items() if program.state in {"BACKOFF", "FATAL", "EXITED"}}
@@ -90,42 +74,42 @@ def _answer(stack: Stack, path: str) -> dict[str, Any] | None:
 
 def table(view: View, title: str) -> Table:
     """Draw a view."""
-    drawn = Table(title=title, title_justify="left", caption=view.freshness(), caption_justify="left", expand=True)
+    drawn = Table(title=title, title_justify="left", caption=freshness(view.lag), caption_justify="left", expand=True)
     drawn.add_column("service", no_wrap=True)
     drawn.add_column("verdict", no_wrap=True)
     drawn.add_column("reason", ratio=1)
     for name, verdict, reason in view.rows():
-        drawn.add_row(name, Text(verdict, style=_STYLES.get(verdict, "dim")), escape(reason))
+        drawn.add_row(name, coloured(verdict), escape(reason))
     return drawn
 
 
 def watch(stack: Stack, console: Console, title: str, last: deque[View]) -> None:
-    """Show how it goes until interrupted; `last` holds the last look."""
+    """Show how it goes until interrupted; `last` holds the last view."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 if (done := stack.mend_redis()) is not None:
                     live.console.print(done, markup=False, soft_wrap=True)
-                last.append(look(stack))
+                last.append(observe(stack))
                 live.update(table(last[-1], title), refresh=True)
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
     shown, shown_at = "", 0.0
     while True:
         if (done := stack.mend_redis()) is not None:
             console.print(done, markup=False, soft_wrap=True)
-        view = look(stack)
+        view = observe(stack)
         last.append(view)
         if view.verdict() != shown or time.monotonic() - shown_at > _PLAIN_SECONDS:
             shown, shown_at = view.verdict(), time.monotonic()
-            console.print(f"{time.strftime('%H:%M:%S')} {shown}", view.freshness(), markup=False, soft_wrap=True)
-        time.sleep(_LOOK_SECONDS)
+            console.print(f"{time.strftime('%H:%M:%S')} {shown}", freshness(view.lag), markup=False, soft_wrap=True)
+        time.sleep(_POLL_SECONDS)
 
 
-def _stack(settings: _LaunchSettings) -> Stack:
-    given = {"API_PORT": str(settings.api_port)}
+def _stack(settings: CommandSettings) -> Stack:
+    given = {"API_PORT": str(settings.api_port)} if settings.api_port else {}  # 0: any free one
     if "redis_url" in settings.model_fields_set:
         given["REDIS_URL"] = str(settings.redis_url)
-    if listens(settings.api_port):
+    if settings.api_port and listens(settings.api_port):
         raise StackError(f"API_PORT={settings.api_port} is taken on this machine; set another one")
     return Stack(ROOT / ".run" / local_folder(settings), given)
 
@@ -148,7 +132,7 @@ def main() -> None:
     """
     end_on_signals()
     console = Console()
-    settings = read_settings(_LaunchSettings)
+    settings = read_settings(CommandSettings)
     last: deque[View] = deque(maxlen=1)
     try:
         stack = _stack(settings)
@@ -159,8 +143,4 @@ def main() -> None:
         console.print(farewell(last[-1] if last else None))
     except StackError as error:
         console.print(escape(str(error)), soft_wrap=True)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    run(main)
+        sys.exit(ExitCode.FINDING)

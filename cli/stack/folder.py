@@ -5,9 +5,6 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import IO
 
-API_URL_FILE = "api-url"
-"""In which a running stack keeps the address of its api, for commands beside it."""
-
 
 class StackError(Exception):
     """The system did not come up, or is not what was asked of it."""

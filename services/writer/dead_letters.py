@@ -29,6 +29,7 @@ from shared.bus.streams import DEAD_LETTER
 from shared.datasets.registry import AnyEvent, UndecodableError, decode
 from shared.exchanges.base import RowError
 from shared.exchanges.registry import exchange_of, part_of
+from shared.runtime.exit_codes import ExitCode
 from shared.runtime.settings import read_settings
 
 _PAGE = 200
@@ -183,12 +184,12 @@ async def _connected(settings: WriterSettings) -> AsyncIterator[Bus]:
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
-    """Run a command and end with its exit code; 1 and a sentence where Redis does not answer."""
+    """Run a command and end with its exit code; 3 and a sentence where Redis does not answer."""
     try:
         code = asyncio.run(work)
     except (BusError, OSError) as error:
         Console(stderr=True).print(f"Redis does not answer: {type(error).__name__}")
-        code = 1
+        code = ExitCode.NOT_AVAILABLE
     sys.exit(code)
 
 

@@ -169,7 +169,7 @@ async def test_command_lists_replays_and_drops(bus, redis_url):
 def test_command_says_that_redis_does_not_answer():
     answer = command("redis://:sesame@127.0.0.1:1/0", "list")
 
-    assert answer.returncode == 1
+    assert answer.returncode == 3
     assert answer.stderr.startswith("Redis does not answer")
     assert "sesame" not in answer.stderr
 

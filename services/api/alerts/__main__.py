@@ -20,6 +20,7 @@ from services.api.settings import ApiSettings
 from shared.bus.bus import Bus
 from shared.clock import ExchangeClock
 from shared.runtime.command import run
+from shared.runtime.exit_codes import ExitCode
 from shared.runtime.service import Health
 from shared.runtime.settings import read_settings
 
@@ -76,7 +77,7 @@ def main(
         show(asyncio.run(open_alerts(settings)), console)
     except BusSilentError as error:
         console.print(str(error), markup=False)
-        sys.exit(1)
+        sys.exit(ExitCode.NOT_AVAILABLE)
 
 
 if __name__ == "__main__":

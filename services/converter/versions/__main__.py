@@ -22,6 +22,7 @@ from services.converter.versions.findings import Findings
 from services.converter.versions.snapshots import take_snapshot
 from services.converter.versions.verify import verify
 from services.converter.versions.versions import SNAPSHOT_FILE, VersionEntry, VersionError, Versions, size_of
+from shared.runtime.exit_codes import ExitCode
 from shared.runtime.settings import read_settings
 from shared.storage.files import BusyError
 
@@ -100,17 +101,17 @@ def verify_version(
 ) -> None:
     """Check a snapshot against its manifest, and any version for consistency.
 
-    Ends with 0 where all is well, 1 where something differs, 2 where nothing can be verified.
+    Ends with 0 where all is well, 1 where something differs, 3 where nothing can be verified.
     """
-    versions = _existing(2)
-    with _errors_reported(2), ExitStack() as held:
+    versions = _existing()
+    with _errors_reported(ExitCode.NOT_AVAILABLE), ExitStack() as held:
         if not versions.is_snapshot(versions.find(name)):
             _keep_converter_out(held, versions.name, wait)
         folder = versions.find(name)  # again: the head may have been swapped while its lock was waited for
         with _progress() as progress:
             found = verify(folder, frozen=versions.is_snapshot(folder), progress=progress)
     _print_findings(folder, found)
-    sys.exit(1 if found.differences else 0)
+    sys.exit(ExitCode.FINDING if found.differences else ExitCode.FINE)
 
 
 def _keep_converter_out(held: ExitStack, qlib_dir: Path, wait: float) -> None:
@@ -189,9 +190,9 @@ def prune(
 # --- What the commands share
 
 
-def _existing(code: int = 1) -> Versions:
+def _existing() -> Versions:
     """Return the versions under QLIB_DIR; end where there is no dataset: a command must not begin one."""
-    with _errors_reported(code):
+    with _errors_reported(ExitCode.NOT_AVAILABLE):
         versions = Versions.of(read_settings(ConverterSettings).qlib_dir)
         if not versions.exists:
             raise VersionError(f"{versions.name}: there is no dataset yet; the converter makes it")
@@ -199,7 +200,7 @@ def _existing(code: int = 1) -> Versions:
 
 
 @contextmanager
-def _errors_reported(code: int = 1) -> Iterator[None]:
+def _errors_reported(code: ExitCode = ExitCode.FINDING) -> Iterator[None]:
     try:
         yield
     except (BusyError, OSError, ValueError) as error:

@@ -6,7 +6,7 @@
     python -m services.writer.audit --repair                     and publish what the exchange says
 
 A page is up to 288 minutes of one symbol; the settlements of the time between a symbol's first and last page are
-compared, too. The exit code is 0 where all is stored as the exchange has it, 1 where something is not, 2 where that
+compared, too. The exit code is 0 where all is stored as the exchange has it, 1 where something is not, 3 where that
 could not be found out.
 """
 
@@ -36,11 +36,12 @@ from shared.exchanges.base import ExchangeError, UnknownInstrument
 from shared.exchanges.registry import open_exchange
 from shared.grid import DAY, day_start, floor_minute
 from shared.runtime.command import run
+from shared.runtime.exit_codes import ExitCode
 from shared.runtime.settings import read_settings
 from shared.storage.files import replace_text
 from shared.symbol import Symbol
 
-CLEAN, MISMATCHES, NOT_AUDITED = 0, 1, 2
+CLEAN, MISMATCHES, NOT_AUDITED = ExitCode.FINE, ExitCode.FINDING, ExitCode.NOT_AVAILABLE
 _SAMPLE = 20
 """Pages that are looked at where nothing else is said."""
 _SHOWN = 20
@@ -285,9 +286,11 @@ def main(
     end: Annotated[str | None, typer.Option(help="ISO time, UTC: the minute after the last one")] = None,
     symbols: Annotated[str, typer.Option(help="Separated by commas; all where none is named")] = "",
     repair: Annotated[bool, typer.Option("--repair", help="Publish what the exchange says, to be stored")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write everything that was found into this file")] = None,
+    json: Annotated[
+        Path | None, typer.Option(resolve_path=True, help="Write everything that was found into this file")
+    ] = None,
 ) -> None:
-    """Ask the exchange again for what is stored, field by field: exit code 0 clean, 1 mismatches, 2 not audited."""
+    """Ask the exchange again for what is stored, field by field: exit code 0 clean, 1 mismatches, 3 not audited."""
     chosen = frozenset(filter(None, (name.strip() for name in symbols.split(","))))
     if sample is None and not (begin or end or chosen):
         sample = _SAMPLE

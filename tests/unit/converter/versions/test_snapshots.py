@@ -406,7 +406,7 @@ def test_the_commands_say_what_they_did(qlib, run):
     assert "0 deleted" in run("prune", "--keep", "0")
 
 
-def test_verify_ends_with_0_1_or_2(qlib, run):
+def test_verify_ends_with_0_1_or_3(qlib, run):
     run("snapshot", "paper")
     run("verify", "paper")
     folder = Versions.of(qlib).find("paper")
@@ -415,10 +415,10 @@ def test_verify_ends_with_0_1_or_2(qlib, run):
     assert "features/btc_usdt/high.1min.bin: is below low (2025-04-05 00:05:00: open 105, high 1," in said
     assert "is not what was frozen" in said
     (folder / SNAPSHOT_FILE).unlink()
-    run("verify", "paper", code=2)
-    run("verify", "unknown", code=2)
+    run("verify", "paper", code=3)
+    run("verify", "unknown", code=3)
     with exclusive(head_folder(qlib) / ".converter" / "lock", ""):
-        assert "another converter" in run("verify", "head", "--wait", "0.3", code=2)
+        assert "another converter" in run("verify", "head", "--wait", "0.3", code=3)
         assert "waiting for the converter" in run("snapshot", "late", "--wait", "0.3", code=1)
 
 

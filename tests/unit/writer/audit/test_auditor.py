@@ -291,8 +291,8 @@ def test_the_settlements_of_a_symbol_are_compared_between_its_first_and_last_pag
     ("report", "code"),
     [
         (Report(minutes=5), 0),
-        (Report(minutes=5, troubles={"network": 1}), 2),
-        (Report(), 2),
+        (Report(minutes=5, troubles={"network": 1}), 3),
+        (Report(), 3),
         (Report(minutes=5, mismatches=[Mismatch(Kind.MISSING, "A", MIDNIGHT, None, a_candle())], troubles={"x": 1}), 1),
     ],
 )
