@@ -19,6 +19,7 @@ nothing runs, there is no dataset, the exchange does not answer, or the command 
 """
 
 _RUN, _ASK, _KEEP = "Run it", "Ask the running system", "Look after it"
+_API, _WRITER, _CONVERTER = (f"a checkout or the container `{service}`" for service in ("api", "writer", "converter"))
 
 
 class Commands(LazyGroup):
@@ -30,13 +31,19 @@ class Commands(LazyGroup):
         Lazy("status", "cli.ask:status", "Is it healthy, and what is wrong where it is not?", _ASK),
         Lazy("gaps", "cli.ask:gaps", "Which minutes and settlements are missing?", _ASK),
         Lazy("ranking", "cli.ask:ranking", "Who is, or was, in the universe?", _ASK),
-        Lazy("alerts", "cli.alerts:app", "What is wrong now; and does a notification arrive?", _ASK),
+        Lazy("alerts", "cli.alerts:app", "What is wrong now; and does a notification arrive?", _ASK, _API),
         Lazy("doctor", "cli.doctor:main", "Check this machine: each line ok, or what to do.", _KEEP),
-        Lazy("audit", "services.writer.audit.__main__:main", "Ask the exchange again for what is stored.", _KEEP),
         Lazy(
-            "dead-letters", "services.writer.dead_letters:app", "Inputs that made no sense: list, replay, drop.", _KEEP
+            "audit", "services.writer.audit.__main__:main", "Ask the exchange again for what is stored.", _KEEP, _WRITER
         ),
-        Lazy("dataset", "cli.dataset:group", "Versions and snapshots of the Qlib dataset: list, verify, ...", _KEEP),
+        Lazy(
+            "dead-letters",
+            "services.writer.dead_letters:app",
+            "Inputs that made no sense: list, replay.",
+            _KEEP,
+            _WRITER,
+        ),
+        Lazy("dataset", "cli.dataset:group", "Versions and snapshots of the Qlib dataset.", _KEEP, _CONVERTER),
         Lazy("docs", "cli.docs:app", "Print a document that is generated from the code.", _KEEP),
     )
 

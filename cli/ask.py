@@ -1,7 +1,6 @@
 """What a person asks a running system: status, gaps, ranking. The api answers; see /docs there. I/O."""
 
 import json
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from http.client import HTTPException
@@ -46,11 +45,8 @@ _WRONG = {GapVerdict.MISSING, GapVerdict.REFUSED}
 
 
 def connect(given: str | None) -> Candidate:
-    """Find the api, and say so where it is not the one that the settings name. Raises `NotAvailableError`."""
-    api = find_api(read_settings(CommandSettings), given)
-    if not api.expected:
-        print(f"asking the system in {api.where}, {api.url}", file=sys.stderr)  # noqa: T201 - stdout is the answer's
-    return api
+    """Find the api. Raises `NotAvailableError`."""
+    return find_api(read_settings(CommandSettings), given)
 
 
 def answer_of(api: Candidate, path: str, **query: object) -> Any:

@@ -1,11 +1,11 @@
 """Where does the running system answer? I/O, but for `candidates`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cli.machine import get_json
-from cli.place import API_URL_FILE, in_checkout
+from cli.place import API_URL_FILE, SETTINGS_FILE, in_checkout
 from cli.settings import CommandSettings
 from cli.unavailable import NotAvailableError
 from shared.runtime.settings import local_folder
@@ -28,44 +28,43 @@ class Candidate:
     url: str
     where: str
     """Why it is asked: what a person calls it."""
-    expected: bool = True
-    """Whether it is what the settings name; another one is announced."""
 
 
 def candidates(
-    api_port: int | None, runs: Mapping[str, str], local: str, *, default_port: int, checkout: bool
+    api_port: int | None, local_url: str | None, local: str, *, default_port: int, checkout: bool
 ) -> list[Candidate]:
     """Return where to ask, the likeliest first. Pure.
 
+    A simulated system is none of them: that it is well says nothing about the one that was asked for.
+
     Args:
         api_port: API_PORT where it is set; None where it is not.
-        runs: Folder in `.run` → address that a stack left there.
-        local: Folder that `qlib-crypto run` uses with these settings.
+        local_url: Address that `qlib-crypto run` left with these settings; None where it does not run.
+        local: Its folder in `.run`.
         default_port: API_PORT where it is not set; docker-compose.yml publishes the same one.
         checkout: Whether this is a checkout; an image is in the network of the containers.
 
     """
-    found = [] if not api_port else [Candidate(f"http://127.0.0.1:{api_port}", f"API_PORT={api_port}")]
-    if local in runs:
-        found.append(Candidate(runs[local], f".run/{local}"))
+    found = [Candidate(f"http://127.0.0.1:{api_port}", f"API_PORT={api_port}")] if api_port else []
+    if local_url is not None:
+        found.append(Candidate(local_url, f".run/{local}"))
     if api_port is None:
         found.append(Candidate(f"http://127.0.0.1:{default_port}", "the default port"))
     if not checkout:
         found.append(Candidate(_OF_COMPOSE, "the container api"))
-    others = sorted((name, url) for name, url in runs.items() if name != local)
-    found += [Candidate(url, f".run/{name}", expected=False) for name, url in others]
     return list({one.url: one for one in reversed(found)}.values())[::-1]  # each address once, by its likeliest reason
 
 
 def find_api(settings: CommandSettings, given: str | None = None) -> Candidate:
     """Return the first candidate at which the api of a system like this answers. Raises `NotAvailableError`."""
+    runs, local = _addresses(_RUNS.glob(f"*/{API_URL_FILE}")), local_folder(settings)
     asked = (
         [Candidate(given.rstrip("/"), "--api")]
         if given
         else candidates(
             settings.api_port if "api_port" in settings.model_fields_set else None,
-            _addresses(_RUNS.glob(f"*/{API_URL_FILE}")),
-            local_folder(settings),
+            runs.get(local),
+            local,
             default_port=CommandSettings.model_fields["api_port"].default,
             checkout=in_checkout(),
         )
@@ -74,9 +73,17 @@ def find_api(settings: CommandSettings, given: str | None = None) -> Candidate:
     for one in asked:
         if (problem := _problem(one.url)) is None:
             return one
-        problems.append(f"{one.url} ({one.where}): {problem}")
+        problems.append(f"  {one.url} ({one.where}): {problem}")
     hint = _HOW_TO_START if in_checkout() else _IN_A_CONTAINER
-    raise NotAvailableError("\n  ".join(["no running system answers:", *problems]) + f"\n{hint}")
+    raise NotAvailableError("\n".join(["no running system answers:", *problems, *_others(runs, local), hint]))
+
+
+def _others(runs: Mapping[str, str], local: str) -> Iterator[str]:
+    """Say which other systems run here, such as a demo."""
+    for name, url in runs.items():
+        if name != local and _problem(url) is None:
+            option = f"--stack {name}" if (_RUNS / name / SETTINGS_FILE).exists() else f"--api {url}"
+            yield f"Another one runs in .run/{name}: ask it with `{option}`."
 
 
 def _addresses(files: Iterable[Path]) -> dict[str, str]:

@@ -27,6 +27,8 @@ class Lazy:
     """module:attribute; a Typer application, a click command, or a function that describes itself."""
     help: str
     panel: str
+    where: str = "a checkout"
+    """What has all of its code."""
 
     def load(self) -> Any:
         """Import it. Raises `NotAvailableError` where it, or a package that it needs, is not installed."""
@@ -34,16 +36,16 @@ class Lazy:
         try:
             found = getattr(import_module(module), attribute)
         except ModuleNotFoundError as error:
-            raise NotAvailableError(_missing(self.name, error)) from error
-        return at_home(_command_of(found), self.name)
+            raise NotAvailableError(_missing(self.name, self.where, error)) from error
+        return at_home(_command_of(found), self.name, self.where)
 
 
-def _missing(name: str, error: ModuleNotFoundError) -> str:
+def _missing(name: str, where: str, error: ModuleNotFoundError) -> str:
     if in_checkout():
         return f"qlib-crypto {name}: {error}; `make env` installs what it needs"
     service = os.environ.get("SERVICE")
-    where = f"the image of the service {service}" if service else "this installation"
-    return f"qlib-crypto {name} is not part of {where} ({error}): use a checkout, or the image that has it"
+    here = f"the image of the service {service}" if service else "this installation"
+    return f"qlib-crypto {name} is not part of {here}, it needs {where} ({error})"
 
 
 def _command_of(found: Any) -> Any:
@@ -56,26 +58,26 @@ def _command_of(found: Any) -> Any:
     return get_command(app)
 
 
-def at_home(command: Any, name: str) -> Any:
+def at_home(command: Any, name: str, where: str = "a checkout") -> Any:
     """Let a command, or every command of a group, run from where the settings are.
 
     Its arguments are read before that: a path on the command line is meant from where it was typed.
     """
     below = getattr(command, "commands", None)
     for verb, one in (below or {}).items():
-        at_home(one, f"{name} {verb}")
+        at_home(one, f"{name} {verb}", where)
     if below is None:
-        command.callback = _entering(command.callback, name)
+        command.callback = _entering(command.callback, name, where)
     return command
 
 
-def _entering(callback: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _entering(callback: Callable[..., Any], name: str, where: str) -> Callable[..., Any]:
     def run(*arguments: Any, **options: Any) -> Any:
         enter()
         try:
             return callback(*arguments, **options)
         except ModuleNotFoundError as error:
-            raise NotAvailableError(_missing(name, error)) from error
+            raise NotAvailableError(_missing(name, where, error)) from error
 
     return run
 

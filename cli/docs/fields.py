@@ -1,6 +1,6 @@
 """`python -m cli.docs.fields`: prints docs/fields.md, what every field of the dataset means."""
 
-from cli.stack import ROOT
+from cli.place import ROOT
 from services.converter.features.fields import as_markdown
 from services.converter.qlib.frequencies import FREQUENCIES
 

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import time
 from difflib import get_close_matches
 from io import StringIO
@@ -218,7 +218,7 @@ def read_settings[S: CommonSettings](kind: type[S], **overrides: object) -> S:
         settings = kind(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         _stop(error)
-    file = _values_in_file(Path(".env"))
+    file = values_in_file(Path(".env"))
     for name, nearest in unknown_names(os.environ, file).items():
         meant = f"; did you mean {nearest}?" if nearest else ""
         print(f"unknown setting: {name} is ignored{meant}", file=sys.stderr)  # noqa: T201 - before logging is up
@@ -348,9 +348,15 @@ def _nearest(name: str, likeness: float) -> str | None:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a file of settings of which something would be ignored: all of it, or a line."""
+    """Stop the start where a file of settings is not one."""
+    if problem := problem_of_file(path):
+        refuse_setting(problem)
+
+
+def problem_of_file(path: Path) -> str | None:
+    """Return what of a file of settings cannot be read; None where nothing is wrong, or there is no file."""
     if not os.path.lexists(path):
-        return
+        return None
     try:
         # Opening a pipe would wait for whoever writes into it.
         text = None if path.is_fifo() else path.read_text(encoding="utf-8")
@@ -360,8 +366,7 @@ def _check_file(path: Path) -> None:
         wrong = f"cannot be read ({error.strerror}): it must be a file that this user may read, or not be there"
     else:
         wrong = "is a pipe: it must be a file" if text is None else _wrong_line(text)
-    if wrong:
-        refuse_setting(f"{path} {wrong}")
+    return f"{path} {wrong}" if wrong else None
 
 
 def _wrong_line(text: str) -> str | None:
@@ -376,7 +381,7 @@ def _wrong_line(text: str) -> str | None:
     return None
 
 
-def _values_in_file(path: Path) -> dict[str, str]:
+def values_in_file(path: Path) -> dict[str, str]:
     """Return what a file of settings sets; nothing where there is none."""
     values = dotenv_values(path, encoding="utf-8", interpolate=False)
     return {name: value or "" for name, value in values.items() if name}
@@ -387,12 +392,18 @@ _SECRET = frozenset({"ALERT_URLS", "REDIS_URL"})
 
 
 def _stop(error: ValidationError) -> NoReturn:
+    for problem in problems_of(error):
+        print(f"wrong setting: {problem}", file=sys.stderr)  # noqa: T201 - before logging is up
+    raise SystemExit(2) from None
+
+
+def problems_of(error: ValidationError) -> Iterator[str]:
+    """Yield what is wrong with each setting, and no secret. Pure."""
     for problem in error.errors():
         name = "_".join(str(part) for part in problem["loc"][:1]).upper() or "settings"
         secret = name in _SECRET or not problem["loc"] or problem["type"] == "missing"
         shown = "" if secret else f"={problem.get('input')!r}"
-        print(f"wrong setting: {name}{shown}: {problem['msg']}", file=sys.stderr)  # noqa: T201 - before logging is up
-    raise SystemExit(2) from None
+        yield f"{name}{shown}: {problem['msg']}"
 
 
 def catalogue(kinds: list[type[CommonSettings]]) -> str:
