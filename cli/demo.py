@@ -149,6 +149,7 @@ raw data   {stack.data_dir}
 Qlib data  {stack.qlib_dir}
 logs       {stack.folder / "logs"}
 
+Look at it with qlib-crypto --stack demo, such as `qlib-crypto --stack demo dataset list`.
 Open it yourself with .venv-research/bin/python:
   import qlib; from qlib.data import D
   qlib.init(provider_uri="{stack.qlib_dir}", region="cn")

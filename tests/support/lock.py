@@ -86,7 +86,7 @@ def _installed(groups: list[str], environment: dict[str, str]) -> Iterator[dict[
     packages: dict[str, list[dict[str, Any]]] = {}
     for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]:
         packages.setdefault(package["name"], []).append(package)
-    (project,) = (package for package in packages["qlib-crypto"] if package["source"] == {"virtual": "."})
+    (project,) = (package for package in packages["qlib-crypto"] if package["source"] == {"editable": "."})
     wanted = [*project["dependencies"], *(one for group in groups for one in project["dev-dependencies"][group])]
     seen: set[tuple[str, str, str]] = set()
     while wanted:
