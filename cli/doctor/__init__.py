@@ -23,6 +23,7 @@ from cli.place import ROOT, in_checkout
 from cli.research import PYTHON as RESEARCH_PYTHON
 from cli.settings import CommandSettings
 from cli.unavailable import NotAvailableError
+from shared.exchanges.base import ExchangeError
 from shared.exchanges.proxy import ProxyError, proxy_for, take_over
 from shared.runtime.exit_codes import ExitCode
 from shared.runtime.settings import (
@@ -36,7 +37,6 @@ from shared.runtime.settings import (
 
 _SERVICES = ("ranker", "collector", "writer", "converter", "api")
 _ENV_FILE = Path(".env")
-_REAL_EXCHANGE = "okx.com"
 _LEAST_FREE_PERCENT = 10.0
 """Where the settings of the api are not part of the image; its ALERT_DISK_FREE by default."""
 _WRITES = {"ranker": "DATA_DIR", "writer": "DATA_DIR", "converter": "QLIB_DIR"}
@@ -163,14 +163,14 @@ def _exchange(common: CommandSettings) -> Iterator[Finding]:
     try:
         proxy = proxy_for(url)
         way = None if proxy is None else str(proxy)
-        answer = probes.ask_exchange(url, common.okx_ca_file)
+        answer = probes.ask_exchange(common.exchange, url, common.okx_ca_file)
     except ProxyError as error:
         yield findings.todo("exchange", str(error), "correct the proxy's setting")
-    except probes.ExchangeError as error:
+    except ExchangeError as error:
         yield findings.exchange_finding(url, way, None, str(error))
     else:
         yield findings.exchange_finding(url, way, answer.milliseconds)
-        simulated = not url.endswith(_REAL_EXCHANGE)
+        simulated = common.okx_ca_file is not None  # the exchanges themselves need no certificate of ours
         yield findings.clock_finding(answer.offset_seconds, answer.unsure_seconds, simulated=simulated)
 
 

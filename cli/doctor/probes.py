@@ -20,7 +20,8 @@ from typing import Any
 import redis
 
 from cli.doctor.findings import Holder, RedisFacts
-from shared.exchanges.registry import ExchangeClient, ExchangeError
+from shared.exchanges.base import ExchangeUnavailable
+from shared.exchanges.registry import open_exchange
 
 _SECONDS = 5.0
 """A person waits for the report."""
@@ -105,14 +106,18 @@ class ExchangeAnswer:
     unsure_seconds: float
 
 
-def ask_exchange(rest_url: str, ca_file: Path | None) -> ExchangeAnswer:
-    """Ask the exchange for its time, once. Raises `ExchangeError`."""
-    return asyncio.run(_ask_exchange(rest_url, ca_file))
+def ask_exchange(name: str, rest_url: str, ca_file: Path | None) -> ExchangeAnswer:
+    """Ask an exchange for its time, once. Raises `ExchangeError`."""
+    return asyncio.run(_ask_exchange(name, rest_url, ca_file))
 
 
-async def _ask_exchange(rest_url: str, ca_file: Path | None) -> ExchangeAnswer:
-    async with ExchangeClient(rest_url, ca_file=ca_file, timeout_seconds=_SECONDS) as exchange:
-        sample = await exchange.measure_time()
+async def _ask_exchange(name: str, rest_url: str, ca_file: Path | None) -> ExchangeAnswer:
+    async with open_exchange(name, rest_url, ca_file=ca_file) as exchange:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                sample = await exchange.measure_time()
+        except TimeoutError as error:
+            raise ExchangeUnavailable(f"no answer within {_SECONDS:.0f} s") from error
     half = (sample.received - sample.sent) / 2
     host = time.time() - time.monotonic() + sample.sent + half
     return ExchangeAnswer(2000 * half, sample.exchange - host, half)
@@ -163,19 +168,3 @@ def locked_in(file: Path) -> dict[str, set[str]]:
 def python_version() -> str:
     """Return the version of this interpreter."""
     return ".".join(map(str, sys.version_info[:3]))
-
-
-__all__ = [
-    "DiskSpace",
-    "ExchangeAnswer",
-    "ExchangeError",
-    "ask_exchange",
-    "ask_redis",
-    "disk_spaces",
-    "folder_problem",
-    "installed_here",
-    "installed_in",
-    "locked_in",
-    "port_holder",
-    "python_version",
-]
