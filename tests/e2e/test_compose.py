@@ -51,6 +51,19 @@ class Project:
         assert done.returncode == 0, f"{' '.join(arguments)}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def command(self, service: str, *arguments: str) -> tuple[int, str]:
+        """Type `qlib-crypto` in a container; return its exit code and what it printed."""
+        command = [*_compose_command(), "--project-name", self.name, "--profile", "sim", "exec", "-T", service]
+        done = subprocess.run(
+            [*command, "qlib-crypto", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
     def api(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
             return json.loads(answer.read())
@@ -154,6 +167,40 @@ def test_simulated_candles_stay_out_of_the_real_volume(project: Project):
 
     assert "kline_1m" in stored
     assert real == ""
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_a_container_runs_the_commands_that_its_image_has(project: Project):
+    for service in ("api", "writer", "ranker"):
+        code, said = project.command(service, "status")
+        assert (code, said.splitlines()[-1]) == (0, "ok: everything works"), said
+    for service, *arguments in (
+        ("api", "gaps"),
+        ("api", "alerts", "list"),
+        ("writer", "audit", "--sample", "1"),
+        ("writer", "dead-letters", "list"),
+        ("converter", "dataset", "verify"),
+    ):
+        code, said = project.command(service, *arguments)
+        assert code == 0, said
+    for service, name in (("ranker", "dataset"), ("api", "run"), ("converter", "docs env-example")):
+        code, said = project.command(service, *name.split())
+        assert code == 3, said
+        assert said.startswith(
+            f"qlib-crypto {name} is not part of the image of the service {service}, it needs a check"
+        )
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.parametrize("service", ["ranker", "collector", "writer", "converter", "api"])
+def test_doctor_finds_nothing_to_do_in_a_container(project: Project, service: str):
+    _, said = project.command(service, "doctor", "--json")
+    found = [one for one in json.loads(said) if one["check"] != "disk"]  # how full it is, no test can say
+
+    assert {one["state"] for one in found} <= {"ok", "note"}, said
+    assert {"settings", "exchange", "clock", "redis", "system"} <= {one["check"] for one in found}
 
 
 def _written_until(project: Project) -> datetime:

@@ -81,3 +81,19 @@ def run_make(folder: Path, *arguments: str) -> str:
     )
     assert done.returncode
     return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("run", "run"),
+        ("demo", "demo"),
+        ("audit", "audit"),
+        ("fields", "docs fields > docs/fields.md"),
+        ("env-example", "docs env-example > .env.example"),
+    ],
+)
+def test_a_target_is_the_command_of_that_name(folder, target, command):
+    found = commands(folder, target)
+
+    assert found[-len(command.split()) - 1 :] == [".venv/bin/qlib-crypto", *command.split()]
