@@ -426,7 +426,7 @@ def test_a_command_does_not_begin_a_dataset(tmp_path, run, monkeypatch):
     monkeypatch.setenv("QLIB_DIR", str(tmp_path / "none"))
 
     for command in (["list"], ["snapshot", "a"], ["pin", "a"], ["unpin"], ["rollback"], ["prune"]):
-        assert "there is no dataset yet" in run(*command, code=1)
+        assert "there is no dataset yet" in run(*command, code=3)
 
     assert not list(tmp_path.glob("none*"))
 
