@@ -348,7 +348,7 @@ def _nearest(name: str, likeness: float) -> str | None:
 
 
 def _check_file(path: Path) -> None:
-    """Stop the start where a file of settings is not one."""
+    """Refuse a file of settings of which something would be ignored: all of it, or a line."""
     if problem := problem_of_file(path):
         refuse_setting(problem)
 
