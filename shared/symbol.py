@@ -44,10 +44,15 @@ def symbol_at(exchange: str, text: str) -> Symbol:
     return parse_symbol(text + suffix_of(exchange))
 
 
+def suffix_in(symbol: str) -> str:
+    """Return what a symbol says of its exchange: nothing for OKX, else the name behind the dot with the dot."""
+    _, dot, name = symbol.partition(".")
+    return dot + name
+
+
 def belongs(symbol: str, exchange: str) -> bool:
     """Return whether a symbol is one of an exchange."""
-    _, dot, name = symbol.partition(".")
-    return dot + name == suffix_of(exchange)
+    return suffix_in(symbol) == suffix_of(exchange)
 
 
 @lru_cache(maxsize=65_536)

@@ -1,5 +1,6 @@
 """What do the raw files hold? Candles of one symbol; rates, rankings, definitions, ledger of all. I/O, with polars."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -20,6 +21,7 @@ from shared.grid import FIRST_DAY, LAST_DAY, day_start, to_ms
 from shared.ledger.minutes import mask_from_text
 from shared.storage.layout import Partition
 from shared.storage.parquet import read_partition, read_rows, wrong_content
+from shared.symbol import suffix_in
 
 
 class UnreadableError(ValueError):
@@ -46,21 +48,26 @@ class LedgerDay:
     version: str = ""
 
 
+_NO_TIMES = np.array([], np.int64)
+
+
 @dataclass(frozen=True)
 class AllRankings:
     """Every ranking of some days, ascending by time, with the places of all symbols."""
 
-    times: Ints
+    times: dict[str, Ints]
+    """By exchange, as its symbols name it: one exchange's ranking says nothing about another's symbols."""
     places: dict[str, tuple[Ints, Floats, Floats]]
-    """Symbol → positions in `times`, ranks, membership (1 or 0)."""
+    """Symbol → positions in the times of its exchange, ranks, membership (1 or 0)."""
 
     def of(self, symbol: str) -> Rankings:
         """Return a symbol's place in each ranking: none and no member in one that does not name it."""
-        ranks, members = np.full(len(self.times), np.nan), np.zeros(len(self.times))
+        times = self.times.get(suffix_in(symbol), _NO_TIMES)
+        ranks, members = np.full(len(times), np.nan), np.zeros(len(times))
         if symbol in self.places:
             at, rank, member = self.places[symbol]
             ranks[at], members[at] = rank, member
-        return Rankings(self.times, ranks, members)
+        return Rankings(times, ranks, members)
 
 
 def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles:
@@ -124,16 +131,30 @@ def read_rankings(root: Path, files: Iterable[Partition]) -> tuple[AllRankings, 
         symbol: (_ints(part, "ranked_time"), _floats(part, "rank"), _floats(part, "member"))
         for symbol, part in _split(tables, ["ranked_time"]).items()
     }
-    times = np.unique(np.concatenate([times for times, _, _ in read.values()])) if read else np.array([], np.int64)
-    places = {symbol: (np.searchsorted(times, ranked), rank, member) for symbol, (ranked, rank, member) in read.items()}
+    ranked_times: dict[str, list[Ints]] = defaultdict(list)
+    for symbol, (ranked, _, _) in read.items():
+        ranked_times[suffix_in(symbol)].append(ranked)
+    times = {exchange: np.unique(np.concatenate(found)) for exchange, found in ranked_times.items()}
+    places = {
+        symbol: (np.searchsorted(times[suffix_in(symbol)], ranked), rank, member)
+        for symbol, (ranked, rank, member) in read.items()
+    }
     return AllRankings(times, places), unreadable
 
 
-def read_members(root: Path, file: Partition) -> list[tuple[datetime, frozenset[str]]]:
-    """Read who was a member after each ranking, in order of time; a ranking without members is an empty set."""
-    rows = _read(root, [file], ["ranked_time", "symbol", "member"])
-    frame = rows.group_by("ranked_time").agg(pl.col("symbol").filter(pl.col("member"))).sort("ranked_time")
-    return [(ranked.astimezone(UTC), frozenset(members)) for ranked, members in frame.iter_rows()]
+def read_members(root: Path, file: Partition) -> dict[str, list[tuple[datetime, frozenset[str]]]]:
+    """Read who was a member after each ranking, in order of time, by exchange.
+
+    A ranking without members is an empty set.
+    """
+    rows = _read(root, [file], ["exchange", "ranked_time", "symbol", "member"])
+    keys = ["exchange", "ranked_time"]
+    found: dict[str, list[tuple[datetime, frozenset[str]]]] = defaultdict(list)
+    for exchange, ranked, members in (
+        rows.group_by(keys).agg(pl.col("symbol").filter(pl.col("member"))).sort(keys).iter_rows()
+    ):
+        found[exchange].append((ranked.astimezone(UTC), frozenset(members)))
+    return found
 
 
 def read_definitions(root: Path, file: Partition) -> list[tuple[str, Definition]]:

@@ -1,6 +1,6 @@
 """Who was a member after each ranking: read once from each ranking file, then remembered. I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from services.converter.raw.files import RawFiles
 from services.converter.raw.remembered import up_to_date
 from shared.datasets.universe import Rank
 from shared.storage.layout import Partition
+from shared.symbol import HOME
 
 
 class _RankingsDay(msgspec.Struct):
@@ -19,12 +20,18 @@ class _RankingsDay(msgspec.Struct):
 
     version: str
     rankings: list[tuple[datetime, list[str]]]
+    """Of OKX."""
+    others: dict[str, list[tuple[datetime, list[str]]]] = {}
+    """Of every other exchange, by its name."""
 
 
 class Members(NamedTuple):
-    """Who was a member after each ranking, in order of time. unreadable: days whose file cannot be read, and why."""
+    """Who was a member after each ranking, in order of time, by exchange.
 
-    after: Sequence[tuple[datetime, frozenset[str]]]
+    unreadable: days whose file cannot be read, and why.
+    """
+
+    after: Mapping[str, Sequence[tuple[datetime, frozenset[str]]]]
     unreadable: Unreadable
 
 
@@ -35,12 +42,19 @@ def members_after_rankings(root: Path, raw: RawFiles) -> Members:
     """
 
     def read(day: date, version: str, before: _RankingsDay | None) -> _RankingsDay:
-        rankings = dict(before.rankings if before else []) | dict(_rankings(raw.root, day))
-        return _RankingsDay(version, sorted(rankings.items()))
+        known = _by_exchange(before) if before else {}
+        for exchange, rankings in read_members(raw.root, Partition(Rank.dataset, day)).items():
+            fresh = {ranked: sorted(members) for ranked, members in rankings}
+            known[exchange] = sorted({**dict(known.get(exchange, [])), **fresh}.items())
+        return _RankingsDay(version, known.pop(HOME, []), known)
 
     found, unreadable = up_to_date(root, "members", _RankingsDay, raw.of(Rank), read)
-    return Members([(ranked, frozenset(members)) for day in found for ranked, members in day.rankings], unreadable)
+    after: dict[str, list[tuple[datetime, frozenset[str]]]] = {HOME: []}
+    for day in found:
+        for exchange, rankings in _by_exchange(day).items():
+            after.setdefault(exchange, []).extend((ranked, frozenset(members)) for ranked, members in rankings)
+    return Members(after, unreadable)
 
 
-def _rankings(data_dir: Path, day: date) -> list[tuple[datetime, list[str]]]:
-    return [(ranked, sorted(members)) for ranked, members in read_members(data_dir, Partition(Rank.dataset, day))]
+def _by_exchange(day: _RankingsDay) -> dict[str, list[tuple[datetime, list[str]]]]:
+    return {HOME: day.rankings, **day.others}

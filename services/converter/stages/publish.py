@@ -20,6 +20,7 @@ from services.converter.stages.run import Left, Run
 from services.converter.versions.changing import LockedVersions
 from shared.datasets.instrument import InstrumentDefinition
 from shared.datasets.universe import Rank
+from shared.symbol import suffix_of
 
 log = structlog.get_logger()
 
@@ -81,18 +82,26 @@ def _commit(run: Run, members: Members, converted: Manifest, versions: LockedVer
 
 
 def _markets(run: Run, members: Members) -> dict[str, str]:
-    """Return the instruments files: all symbols, those margined in USDT, those gone, who was in the universe when."""
+    """Return the instruments files: all symbols, those margined in USDT, those gone, who was in a universe when."""
     symbols = run.store.day_spans(FREQUENCIES[0], *run.build.span)
     lives = {symbol: lives_of(run.changes.definitions.of.get(symbol, ())) for symbol in symbols}
-    in_universe = spans(members.after)
+    universes = {
+        _universe_of(exchange): market_lines(
+            {symbol: found for symbol, found in spans(after).items() if run.store.names.why_not(symbol) is None}
+        )
+        for exchange, after in members.after.items()
+    }
     return {
         "all": all_lines(symbols, lives),
         "usdt": all_lines({symbol: days for symbol, days in symbols.items() if symbol.endswith("_USDT")}, lives),
         "delisted": delisted_lines(symbols, lives, run.build.end),
-        "top50": market_lines(
-            {symbol: found for symbol, found in in_universe.items() if run.store.names.why_not(symbol) is None}
-        ),
+        **universes,
     }
+
+
+def _universe_of(exchange: str) -> str:
+    """Return the name of the market that holds the universe of an exchange: `top50` for OKX, `binance_top50`."""
+    return "_".join(filter(None, [suffix_of(exchange).removeprefix(".").lower(), "top50"]))
 
 
 @contextmanager
