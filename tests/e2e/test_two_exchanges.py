@@ -1,0 +1,135 @@
+"""A second exchange beside OKX: ranked, collected, healed, stored and converted, with no edit but one registry line.
+
+It lists BTC_USDT, too, spells everything otherwise, acknowledges whole requests, has no closed flag, settles every four
+hours and tells so in its history only. One minute in seven it never pushes.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from cli.machine import free_port
+from cli.stack import Stack
+from proofs.judges.bins import read_bin, read_calendar
+from proofs.judges.recorded_qlib import RESEARCH_PYTHON
+from proofs.judges.stored import read_settlements, read_stored
+from tests.support.builders import wait_for
+from tests.support.other_exchange.market import PAIRS, PERIOD, Market
+from tests.support.simulator import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.invariant(2), pytest.mark.timeout(900)]
+
+SPEED = 60
+MARKET = ["--symbols", "3", "--seed", "7", "--start", "2026-03-01T07:52:00", "--speed", str(SPEED)]
+SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "1", "FLUSH_SECONDS": "1", "CONVERT_EVERY": "5"}
+SITE = ROOT / "tests" / "support" / "other_exchange" / "site"
+OKX, OTHER = "BTC_USDT", "BTC_USDT.OTHER"
+OTHERS = {f"{pair.replace('/', '_').upper()}.OTHER": pair for pair in PAIRS}
+MINUTE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """Run a stack on OKX, and the market, a ranker and a collector of the other exchange beside it."""
+    settings = SETTINGS | {"PYTHONPATH": f"{SITE}:{ROOT}"}
+    with ExitStack() as held:
+        stack = held.enter_context(Stack(tmp_path_factory.mktemp("two"), settings, simulator=MARKET))
+        rest, stream = free_port(), free_port()
+        now = stack.ask_simulator("/sim/clock")["now_ms"] / 1000
+        env = {name: value for name, value in stack.env.items() if name != "OKX_CA_FILE"} | {
+            "EXCHANGE": "other",
+            "OKX_REST_URL": f"http://127.0.0.1:{rest}",
+            "OKX_WS_URL": f"wss://127.0.0.1:{stream}/all",
+            "RANKER_METRICS_PORT": "0",
+            "COLLECTOR_METRICS_PORT": "0",
+        }
+        market = [str(rest), str(stream), str(now), str(SPEED)]
+        for name, arguments in (
+            ("tests.support.other_exchange.market", market),
+            ("services.ranker", []),
+            ("services.collector", []),
+        ):
+            log = held.enter_context((stack.folder / f"other-{name.rpartition('.')[2]}.log").open("wb"))
+            command = [sys.executable, "-m", name, *arguments]
+            process = subprocess.Popen(command, cwd=stack.directory, env=env, stdout=log, stderr=log)
+            held.callback(process.wait, 30)
+            held.callback(process.terminate)
+        yield stack
+
+
+def stored(stack, symbol):
+    """Return the candles of a symbol that are on disk: opens in ms, values, and which of them came live."""
+    found, unreadable = read_stored(stack.data_dir, symbol)
+    assert not unreadable
+    return found
+
+
+def test_every_minute_of_the_other_exchange_is_stored_as_it_was_traded_there(stack):
+    """Pushed ones and healed ones, the same values, none doubled and none missing in between."""
+    wait_for(lambda: all(stored(stack, symbol).live.sum() > 20 for symbol in OTHERS), 120)
+    for symbol, pair in OTHERS.items():
+        wait_for(lambda symbol=symbol: _gapless(stored(stack, symbol).opens), 60)
+        found = stored(stack, symbol)
+        bars = np.array([[float(value) for value in Market.bar(pair, int(at) // 1000)] for at in found.opens])
+        for column, name in enumerate(("open", "high", "low", "close", "volume")):
+            assert np.array_equal(found.values[name], bars[:, column]), (symbol, name)
+        assert not found.live[found.opens // MINUTE_MS % 7 == 0].any()
+
+
+def _gapless(opens):
+    return len(opens) > 400 and bool((np.diff(opens) == MINUTE_MS).all())
+
+
+def test_its_settled_rates_are_stored_once_each(stack):
+    settled = wait_for(lambda: read_settlements(stack.data_dir).get(OTHER), 60)
+
+    assert {at % (PERIOD * 1000) for at in settled} == {0}
+    assert settled == {at: [float(Market.rate("btc/usdt", at // 1000))] for at in settled}
+
+
+def test_each_exchange_has_its_own_universe(stack):
+    def lines(market):
+        path = stack.qlib_dir / "instruments" / f"{market}.txt"
+        return {line.split("\t")[0] for line in path.read_text().splitlines()} if path.exists() else set()
+
+    wait_for(lambda: lines("other_top50") == OTHERS.keys(), 120)
+
+    assert OKX in lines("top50")
+    assert not any(symbol.endswith(".OTHER") for symbol in lines("top50"))
+    assert {OKX, OTHER} <= lines("all")
+    assert json.loads((stack.data_dir / "top50_symbols.other.json").read_text())
+
+
+def test_two_instruments_of_one_name_come_out_of_qlib_each_with_its_own_values(stack):
+    """By the bins, and by the real pyqlib."""
+    wait_for((stack.qlib_dir / "features" / OTHER.lower() / "close.1min.bin").exists, 120)
+    calendar = read_calendar(stack.qlib_dir, "1min")
+    closes = {}
+    for symbol in (OKX, OTHER):
+        found = read_bin(stack.qlib_dir, symbol, "close", "1min")
+        opens = calendar[found.first : found.end]
+        closes[symbol] = dict(zip(opens.tolist(), found.values.tolist(), strict=True))
+    other = {at: value for at, value in closes[OTHER].items() if not np.isnan(value)}
+    assert len(other) > 400
+    for at, value in itertools.islice(other.items(), 0, None, 7):
+        assert value == np.float32(Market.bar("btc/usdt", at // 1000)[3])
+        assert closes[OKX].get(at) != value
+
+    assert _of_pyqlib(stack.qlib_dir) == {OKX: True, OTHER: True}
+
+
+def _of_pyqlib(qlib_dir):
+    program = (
+        "import json, sys, qlib; from qlib.data import D; from qlib.constant import REG_CN\n"
+        "qlib.init(provider_uri=sys.argv[1], region=REG_CN, kernels=1)\n"
+        "frame = D.features(sys.argv[2:], ['$close'], freq='1min')['$close']\n"
+        "print(json.dumps({name: bool(frame.loc[name].notna().sum() > 400) for name in sys.argv[2:]}))"
+    )
+    command = [RESEARCH_PYTHON, "-c", program, qlib_dir, OKX, OTHER]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(answer.stdout.splitlines()[-1])
