@@ -113,12 +113,13 @@ def a_ranking(
     added: Iterable[str] = (),
     removed: Iterable[str] = (),
     others: Iterable[str] = (),
+    exchange: str = "okx",
 ) -> Ranking:
     """Return a whole ranking: members first, `others` behind them."""
     symbols = [*members, *others]
     ranks = tuple(
         Rank(
-            exchange="okx",
+            exchange=exchange,
             symbol=symbol,
             ranked_time=ranked_time,
             rank=place,
@@ -133,7 +134,7 @@ def a_ranking(
         for place, symbol in enumerate(symbols, start=1)
     )
     return Ranking(
-        exchange="okx",
+        exchange=exchange,
         ranked_time=ranked_time,
         rank_by="raw",
         top_n=max(1, len(members)),

@@ -15,7 +15,7 @@ from shared.storage.layout import Partition
 from shared.symbol import HOME
 
 
-class _RankingsDay(msgspec.Struct):
+class _RankingsDay(msgspec.Struct, omit_defaults=True):
     """The rankings of one day. version: the digest of its file."""
 
     version: str

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.symbol import MAX_BYTES, SymbolError, _is_invisible, fold, parse_symbol, unique
+from shared.symbol import MAX_BYTES, SymbolError, _is_invisible, belongs, fold, parse_symbol, symbol_at, unique
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,27 @@ def test_of_symbols_that_differ_in_case_alone_the_first_stays():
     ]
 
     assert unique(symbols) == {"ai_USDT": "AI_USDT", "Ai_USDT": "AI_USDT", "straße_USD": "STRASSE_USD"}
+
+
+@pytest.mark.parametrize(
+    ("exchange", "symbol"),
+    [
+        ("okx", "BTC_USDT"),
+        ("binance", "BTC_USDT.BINANCE"),
+        ("binance_usdm", "BTC_USDT.BINANCE"),
+        ("bybit", "BTC_USDT.BYBIT"),
+    ],
+)
+def test_a_symbol_is_unique_over_exchanges(exchange, symbol):
+    """Invariant 2: what is listed under one name on two exchanges is two instruments."""
+    assert symbol_at(exchange, "BTC_USDT") == symbol
+    assert belongs(symbol, exchange)
+    assert [other for other in ("okx", "binance", "bybit") if belongs(symbol, other)] == [exchange.partition("_")[0]]
+
+
+@pytest.mark.parametrize(
+    "text", ["BTC_USDT.", ".BINANCE", "BTC_USDT.binance", "BTC_USDT.A.B", "BTC_USDT.B-X", "BTC_USDT.É"]
+)
+def test_what_stands_behind_a_dot_must_be_an_exchange(text):
+    with pytest.raises(SymbolError):
+        parse_symbol(text)

@@ -51,6 +51,7 @@ def test_what_the_intake_publishes_is_possible(now):
         ({"contracts": float("inf")}, "volume"),
         ({"exchange": "binance"}, "exchange"),
         ({"exchange": ""}, "exchange"),
+        ({"symbol": "BTC_USDT.BINANCE"}, "symbol"),
         ({"interval": "5m"}, "interval"),
         ({"open_time": MIDNIGHT + timedelta(seconds=1)}, "grid"),
         ({"open_time": NOW + AHEAD + MINUTE}, "future"),

@@ -4,7 +4,16 @@ from pathlib import Path
 import pytest
 
 from shared.storage.files import replace_text
-from shared.storage.layout import Partition, day_digest, days, digest_of, partition_of, partitions, signature
+from shared.storage.layout import (
+    OutsideError,
+    Partition,
+    day_digest,
+    days,
+    digest_of,
+    partition_of,
+    partitions,
+    signature,
+)
 from tests.support.builders import DAY_0, a_candle, a_funding_rate, a_prediction, a_ranking, minute
 
 ROOT = Path("okx_data")
@@ -98,3 +107,21 @@ def test_the_digest_does_not_depend_on_the_order_of_the_listing():
     versions = {symbol: f"{symbol}-1" for symbol in "ABC"}
 
     assert digest_of(versions) == digest_of(dict(reversed(versions.items())))
+
+
+@pytest.mark.parametrize(
+    ("symbol", "exchange"), [("X_USDT", "binance"), ("X_USDT.BINANCE", "okx"), ("X_USDT.BYBIT", "binance")]
+)
+def test_a_row_whose_symbol_is_not_one_of_its_exchange_has_no_file(symbol, exchange):
+    """Invariant 2: else two exchanges' minutes would be one file."""
+    with pytest.raises(OutsideError, match="is no symbol of"):
+        partition_of(a_candle(symbol, exchange=exchange))
+
+
+def test_two_exchanges_of_one_name_are_two_files(tmp_path):
+    paths = {partition_of(a_candle(symbol, exchange=exchange)).path(tmp_path).name for symbol, exchange in TWO}
+
+    assert paths == {"BTC_USDT_20250405.parquet", "BTC_USDT.BINANCE_20250405.parquet"}
+
+
+TWO = [("BTC_USDT", "okx"), ("BTC_USDT.BINANCE", "binance_usdm")]
