@@ -17,7 +17,7 @@ _STREAM_FULL = 100_000
 class Publisher:
     """Events on their way to the bus.
 
-    Live events are never waited for: when the buffer is full the oldest is dropped and `forget` is told, so that it is
+    Live events are never waited for: when the buffer is full the oldest is dropped and given to `forget`, so that it is
     fetched again later. History waits for room.
     """
 

@@ -1,7 +1,7 @@
-"""The last rankings on disk: a Redis that forgets everything, and a ranker that starts anew, lose none of them. I/O.
+"""The last rankings on disk: a Redis that forgets everything, and a ranker that starts again, lose none of them. I/O.
 
-Who was in the universe until when is nowhere else, until the writer has stored it and the collector has told the
-ledger what it wants.
+Who was in the universe until when is nowhere else, until the writer has stored it and the collector has published
+what it wants.
 """
 
 import hashlib

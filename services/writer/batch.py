@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from datetime import date
 
 from shared.bus.streams import Entry
 from shared.datasets.candle import Candle
@@ -58,8 +57,3 @@ def should_flush(batch: Batch, now: float, *, max_age_seconds: float, max_entrie
 
 QUIET_SECONDS = 1.0
 """Closed minutes and healed gaps come in bursts: one that ended is written at once, in one go."""
-
-
-def is_retired(event: AnyEvent, today: date, retention_days: int) -> bool:
-    """Return whether an event belongs to a day that the retention has deleted or will delete next."""
-    return any(row.retired and (today - partition_of(row).day).days > retention_days for row in rows_of(event))

@@ -1,7 +1,8 @@
 """`python -m services.writer.dead_letters`: look at inputs that made no sense, replay them after a fix, drop them.
 
-What a letter holds depends on its origin. An entry of a stream is decoded anew; a raw row of the exchange is normalised
-anew. What makes sense now is published to its stream and removed, in one transaction; what does not stays.
+What a letter holds depends on its origin. An entry of a stream is decoded again; a raw row of the exchange is read
+again by its package. What makes sense now is published to its stream and removed, in one transaction; what does not
+stays.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from services.writer.batch import is_retired
+from services.writer.retention import is_retired
 from services.writer.settings import WriterSettings
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError
@@ -69,7 +70,7 @@ def events_of(letter: DeadLetter, now: Now) -> list[AnyEvent]:
         events = [_entry(payload)] if len(origin) == _PARTS else _rows(origin, payload, letter, now)
     except (UndecodableError, RowError) as error:
         raise StillBadError(str(error)) from error
-    except (ValueError, TypeError, LookupError, OverflowError) as error:  # so far from a row that nobody thought of it
+    except (ValueError, TypeError, LookupError, OverflowError) as error:  # far from any row
         raise StillBadError(f"it has not the shape of a row ({type(error).__name__})") from error
     if any(is_retired(event, now.today, now.retention_days) for event in events):
         raise StillBadError(f"older than RETENTION_DAYS={now.retention_days}: the writer would set it aside again")
@@ -170,8 +171,8 @@ async def _publish(bus: Bus, page: dict[str, list[AnyEvent]], *, dry_run: bool) 
 async def now_at(bus: Bus, retention_days: int) -> Now:
     """Ask the services for the exchange's time; where none knows it, take the host's."""
     beats = [await bus.heartbeat(service) for service in ("collector", "writer")]
-    told = [beat.exchange_time for beat in beats if beat is not None and beat.exchange_time is not None]
-    return Now(max(told, default=datetime.now(UTC)), retention_days)
+    times = [beat.exchange_time for beat in beats if beat is not None and beat.exchange_time is not None]
+    return Now(max(times, default=datetime.now(UTC)), retention_days)
 
 
 @asynccontextmanager
@@ -228,7 +229,7 @@ async def _list(settings: WriterSettings, choice: Choice, count: int, *, json: b
 @app.command("replay")
 def replay_letters(
     origin: Origin = "",
-    ids: Ids = [],  # noqa: B006 - typer's way to say "several"; nobody changes it
+    ids: Ids = [],  # noqa: B006 - typer's way to say "several"; it is never changed
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen")] = False,
 ) -> None:
     """Publish what makes sense by now and remove it from the dead letters; the rest stays, and 1 is the exit code."""

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Known:
+class DayRecord:
     """What the ledger knows about one symbol's day."""
 
     exchange: str
@@ -44,44 +44,44 @@ class Known:
 class Changes:
     """What a batch adds to the ledger."""
 
-    candles: dict[date, dict[str, Known]] = field(default_factory=lambda: defaultdict(dict))
+    candles: dict[date, dict[str, DayRecord]] = field(default_factory=lambda: defaultdict(dict))
     """Candle files as they are now: they replace what was known of them."""
-    settled: dict[date, dict[str, Known]] = field(default_factory=dict)
+    settled: dict[date, dict[str, DayRecord]] = field(default_factory=dict)
     """Funding files as they are now, whole: they replace what was known of them."""
-    told: dict[date, dict[str, Known]] = field(default_factory=lambda: defaultdict(dict))
+    verdicts: dict[date, dict[str, DayRecord]] = field(default_factory=lambda: defaultdict(dict))
 
-    def tell(self, verdicts: Iterable[Verdict]) -> None:
+    def add(self, verdicts: Iterable[Verdict]) -> None:
         """Add what the collector found out."""
         for verdict in verdicts:
             for day, found in by_day(verdict):
                 for symbol in verdict.symbols:
-                    before = self.told[day].get(symbol, Known(verdict.exchange))
-                    self.told[day][symbol] = replace(before, ledger=before.ledger | found)
+                    before = self.verdicts[day].get(symbol, DayRecord(verdict.exchange))
+                    self.verdicts[day][symbol] = replace(before, ledger=before.ledger | found)
 
     def days(self) -> set[date]:
         """Return the days that change."""
-        return {*self.candles, *self.settled, *self.told}
+        return {*self.candles, *self.settled, *self.verdicts}
 
 
-def apply_changes(before: Mapping[str, Known], changes: Changes, day: date) -> dict[str, Known]:
+def apply_changes(before: Mapping[str, DayRecord], changes: Changes, day: date) -> dict[str, DayRecord]:
     """Return the symbols of a day that a batch changes, as they are then. Pure."""
-    after: dict[str, Known] = {}
+    after: dict[str, DayRecord] = {}
     for symbol, file in changes.candles.get(day, {}).items():
         known = before.get(symbol, file)
         stored = replace(known.ledger, received=file.ledger.received, healed=file.ledger.healed)
-        after[symbol] = Known(known.exchange, stored, file.version)
+        after[symbol] = DayRecord(known.exchange, stored, file.version)
     for symbol in {*before, *changes.settled[day]} if day in changes.settled else ():
-        file = changes.settled[day].get(symbol, Known(""))
-        known = after.get(symbol) or before.get(symbol, Known(file.exchange))
+        file = changes.settled[day].get(symbol, DayRecord(""))
+        known = after.get(symbol) or before.get(symbol, DayRecord(file.exchange))
         found = replace(known.ledger, due=known.ledger.due | file.ledger.due, settled=file.ledger.settled)
         after[symbol] = replace(known, ledger=found)
-    for symbol, told in changes.told.get(day, {}).items():
-        known = after.get(symbol) or before.get(symbol, Known(told.exchange))
-        after[symbol] = replace(known, ledger=known.ledger | told.ledger)
-    return {symbol: known for symbol, known in after.items() if known != before.get(symbol, Known(known.exchange))}
+    for symbol, record in changes.verdicts.get(day, {}).items():
+        known = after.get(symbol) or before.get(symbol, DayRecord(record.exchange))
+        after[symbol] = replace(known, ledger=known.ledger | record.ledger)
+    return {symbol: known for symbol, known in after.items() if known != before.get(symbol, DayRecord(known.exchange))}
 
 
-def update_day(root: Path, changes: Changes, day: date) -> dict[str, Known]:
+def update_day(root: Path, changes: Changes, day: date) -> dict[str, DayRecord]:
     """Write what changes on a day durably; return the symbols that changed."""
     before = read_day(root, day)
     after = apply_changes(before, changes, day)
@@ -90,21 +90,21 @@ def update_day(root: Path, changes: Changes, day: date) -> dict[str, Known]:
     return after
 
 
-def read_day(root: Path, day: date) -> dict[str, Known]:
-    """Return what the file of a day knows; a damaged one is put aside and knows nothing: it is made anew."""
+def read_day(root: Path, day: date) -> dict[str, DayRecord]:
+    """Return what the file of a day knows; a damaged one is put aside and knows nothing: it is made again."""
     table = read_or_put_aside(root, Partition(LedgerRow.dataset, day))
     rows = [] if table is None else table.to_pylist()
-    return {row["symbol"]: Known(row["exchange"], from_row(row), row["version"]) for row in rows}
+    return {row["symbol"]: DayRecord(row["exchange"], from_row(row), row["version"]) for row in rows}
 
 
-def _write_day(root: Path, day: date, known: Mapping[str, Known]) -> None:
+def _write_day(root: Path, day: date, known: Mapping[str, DayRecord]) -> None:
     rows = [to_row(one.exchange, Symbol(symbol), day, one.ledger, one.version) for symbol, one in sorted(known.items())]
     path = Partition(LedgerRow.dataset, day).path(root)
     make_way(path.parent)
     write_table(path, table_of(LedgerRow, rows))
 
 
-def scan_day(root: Path, day: date) -> tuple[dict[str, Known], dict[str, Known]]:
+def scan_day(root: Path, day: date) -> tuple[dict[str, DayRecord], dict[str, DayRecord]]:
     """Bring the ledger of a day in line with the files that are there; return what it knew before, and now.
 
     Only files whose signature changed are read. A candle file that is gone takes its minutes with it, unless the whole
@@ -119,37 +119,37 @@ def scan_day(root: Path, day: date) -> tuple[dict[str, Known], dict[str, Known]]
     if day_folder(root, Candle.dataset, day).exists():
         for symbol in known.keys() - there.keys():
             if known[symbol].version:
-                changes.candles[day][symbol] = Known(known[symbol].exchange)
+                changes.candles[day][symbol] = DayRecord(known[symbol].exchange)
     funding = read_or_put_aside(root, Partition(FundingRate.dataset, day))
     changes.settled[day] = {} if funding is None else settled_of(day, funding)
     return known, known | update_day(root, changes, day)
 
 
-def changed_since(before: Mapping[str, Known], now: Mapping[str, Known]) -> dict[str, Known]:
+def changed_since(before: Mapping[str, DayRecord], now: Mapping[str, DayRecord]) -> dict[str, DayRecord]:
     """Return the symbols that are known differently now. Pure."""
     return {symbol: known for symbol, known in now.items() if before.get(symbol) != known}
 
 
-def _look_into(root: Path, file: Partition, version: str) -> Known:
+def _look_into(root: Path, file: Partition, version: str) -> DayRecord:
     table = read_or_put_aside(root, file, ["exchange", "open_time", "source"])
-    return stored_of(file, table, version) if table is not None and len(table) else Known("")
+    return stored_of(file, table, version) if table is not None and len(table) else DayRecord("")
 
 
-def stored_of(file: Partition, table: pa.Table, version: str) -> Known:
+def stored_of(file: Partition, table: pa.Table, version: str) -> DayRecord:
     """Return which minutes a candle file holds, by where they came from."""
     minutes = pc.divide(pc.subtract(table["open_time"].cast(pa.int64()), to_ms(day_start(file.day))), MINUTE_MS)
     live = pc.equal(table["source"], "ws")
     received, healed = mask_of(minutes.filter(live)), mask_of(minutes.filter(pc.invert(live)))
-    return Known(table["exchange"][0].as_py(), DayLedger(received=received, healed=healed), version)
+    return DayRecord(table["exchange"][0].as_py(), DayLedger(received=received, healed=healed), version)
 
 
-def settled_of(day: date, table: pa.Table) -> dict[str, Known]:
+def settled_of(day: date, table: pa.Table) -> dict[str, DayRecord]:
     """Return at which minutes of a day whose funding was settled."""
-    found: dict[str, Known] = {}
+    found: dict[str, DayRecord] = {}
     midnight = day_start(day)
     for row in table.select(["exchange", "symbol", "funding_time"]).to_pylist():
         minute = mask_from_minutes([(row["funding_time"] - midnight) // MINUTE])
-        before = found.get(row["symbol"], Known(row["exchange"]))
+        before = found.get(row["symbol"], DayRecord(row["exchange"]))
         found[row["symbol"]] = replace(before, ledger=before.ledger | DayLedger(due=minute, settled=minute))
     return found
 

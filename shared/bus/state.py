@@ -242,7 +242,7 @@ class State(Connection):
         return dict(await self._redis.hgetall(_CONVERTED))
 
     async def keep_alerts(self, text: str) -> None:
-        """Keep the api's open alerts, so that a restart does not tell them again."""
+        """Keep the api's open alerts, so that a restart does not send them again."""
         await self._redis.set(_ALERTS, text)
 
     async def kept_alerts(self) -> str | None:

@@ -209,7 +209,7 @@ class Streams(Connection):
         oldest = [pending["min"]] if pending["pending"] else []
         oldest += [entry_id for entry_id, _ in fresh]
         lag = info.get("lag")
-        if lag is None:  # Redis cannot tell after a deletion inside the stream; then count
+        if lag is None:  # Redis does not know after a deletion inside the stream; then count
             lag = len(await self._redis.xrange(stream, min=f"({info['last-delivered-id']}"))
         return GroupLag(
             stream=stream,

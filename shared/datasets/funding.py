@@ -24,7 +24,7 @@ class FundingRate(Event, frozen=True, kw_only=True):
     interval_hours: int | None = None
     """Length of the period that this settlement ended; None where the exchange did not let us know."""
     known_time: datetime
-    """The exchange's clock when it told us."""
+    """The exchange's clock when it published it."""
     source: Source
     receive_time: datetime
     flag: str | None = None

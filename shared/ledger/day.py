@@ -67,7 +67,7 @@ class DayLedger:
         return (self.absent | self.halted) & ~(self.stored | self.refused)
 
     def missing(self, over: int) -> int:
-        """Return the wanted minutes among those that are over which nobody can account for."""
+        """Return the wanted minutes among those that are over which have no verdict."""
         return self.wanted & over & ~(self.stored | self.refused | self.absent | self.halted)
 
     def missing_settlements(self, over: int) -> int:

@@ -96,7 +96,7 @@ def _warn_once(path: Path, error: OSError) -> None:
 
 
 def remove_stale_temporaries(root: Path) -> int:
-    """Remove what a crash left behind; return how many files. Call it only while nobody writes under `root`."""
+    """Remove what a crash left behind; return how many files. Call it only while no one writes under `root`."""
     stale = [
         Path(folder, name)
         for folder, _, names in os.walk(root)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import redis as plain_redis
 
-from services.writer.__main__ import Writer
+from services.writer.writer import Writer
 from services.writer.settings import WriterSettings
 from shared.bus.bus import Bus
 from shared.clock import ExchangeClock, Sample

@@ -154,7 +154,7 @@ class Instruments:
     def stood_still(self, windows: Iterable[Maintenance], now: datetime) -> list[Maintenance]:
         """Note the maintenance of the trading of swaps that is under way; return it.
 
-        It is believed to last until its expected end: once it is over it is not told any more, and the next look may
+        It is believed to last until its expected end: once it is over it is not listed any more, and the next look may
         come later than that.
         """
         under_way = [

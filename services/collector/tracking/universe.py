@@ -63,7 +63,7 @@ class Tracker:
         """Take a ranking over; return the symbols that are new. Those that stay are not touched.
 
         An older ranking than the one in force (a pending entry read after a restart) only says who left not long ago.
-        `listed`: the swaps of the exchange, each with the time of its listing; empty where nobody can tell.
+        `listed`: the swaps of the exchange, each with the time of its listing; empty where that is not known.
         """
         newer = self._ranked_time is None or ranking.ranked_time > self._ranked_time
         joined: list[Symbol] = []
@@ -279,7 +279,7 @@ class Tracker:
     def take_back_lost(self, published: Mapping[Symbol, Mapping[date, int]]) -> int:
         """Count as missing again what was published and is not stored, once it had to be; return how many minutes.
 
-        A Redis that came back empty, a stream cut at its cap, or a file that was damaged later loses rows that nobody
+        A Redis that came back empty, a stream cut at its cap, or a file that was damaged later loses rows that no one
         else would ask for again.
         """
         lost = 0

@@ -33,7 +33,7 @@ from services.writer.audit.compare import (
     sure_until,
 )
 from services.writer.audit.suspects import Suspects
-from services.writer.ledger_store import Known, changed_since, scan_day
+from services.writer.ledger_store import DayRecord, changed_since, scan_day
 from services.writer.metrics import (
     AUDIT_CORRECTED,
     AUDIT_FAILED,
@@ -167,8 +167,8 @@ class Auditor:
         return Finding(sum(begin <= at < end for at in {*stored, *theirs}), inside)
 
 
-def withdraw(root: Path, day: date, symbol: str, opens: Collection[datetime]) -> tuple[int, dict[str, Known]]:
-    """Delete candles from a file durably; return how many, and what the ledger says then of whom it changed.
+def withdraw(root: Path, day: date, symbol: str, opens: Collection[datetime]) -> tuple[int, dict[str, DayRecord]]:
+    """Delete candles from a file durably; return how many, and what the ledger says of it then.
 
     The last candle of a file stays: a file without rows, or none, would leave the bins as they are. Only whoever may
     write the file may call this.
@@ -231,7 +231,7 @@ class ContinuousAudit:
     """Those among them that were asked for again and stay."""
     _turn: int = 0
 
-    def note(self, day: date, symbols: Mapping[str, Known]) -> None:
+    def note(self, day: date, symbols: Mapping[str, DayRecord]) -> None:
         """Look through what the ledger says of a day for minutes to doubt."""
         for symbol, known in symbols.items():
             at = (day, Symbol(symbol))

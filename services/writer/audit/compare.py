@@ -162,17 +162,17 @@ def _kind_of(ours: Candle | None, theirs: Candle | None, ledger: DayLedger, minu
 def compare_settlements(
     symbol: Symbol,
     stored: Mapping[datetime, FundingRate],
-    told: Mapping[datetime, FundingRate],
+    said: Mapping[datetime, FundingRate],
     wanted: Callable[[datetime], bool],
 ) -> list[Mismatch]:
-    """Compare settlements by their instant; `told` begins well before what is compared.
+    """Compare settlements by their instant; `said` begins well before what is compared.
 
     The history reaches back a few months only: before its oldest row, nothing can be said.
     """
-    oldest = min(told, default=None)
+    oldest = min(said, default=None)
     found = []
-    for at in sorted(stored.keys() | told.keys()):
-        ours, theirs = stored.get(at), told.get(at)
+    for at in sorted(stored.keys() | said.keys()):
+        ours, theirs = stored.get(at), said.get(at)
         if theirs is None:
             kind = Kind.RATE_INVENTED if oldest is not None and at > oldest else None
         elif ours is None:
@@ -192,7 +192,7 @@ def repair_of(mismatch: Mismatch, *, exchange_now: datetime) -> AnyEvent | None:
     """Return the event that mends a mismatch, None where nothing does.
 
     The exchange's row wins on disk as the newest knowledge; it is dated later than the stored one, also where the
-    clock that dated that one was ahead. Of an invented minute only a doubt is told (the verdict `absent`): whoever
+    clock that dated that one was ahead. Of an invented minute only a doubt is published (the verdict `absent`): whoever
     owns the files asks again before anything is deleted. An invented settlement is only reported.
     """
     ours, theirs = mismatch.stored, mismatch.exchange
@@ -218,7 +218,7 @@ def repairs_of(
 ) -> list[tuple[Mismatch, AnyEvent]]:
     """Return what can be mended of one look, with the event that does it.
 
-    Where all that was compared is said to be invented, the exchange gave an empty page: that is told, not acted upon.
+    Where all that was compared is said to be invented, the exchange gave an empty page: that is only reported.
     """
     if len(mismatches) == compared and all(one.kind is Kind.INVENTED for one in mismatches):
         return []

@@ -425,7 +425,7 @@ def _interval(read: _FundingRow, funding_time: datetime) -> int | None:
 def settled_of(
     row: object, *, period_hours: int | None, source: Source, receive_time: datetime, exchange_now: datetime
 ) -> FundingRate | None:
-    """Read the last finished settlement out of a funding row; None where the row does not tell its time.
+    """Read the last finished settlement out of a funding row; None where the row does not have its time.
 
     `settFundingRate` belongs to `prevFundingTime`, in settState `settled` as in `processing`. `period_hours` is the
     length of the period that it ended, known from the messages before the roll. Raises `RowError`.

@@ -1,4 +1,4 @@
-"""OKX over REST: one limiter per endpoint, retries with a capped and jittered back-off, errors told by `code`.
+"""OKX over REST: one limiter per endpoint, retries with a capped and jittered back-off, errors by `code`.
 
 Source of limits, page sizes and codes: OKX v5 documentation; public data needs no key. HTTP 200 does not mean success,
 and codes come with varying HTTP statuses, so the code decides; the status counts only where the body is not JSON.
@@ -155,11 +155,11 @@ class OkxClient:
             self._session = None
 
     def _tls(self) -> ssl.SSLContext:
-        # Read anew each time a connection may be made: the file may appear, or change, after our start.
+        # Read again each time a connection may be made: the file may appear, or change, after our start.
         return tls_context(self._ca_file)
 
     async def measure_time(self) -> Sample:
-        """Ask the exchange's time once, without a retry, and note between which of our moments it was told.
+        """Ask the exchange's time once, without a retry, and note between which of our moments it was said.
 
         Raises `ExchangeError`, also where the answer holds no time.
         """

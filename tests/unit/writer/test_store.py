@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.writer.ledger_store import newest_of, read_day, scan_day
-from services.writer.store import retirable, retire, write_batch
+from services.writer.retention import retirable, retire
+from services.writer.store import write_batch
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.ledger.day import DayLedger
