@@ -13,7 +13,7 @@ from services.collector.publisher import Publisher
 from services.collector.tracking.universe import Reach, Universe
 from services.converter.convert import convert
 from services.writer.batch import Batch
-from services.writer.store import write_batch
+from services.writer.disk.store import write_batch
 from shared.clock import ExchangeClock, Sample
 from shared.datasets.candle import Candle
 from shared.grid import MINUTE

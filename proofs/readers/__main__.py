@@ -25,7 +25,7 @@ from cli.stack import ROOT, clear, end_on_signals
 from proofs.judges.recorded_qlib import RESEARCH_PYTHON
 from proofs.readers.qlib_reader import BEGIN, READY, SYMBOLS, Seen, candles, is_late
 from services.converter.convert import convert
-from services.writer.store import write_batch
+from services.writer.disk.store import write_batch
 from shared.datasets.candle import Candle
 from shared.datasets.row import Row
 from shared.runtime.command import run

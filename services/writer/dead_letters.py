@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from services.writer.retention import is_retired
+from services.writer.disk.retention import is_retired
 from services.writer.settings import WriterSettings
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError

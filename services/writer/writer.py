@@ -14,13 +14,13 @@ import structlog
 
 from services.writer.audit.auditor import ContinuousAudit, withdraw
 from services.writer.batch import Batch, should_flush
-from services.writer.day_files import Seen, look_again
-from services.writer.definitions import digests_of_definitions, newest_definitions, read_definitions
-from services.writer.ledger_store import changed_since, newest_of, scan_day
+from services.writer.disk.day_files import Seen, look_again
+from services.writer.disk.definitions import digests_of_definitions, newest_definitions, read_definitions
+from services.writer.disk.ledger import changed_since, newest_of, scan_day
+from services.writer.disk.retention import is_retired, retire
+from services.writer.disk.store import Written, write_batch
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
-from services.writer.retention import is_retired, retire
 from services.writer.settings import WriterSettings
-from services.writer.store import Written, write_batch
 from services.writer.watermark import written_until
 from shared.bus.connection import BusError
 from shared.bus.streams import GROUPS, Entry, consumer_name

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 import redis as plain_redis
 
-from services.writer.writer import Writer
 from services.writer.settings import WriterSettings
+from services.writer.writer import Writer
 from shared.bus.bus import Bus
 from shared.clock import ExchangeClock, Sample
 from shared.datasets.candle import Candle

@@ -33,7 +33,7 @@ from services.writer.audit.compare import (
     sure_until,
 )
 from services.writer.audit.suspects import Suspects
-from services.writer.ledger_store import DayRecord, changed_since, scan_day
+from services.writer.disk.ledger import DayRecord, changed_since, scan_day
 from services.writer.metrics import (
     AUDIT_CORRECTED,
     AUDIT_FAILED,

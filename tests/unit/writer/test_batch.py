@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from services.writer.batch import Batch, should_flush
-from services.writer.retention import is_retired
+from services.writer.disk.retention import is_retired
 from shared.storage.layout import Partition
 from tests.support.builders import DAY_0, a_candle, a_funding_rate, a_prediction, a_ranking, an_entry, minute
 

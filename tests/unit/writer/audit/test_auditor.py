@@ -29,7 +29,7 @@ from services.writer.audit.compare import (
     repairs_of,
     sure_until,
 )
-from services.writer.ledger_store import scan_day
+from services.writer.disk.ledger import scan_day
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import Verdict

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from services.writer.ledger_store import read_or_put_aside
+from services.writer.disk.ledger import read_or_put_aside
 from shared.datasets.registry import BY_DATASET
 from shared.storage.layout import Partition, day_digest
 from shared.storage.layout import days as days_on_disk

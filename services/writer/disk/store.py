@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from services.writer.ledger_store import (
+from services.writer.disk.ledger import (
     Changes,
     DayRecord,
     make_way,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.writer.ledger_store import newest_of, read_day, scan_day
-from services.writer.retention import retirable, retire
-from services.writer.store import write_batch
+from services.writer.disk.ledger import newest_of, read_day, scan_day
+from services.writer.disk.retention import retirable, retire
+from services.writer.disk.store import write_batch
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.ledger.day import DayLedger
@@ -174,7 +174,7 @@ def test_a_second_look_reads_no_candle_file(tmp_path, monkeypatch):
     store(tmp_path, [a_candle("BTC_USDT"), a_candle("ETH_USDT")])
     _, first = scan_day(tmp_path, DAY_0)
     read = []
-    monkeypatch.setattr("services.writer.ledger_store._look_into", lambda *looked: read.append(looked))
+    monkeypatch.setattr("services.writer.disk.ledger._look_into", lambda *looked: read.append(looked))
 
     assert scan_day(tmp_path, DAY_0) == (first, first)
     assert read == []

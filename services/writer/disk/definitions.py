@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from services.writer.ledger_store import read_or_put_aside
+from services.writer.disk.ledger import read_or_put_aside
 from shared.datasets.instrument import InstrumentDefinition
 from shared.storage.layout import day_digest, days, partitions
 from shared.symbol import Symbol

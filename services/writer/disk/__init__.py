@@ -1,0 +1,1 @@
+"""What lies on disk: day files, the ledger, and what may be deleted."""
