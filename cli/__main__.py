@@ -28,10 +28,10 @@ class Commands(LazyGroup):
     lazy = (
         Lazy("run", "cli.run:main", "Collect from the exchange on this machine, without Docker, until Ctrl-C.", _RUN),
         Lazy("demo", "cli.demo:main", "Show the whole system on a simulated exchange; ends with a DataFrame.", _RUN),
-        Lazy("status", "cli.ask:status", "Is it healthy, and what is wrong where it is not?", _ASK),
-        Lazy("gaps", "cli.ask:gaps", "Which minutes and settlements are missing?", _ASK),
-        Lazy("ranking", "cli.ask:ranking", "Who is, or was, in the universe?", _ASK),
-        Lazy("alerts", "cli.alerts:app", "What is wrong now; and does a notification arrive?", _ASK, _API),
+        Lazy("status", "cli.ask.questions:status", "Is it healthy, and what is wrong where it is not?", _ASK),
+        Lazy("gaps", "cli.ask.questions:gaps", "Which minutes and settlements are missing?", _ASK),
+        Lazy("ranking", "cli.ask.questions:ranking", "Who is, or was, in the universe?", _ASK),
+        Lazy("alerts", "cli.ask.alerts:app", "What is wrong now; and does a notification arrive?", _ASK, _API),
         Lazy("doctor", "cli.doctor:main", "Check this machine: each line ok, or what to do.", _KEEP),
         Lazy(
             "audit", "services.writer.audit.__main__:main", "Ask the exchange again for what is stored.", _KEEP, _WRITER

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from cli.research import print_dataframes
+from cli.research.environment import print_dataframes
 from cli.unavailable import NotAvailableError
 from services.converter.settings import ConverterSettings
 from services.converter.versions.__main__ import app

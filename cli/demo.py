@@ -1,7 +1,7 @@
 """`qlib-crypto demo`: the whole way from an exchange to a Qlib DataFrame, on a machine without internet.
 
 The exchange is the simulator with a generated market, a minute of it passing in a second. It starts shortly before
-midnight UTC, so that a ranking and the daily conversion come due while somebody watches.
+midnight UTC, so that a ranking and the daily conversion come due within a minute.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cli.research import print_dataframes, require_environment
+from cli.research.environment import print_dataframes, require_environment
 from cli.stack import ROOT, Stack, StackError, clear, end_on_signals
 from shared.runtime.exit_codes import ExitCode
 

@@ -1,7 +1,7 @@
 """`python -m cli.die_with_parent PROGRAM ARGUMENTS...`: becomes the program, and lets it end with whoever started it.
 
-supervisord looks after its children only as long as it lives. Killed outright, it would leave five services and a
-Redis behind that nobody knows of. The kernel can do better: it sends a signal to a process when its parent dies.
+supervisord restarts and stops its children only as long as it lives. Killed outright, it would leave five services and
+a Redis running that no one stops. The kernel can do better: it sends a signal to a process when its parent dies.
 """
 
 import ctypes

@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from cli.ask.tables import coloured, freshness
 from cli.settings import CommandSettings
 from cli.stack import ROOT, Program, Stack, StackError, end_on_signals, listens, tail
-from cli.tables import coloured, freshness
 from shared.runtime.exit_codes import ExitCode
 from shared.runtime.settings import local_folder, read_settings
 
@@ -115,7 +115,7 @@ def _stack(settings: CommandSettings) -> Stack:
 
 
 def farewell(view: View | None) -> str:
-    """Return what can be said of the data once everything is stopped, by the last look at the writer."""
+    """Return what can be said of the data once everything is stopped, by the last view of the writer."""
     rows = {name: verdict for name, verdict, _ in view.rows()} if view is not None else {}
     if rows.get("writer") == "ok":
         return "stopped; everything that was received is stored"

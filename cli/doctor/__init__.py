@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from cli.ask import answer_of
-from cli.discovery import Candidate, find_api
+from cli.ask.discovery import Candidate, find_api
+from cli.ask.questions import answer_of
 from cli.doctor import findings, probes
 from cli.doctor.findings import Finding, State
 from cli.place import ROOT, in_checkout
-from cli.research import PYTHON as RESEARCH_PYTHON
+from cli.research.environment import PYTHON as RESEARCH_PYTHON
 from cli.settings import CommandSettings
 from cli.unavailable import NotAvailableError
 from shared.exchanges.base import ExchangeError

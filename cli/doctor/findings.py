@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from cli.tables import age
+from cli.ask.tables import age
 
 
 class State(StrEnum):
@@ -42,7 +42,7 @@ def note(check: str, text: str) -> Finding:
 
 
 def todo(check: str, text: str, what: str) -> Finding:
-    """Return a finding that somebody must do something about."""
+    """Return a finding that asks for something to be done."""
     return Finding(check, State.TODO, text, what)
 
 

@@ -1,4 +1,4 @@
-"""What supervisord is told about the programs."""
+"""What supervisord is configured to do with the programs."""
 
 import configparser
 import shlex

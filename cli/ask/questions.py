@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 import typer
 from rich.console import Console
 
-from cli.discovery import Candidate, find_api
+from cli.ask.discovery import Candidate, find_api
+from cli.ask.tables import freshness, gaps_table, minute, ranking_table, services_table, settlements_table
 from cli.machine import get_json
 from cli.settings import CommandSettings
-from cli.tables import freshness, gaps_table, minute, ranking_table, services_table, settlements_table
 from cli.unavailable import NotAvailableError, UsageProblemError
 from shared.runtime.exit_codes import ExitCode
 from shared.runtime.settings import read_settings

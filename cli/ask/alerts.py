@@ -3,8 +3,8 @@
 import typer
 from rich.console import Console
 
-from cli.ask import Api, Json, answer_of, connect, print_json
-from cli.tables import alerts_table
+from cli.ask.questions import Api, Json, answer_of, connect, print_json
+from cli.ask.tables import alerts_table
 from shared.runtime.exit_codes import ExitCode
 
 app = typer.Typer(

@@ -19,5 +19,5 @@ def require_environment() -> None:
 def print_dataframes(qlib_dir: Path, rows: int = 8) -> bool:
     """Print the newest rows that the real pyqlib reads; return whether it can. Raises `NotAvailableError`."""
     require_environment()
-    command = [str(PYTHON), "-m", "cli.dataframe", "--qlib-dir", str(qlib_dir), "--rows", str(rows)]
+    command = [str(PYTHON), "-m", "cli.research.dataframe", "--qlib-dir", str(qlib_dir), "--rows", str(rows)]
     return subprocess.run(command, cwd=ROOT, check=False).returncode == 0  # noqa: S603 - our own arguments

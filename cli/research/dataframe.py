@@ -1,4 +1,4 @@
-"""`python -m cli.dataframe`: what Qlib itself sees in a folder. Runs in the research environment (Python 3.12)."""
+"""`python -m cli.research.dataframe`: what Qlib itself reads in a folder, in its own environment."""
 
 import logging
 import warnings
@@ -32,7 +32,7 @@ def main(
 def _open(qlib_dir: Path) -> Any:
     """Initialise Qlib and return its data interface. Qlib warns about much that is no fault of the data."""
     warnings.filterwarnings("ignore")
-    import qlib  # noqa: PLC0415 - slow, and noisy unless told not to be before
+    import qlib  # noqa: PLC0415 - slow, and its warnings are filtered first
     from qlib.constant import REG_CN  # noqa: PLC0415 - the same
     from qlib.data import D  # noqa: PLC0415 - the same
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cli.discovery import candidates, find_api
+from cli.ask.discovery import candidates, find_api
 from cli.machine import free_port
 from cli.place import API_URL_FILE, SETTINGS_FILE
 from cli.settings import CommandSettings

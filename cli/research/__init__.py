@@ -1,0 +1,1 @@
+"""What Qlib itself reads, in its own environment."""
