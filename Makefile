@@ -12,7 +12,8 @@ COMPOSE = $(or $(shell docker compose version >/dev/null 2>&1 && echo "docker co
 quoted = '$(subst ','\'',$(1))'
 
 PYTHON := .venv/bin/python
-QLIB_CRYPTO := .venv/bin/qlib-crypto
+# The same as .venv/bin/qlib-crypto, which holds the path of this folder and so does not survive its move.
+QLIB_CRYPTO := $(PYTHON) -m cli
 RESEARCH := .venv-research/bin/python
 QLIB = $(or $(QLIB_DIR),qlib_data)
 # A notebook runs in its own folder, so both are absolute; runs of both kinds are kept in one place.

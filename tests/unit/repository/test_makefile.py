@@ -96,4 +96,5 @@ def run_make(folder: Path, *arguments: str) -> str:
 def test_a_target_is_the_command_of_that_name(folder, target, command):
     found = commands(folder, target)
 
-    assert found[-len(command.split()) - 1 :] == [".venv/bin/qlib-crypto", *command.split()]
+    expected = [".venv/bin/python", "-m", "cli", *command.split()]
+    assert found[-len(expected) :] == expected
