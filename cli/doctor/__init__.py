@@ -120,6 +120,9 @@ def _read_all() -> tuple[list[str], dict[str, CommonSettings]]:
             read[service] = kind()
         except ValidationError as error:
             wrong |= dict.fromkeys(problems_of(error))
+    alert_urls = getattr(read.get("api"), "alert_urls", None)
+    if alert_urls is not None and (problem := probes.alert_problem(alert_urls.get_secret_value())) is not None:
+        wrong[problem] = None
     return list(wrong), read
 
 

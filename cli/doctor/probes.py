@@ -136,6 +136,17 @@ def ask_redis(url: str) -> RedisFacts:
     )
 
 
+def alert_problem(urls: str) -> str | None:
+    """Return what is wrong with ALERT_URLS, without showing an address; None where nothing is."""
+    from services.api.alerts.notifiers import UnknownAddressError, notifiers  # noqa: PLC0415 - only the api has it
+
+    try:
+        notifiers(urls)
+    except UnknownAddressError as error:
+        return f"ALERT_URLS: {error}"
+    return None
+
+
 def installed_here() -> dict[str, str]:
     """Return the packages of this environment and their versions."""
     return {one.metadata["Name"]: one.version for one in importlib.metadata.distributions()}

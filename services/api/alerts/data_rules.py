@@ -172,6 +172,6 @@ def _dead_letters(snapshot: Snapshot) -> Iterator[Condition]:
             + ", ".join(f"{number:,} of {origin}" for origin, number in most),
             means=f"their content is not in the data; {snapshot.dead_letters:,} are kept",
             doing="everything else goes on; minutes without a candle are requested again",
-            todo="see /dead-letters; after a fix, python -m services.writer.dead_letters replay",
+            todo="see /dead-letters; after a fix, `qlib-crypto dead-letters replay`",
             notify_after_seconds=0.0,
         )

@@ -158,7 +158,7 @@ class LockedVersions(Versions):
         if needed > free:
             raise VersionError(
                 f"a new version needs {needed / 1e9:.1f} GB beside {self.name}, free are {free / 1e9:.1f}: make room, "
-                f"for instance with `python -m services.converter.versions prune --keep 0`"
+                f"for instance with `qlib-crypto dataset prune --keep 0`"
             )
 
     @property

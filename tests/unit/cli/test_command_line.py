@@ -13,9 +13,11 @@ from cli.__main__ import Commands, main
 from cli.docs.env_example import example
 from cli.lazy import Lazy
 from cli.place import ROOT
+from cli.settings import CommandSettings
 from cli.simulated import use_stack
 from cli.stack.stack import _as_file
 from cli.unavailable import NotAvailableError, UsageProblemError
+from services.api.settings import ApiSettings
 from shared.runtime.settings import values_in_file
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "qlib-crypto"
@@ -91,6 +93,21 @@ def test_a_wrong_setting_is_wrong_usage():
 
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("wrong setting: API_PORT='many'")
+
+
+def test_doctor_names_every_wrong_setting_once_and_stops_there():
+    said = run("doctor", API_PORT="many", LOG_LEVEL="loud")
+
+    assert said.returncode == 1
+    assert said.stdout.count("API_PORT='many'") == said.stdout.count("LOG_LEVEL='LOUD'") == 1
+    assert "the other checks need settings that can be read" in said.stdout
+
+
+def test_the_port_of_the_api_is_the_one_that_the_api_has():
+    """An image of another service has no code of the api's, so its port is declared for the commands as well."""
+    here, there = CommandSettings.model_fields["api_port"], ApiSettings.model_fields["api_port"]
+
+    assert (here.default, here.description, here.metadata) == (there.default, there.description, there.metadata)
 
 
 def test_a_command_works_from_the_checkout_wherever_it_is_called(tmp_path):

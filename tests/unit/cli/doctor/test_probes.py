@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from cli.doctor.probes import disk_spaces, folder_problem, installed_here, installed_in, locked_in, port_holder
+from cli.doctor.probes import (
+    alert_problem,
+    disk_spaces,
+    folder_problem,
+    installed_here,
+    installed_in,
+    locked_in,
+    port_holder,
+)
 from cli.place import ROOT
 
 
@@ -40,6 +48,15 @@ def test_a_disk_is_named_once_with_all_folders_on_it(tmp_path):
 
     assert disk.names == ["DATA_DIR", "QLIB_DIR"]
     assert 0 < disk.free <= disk.total
+
+
+def test_an_unknown_address_of_alerts_is_named_by_its_number_and_not_shown():
+    problem = alert_problem("json://localhost:1 nonsense://secret")
+
+    assert problem is not None
+    assert problem.startswith("ALERT_URLS: address 2 of 2")
+    assert "secret" not in problem
+    assert alert_problem("") is None
 
 
 def test_packages_of_this_environment_are_what_another_process_sees():
