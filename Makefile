@@ -20,14 +20,14 @@ QLIB = $(or $(QLIB_DIR),qlib_data)
 RESEARCH_PATHS = QLIB_DIR=$(call quoted,$(if $(filter /%,$(QLIB)),$(QLIB),$(CURDIR)/$(QLIB))) EXPERIMENTS_DIR=$(call quoted,$(CURDIR)/experiments)
 # Tests that run at once: most of them wait for processes, so a little more than the cores.
 WORKERS ?= 3
-GROUPS_LOCAL := ranker collector writer converter api simulator local dev
+GROUPS_LOCAL := ranker collector writer converter api simulator local dev docs
 GROUPS_RESEARCH := research test
 # A copy where the cache is on another disk, instead of a warning about it.
 export UV_LINK_MODE ?= copy
 # What a shell happens to have active is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help uv env env-research run demo research workflow replay load chaos soak heal freshness faults audit bench test test-unit test-qlib lint types format up down logs ps sim-up research-up fields env-example clean
+.PHONY: help uv env env-research run demo research workflow replay load chaos soak heal freshness faults audit bench test test-unit test-qlib lint types docs format up down logs ps sim-up research-up fields env-example clean
 
 help:  ## List what there is
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -131,6 +131,10 @@ lint: env  ## Style, formatting, the borders between services, the lock file
 
 types: env  ## Types, strictly
 	@.venv/bin/mypy
+
+docs: env  ## Build the documentation site into .run/site; a dead link fails
+	@.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --fresh-env --doctree-dir .run/site-cache --builder html docs .run/site
+	@echo ".run/site/index.html"
 
 ##@ Work on it
 

@@ -45,7 +45,7 @@ def test_the_table_names_what_is_built_from_source(name):
     services, beside, research = (set(re.findall(r"`([^`]+)`", cell)) for cell in row.split("|"))
 
     assert services == to_build(IMAGES, PLATFORMS[name], SERVICES_PYTHON)
-    assert beside == to_build(["local", "dev"], PLATFORMS[name], SERVICES_PYTHON)
+    assert beside == to_build(["local", "dev", "docs"], PLATFORMS[name], SERVICES_PYTHON)
     assert research == to_build(["research"], PLATFORMS[name], RESEARCH_PYTHON)
 
 
