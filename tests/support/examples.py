@@ -77,24 +77,26 @@ def make_data(folder: Path, interpreter: str) -> None:
             pass
     finally:
         synthetic_year.symbol_of = named
-    done = _run([interpreter, "-m", "services.converter", "--once"], folder, interpreter)
+    done = run_in(folder, [interpreter, "-m", "services.converter", "--once"], interpreter)
     assert done.returncode == 0, done.stderr
 
 
 def run(example: Example, folder: Path, interpreter: str) -> subprocess.CompletedProcess[str]:
     """Run an example in a folder that has data. An answer that holds nothing is a failure: 1 is the code then."""
     if example.language == "python":
-        return _run([interpreter, "-c", _AS_TYPED], folder, interpreter, typed=example.code)
+        return run_in(folder, [interpreter, "-c", _AS_TYPED], interpreter, typed=example.code)
     assert example.language == "sh", f"{example.where}: only python and sh can be run"
-    return _run(["bash", "-euo", "pipefail", "-c", example.code], folder, interpreter)
+    return run_in(folder, ["bash", "-euo", "pipefail", "-c", example.code], interpreter)
 
 
-def _run(command: list[str], folder: Path, interpreter: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command as a user's shell would from the repository, but for the data: that lies in `folder`."""
+def run_in(
+    folder: Path, command: list[str], interpreter: str, *, typed: str = "", root: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder with the code of the repository, or of a copy of it, and with no setting of ours."""
     kept = {name: value for name, value in os.environ.items() if name in {"HOME", "LANG", "TMPDIR"}}
     environment = kept | {
         "PATH": f"{Path(interpreter).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'research'}",
+        "PYTHONPATH": f"{root}{os.pathsep}{root / 'research'}",
         "REDIS_URL": "redis://127.0.0.1:9/0",  # none answers: no example needs it
     }
     return subprocess.run(
