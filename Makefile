@@ -133,6 +133,7 @@ types: env  ## Types, strictly
 	@.venv/bin/mypy
 
 docs: env  ## Build the documentation site into .run/site; a dead link fails
+	@rm -rf .run/site
 	@.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --fresh-env --doctree-dir .run/site-cache --builder html docs .run/site
 	@echo ".run/site/index.html"
 

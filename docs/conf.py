@@ -22,6 +22,8 @@ extensions = ["myst_parser"]
 myst_heading_anchors = 4
 exclude_patterns = ["_build"]
 
+highlight_language = "none"  # a block that names no language is a shell's or a picture: guessed, it would be Python
+
 html_theme = "furo"
 html_title = "qlib-crypto"
 html_show_sphinx = False

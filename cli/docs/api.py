@@ -9,6 +9,9 @@ from services.api.routes import router
 
 type Document = dict[str, Any]
 
+_OF_THE_FRAMEWORK = ("HTTPValidationError", "ValidationError")
+"""Types of an answer to a parameter that cannot be read; FastAPI documents them."""
+
 
 def document() -> Document:
     """Return the OpenAPI document of the api. It needs no running system."""
@@ -18,14 +21,16 @@ def document() -> Document:
 
 
 def questions() -> str:
-    """Return a section for every question: what it takes, what it answers, and with which codes."""
+    """Return a section for every question, and one for every type of the answers."""
     described = document()
-    schemas = described["components"]["schemas"]
-    sections = ["\n".join(_section(path, methods["get"], schemas)) for path, methods in described["paths"].items()]
-    return "\n".join(sections)
+    schemas = {name: one for name, one in described["components"]["schemas"].items() if name not in _OF_THE_FRAMEWORK}
+    sections = ["\n".join(_section(path, methods["get"])) for path, methods in described["paths"].items()]
+    types = ["\n".join(_described(name, one)) for name, one in sorted(schemas.items())]
+    return "\n".join([*sections, "## Types\n", *types])
 
 
-def _section(path: str, question: Document, schemas: Document) -> Iterator[str]:
+def _section(path: str, question: Document) -> Iterator[str]:
+    """Yield what a question takes, what it answers, and with which codes."""
     yield f"## `GET {path}`\n"
     yield f"{question.get('summary', '')}\n"
     if description := question.get("description"):
@@ -38,10 +43,19 @@ def _section(path: str, question: Document, schemas: Document) -> Iterator[str]:
     for code, answer in sorted(question["responses"].items()):
         yield f"| {code} | {_cell(answer['description'])}{_of_type(answer)} |"
     yield ""
-    if fields := schemas.get(_name_of(question["responses"]["200"]), {}).get("properties"):
+
+
+def _described(name: str, schema: Document) -> Iterator[str]:
+    """Yield a type: its meaning, and its fields or values."""
+    yield f"### {name}\n"
+    if description := schema.get("description"):
+        yield f"{_cell(description)}\n"
+    if "enum" in schema:
+        yield f"One of {_type(schema)}.\n"
+    if fields := schema.get("properties"):
         yield "| field | type | meaning |\n|---|---|---|"
         yield from (
-            f"| `{name}` | {_type(one)} | {_cell(one.get('description', ''))} |" for name, one in fields.items()
+            f"| `{field}` | {_type(one)} | {_cell(one.get('description', ''))} |" for field, one in fields.items()
         )
         yield ""
 
@@ -54,7 +68,12 @@ def _parameter(one: Document) -> str:
 
 def _of_type(answer: Document) -> str:
     name = _name_of(answer)
-    return f": `{name}`" if name else ""
+    return f": {_link(name)}" if name else ""
+
+
+def _link(name: str) -> str:
+    """Return a link to the section of a type."""
+    return f"`{name}`" if name in _OF_THE_FRAMEWORK else f"[{name}](#{name.lower()})"
 
 
 def _name_of(answer: Document) -> str:
@@ -66,7 +85,7 @@ def _name_of(answer: Document) -> str:
 def _type(schema: Document) -> str:
     """Return a type in words: `array of Day`, `string or null`."""
     if "$ref" in schema:
-        return f"`{schema['$ref'].rpartition('/')[2]}`"
+        return _link(schema["$ref"].rpartition("/")[2])
     if "anyOf" in schema:
         return " or ".join(_type(one) for one in schema["anyOf"])
     if "enum" in schema:
