@@ -1,11 +1,15 @@
 """`python -m cli.docs.api`: prints what the HTTP api answers, from its own OpenAPI document, as Markdown."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
-
-from services.api.routes import router
+from services.api.app import create_app
+from services.api.completeness.reader import LedgerReader
+from services.api.health.snapshot import Sources
+from shared.bus.bus import Bus
+from shared.clock import ExchangeClock
+from shared.runtime.service import Health
 
 type Document = dict[str, Any]
 
@@ -14,10 +18,18 @@ _OF_THE_FRAMEWORK = ("HTTPValidationError", "ValidationError")
 
 
 def document() -> Document:
-    """Return the OpenAPI document of the api. It needs no running system."""
-    app = FastAPI(title="qlib-crypto")
-    app.include_router(router)
-    return app.openapi()
+    """Return the OpenAPI document of the api. Nothing is asked of the sources, so no system has to run."""
+    data_dir, qlib_dir = Path("okx_data"), Path("qlib_data")
+    sources = Sources(
+        bus=Bus("redis://127.0.0.1:9/0"),
+        redis_name="127.0.0.1:9",
+        clock=ExchangeClock(),
+        health=Health(),
+        data_dir=data_dir,
+        qlib_dir=qlib_dir,
+        ledger=LedgerReader(data_dir),
+    )
+    return create_app(sources).openapi()
 
 
 def questions() -> str:
