@@ -4,13 +4,15 @@
 """
 
 import asyncio
+import json
 import struct
 import time
 
-from services.collector.channels.intake import Intake
-
+from services.collector.channels.candles import CandleIntake
 from services.collector.publisher import Publisher
-from services.collector.tracking.universe import Reach, Universe
+from services.collector.stream.connection import Row
+from services.collector.stream.okx import open_streams
+from services.collector.tracking.universe import Reach, Tracker
 from services.converter.convert import convert
 from services.writer.batch import Batch
 from services.writer.disk.store import write_batch
@@ -36,22 +38,28 @@ EXPECTED = {
 }
 
 
+def a_frame(row):
+    return json.dumps({"arg": {"channel": "candle1m", "instId": "BTC-USDT-SWAP"}, "data": [row]})
+
+
 async def test_a_candle_from_the_exchanges_row_to_qlibs_bin(bus, tmp_path):
     raw, qlib = tmp_path / "okx_data", tmp_path / "qlib_data"
 
-    # 1 → 2: the collector reads the row; forming it is nothing yet, confirmed it is a candle.
-    clock, universe, asides = ExchangeClock(), Universe(Reach(0), LedgerCopy()), []
+    # 1 → 2: the collector reads the frame; a partial row is nothing yet, a confirmed one is a candle.
+    clock, tracker, asides = ExchangeClock(), Tracker(Reach(0), LedgerCopy()), []
     for ago in (1.0, 0.0):
         moment = time.monotonic() - ago
         clock.add(Sample(moment, moment, (OPENED + MINUTE).timestamp() - ago))
-    universe.apply(a_ranking("BTC_USDT", ranked_time=OPENED), OPENED, {})
+    tracker.apply(a_ranking("BTC_USDT", ranked_time=OPENED), OPENED, {})
     publisher = Publisher(Service("collector", bus, None, clock, Health(), asyncio.Event()), 1000)
-    intake = Intake(universe, clock, publisher.append, lambda *aside: asides.append(aside))
+    intake = CandleIntake(tracker, clock, publisher.append, lambda *aside: asides.append(aside))
+    stream = open_streams("wss://exchange", ca_file=None, now=clock.latest)["candles"]
+    connection = stream.connect(lambda seen: intake.take(seen) if isinstance(seen, Row) else asides.append(seen))
 
-    intake.live_candle("BTC-USDT-SWAP", [*ROW[:8], "0"])
+    connection.receive(a_frame([*ROW[:8], "0"]))
     assert len(publisher) == 0
-    intake.live_candle("BTC-USDT-SWAP", ROW)
-    intake.live_candle("BTC-USDT-SWAP", ROW)
+    connection.receive(a_frame(ROW))
+    connection.receive(a_frame(ROW))
 
     assert len(publisher) == 1
     assert asides == []
