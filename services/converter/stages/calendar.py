@@ -22,7 +22,7 @@ class NothingToConvertError(Exception):
     """There is no raw day before the instant asked for."""
 
 
-class Target(NamedTuple):
+class CalendarTarget(NamedTuple):
     """The folder that a run writes, and the span [origin, end) of its calendar."""
 
     store: QlibStore
@@ -32,7 +32,7 @@ class Target(NamedTuple):
     """Why a version that begins earlier could not be made, where that was tried."""
 
 
-def target_of(store: QlibStore, raw: RawFiles, goal: Goal, versions: LockedVersions) -> Target:
+def target_of(store: QlibStore, raw: RawFiles, goal: Goal, versions: LockedVersions) -> CalendarTarget:
     """Return where to write: the head, or a new version where its calendar begins earlier, or has to end earlier.
 
     Where another version cannot be made, the head goes on without the earlier days; a rebuild needs it, and raises.
@@ -53,8 +53,8 @@ def target_of(store: QlibStore, raw: RawFiles, goal: Goal, versions: LockedVersi
             raise
         versions.abandon()  # new days need no other version
         same = QlibStore(versions.head, converted=store.converted)
-        return Target(same, _origin(same, raw, end, history=False), end, str(error))
-    return Target(moved, origin, end)
+        return CalendarTarget(same, _origin(same, raw, end, history=False), end, str(error))
+    return CalendarTarget(moved, origin, end)
 
 
 def _end(store: QlibStore, raw: RawFiles, goal: Goal) -> datetime:

@@ -16,7 +16,7 @@ from shared.datasets.ledger import LedgerRow
 
 
 @dataclass(frozen=True)
-class Changes:
+class RawChanges:
     """The raw files of a run, what had to be read of them to see what changed, and the days to compute again."""
 
     raw: RawFiles
@@ -30,7 +30,7 @@ class Changes:
 
 def changes_since(
     manifest: Manifest, raw: RawFiles, end: datetime, recipe: BarRecipe, *, root: Path, keep: bool = True
-) -> Changes:
+) -> RawChanges:
     """Return what has changed on disk, as far as it concerns bars before `end`.
 
     root: the provider folder, which remembers the definitions that were read. keep: update what it remembers.
@@ -40,7 +40,7 @@ def changes_since(
     holes = _holes(raw, ledgers)
     contracts = {symbol: record_of(contract_of(given)) for symbol, given in history.of.items()}
     dirty = dirty_days(raw, manifest, end, holes, contracts, looks_back=recipe.stock_fields)
-    return Changes(raw, ledgers, history, holes, contracts, dirty)
+    return RawChanges(raw, ledgers, history, holes, contracts, dirty)
 
 
 def _changed_ledgers(raw: RawFiles, manifest: Manifest, recipe: BarRecipe) -> LedgerDays:

@@ -46,7 +46,7 @@ def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> Converte
 
     """
     left = {day: work.unknown[day] for day in work.days if day in work.unknown}
-    computed = _Computed(0, {})
+    computed = _ComputedBars(0, {})
     while days := [day for day in work.days if day not in left]:
         versions = {day: version for day, version in work.versions.items() if day not in left}
         whole = replace(work, days=days, versions=versions)
@@ -64,12 +64,12 @@ def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> Converte
     return Converted(computed.candles, left)
 
 
-class _Computed(NamedTuple):
+class _ComputedBars(NamedTuple):
     candles: int
     slices: Mapping[Frequency, Mapping[str, list[Slice]]]
 
 
-def _compute(build: Build, work: SymbolDays) -> _Computed:
+def _compute(build: Build, work: SymbolDays) -> _ComputedBars:
     """Compute all days, and write nothing. Raises `UnreadableError`, `ValidationError`."""
     candles = 0
     slices: dict[Frequency, dict[str, list[Slice]]] = {frequency: defaultdict(list) for frequency in FREQUENCIES}
@@ -79,10 +79,10 @@ def _compute(build: Build, work: SymbolDays) -> _Computed:
         for frequency in FREQUENCIES:
             for name, part in _slices(build, work.symbol, frequency, minutes, skipped).items():
                 slices[frequency][name].append(part)
-    return _Computed(candles, slices)
+    return _ComputedBars(candles, slices)
 
 
-def _refusal(build: Build, store: QlibStore, work: SymbolDays, computed: _Computed) -> str:
+def _refusal(build: Build, store: QlibStore, work: SymbolDays, computed: _ComputedBars) -> str:
     """Return why nothing of a symbol is to be written; empty where it can be."""
     if obstacle := obstacle_of(store, work.symbol, work.held.bins):
         return obstacle

@@ -18,7 +18,7 @@ from services.converter.raw.days import (
 )
 from services.converter.raw.definitions import contract_of
 from services.converter.raw.files import NO_FILES, RawFiles
-from services.converter.stages.changes import Changes
+from services.converter.stages.changes import RawChanges
 from services.converter.stages.dirty import VALID_DAYS, runs_of_days
 from services.converter.stages.run import Run, SymbolDays
 from shared.datasets.candle import Candle
@@ -86,17 +86,17 @@ def _days_needed(run: Run) -> set[date]:
     return days | {day - DAY for day in days} if run.build.recipe.stock_fields else days
 
 
-class _Files(NamedTuple):
+class _NeededFiles(NamedTuple):
     settlements: list[Partition]
     predictions: list[Partition]
     rankings: list[Partition]
     ledgers: list[Partition]
 
 
-def _files_for(changes: Changes, days: set[date]) -> _Files:
+def _files_for(changes: RawChanges, days: set[date]) -> _NeededFiles:
     """Return the files that some days need; the ledgers that changed have been read already."""
     raw, changed = changes.raw, changes.ledgers
-    return _Files(
+    return _NeededFiles(
         raw.partitions(FundingRate, _still_in_force(FundingRate, days)),
         raw.partitions(PredictedFundingRate, _still_in_force(PredictedFundingRate, days)),
         raw.partitions(Rank, _ranked_for(list(raw.of(Rank)), days)),

@@ -11,7 +11,7 @@ from services.converter.manifest import Manifest
 from services.converter.qlib.damage import HeldBins, Published
 from services.converter.qlib.store import QlibStore
 from services.converter.raw.days import LedgerDay
-from services.converter.stages.changes import Changes
+from services.converter.stages.changes import RawChanges
 from services.converter.stages.dirty import Dirty
 from shared.storage.layout import Partition
 
@@ -60,7 +60,7 @@ class Run:
     build: Build
     manifest: Manifest
     """What of the raw files is in Qlib already; empty where all of them are computed again."""
-    changes: Changes
+    changes: RawChanges
     dirty: Dirty
     held: Mapping[str, HeldBins]
     """Symbol → what its bins hold."""
