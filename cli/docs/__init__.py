@@ -1,4 +1,4 @@
-"""Documents that are generated from the code: `qlib-crypto docs fields|env-example`."""
+"""Documents that are generated from the code: `qlib-crypto docs fields|env-example|columns|api`."""
 
 import typer
 
@@ -24,3 +24,19 @@ def env_example() -> None:
     from cli.docs.env_example import example  # noqa: PLC0415 - needs the settings of every service
 
     typer.echo(example(), nl=False)
+
+
+@app.command("columns")
+def raw_columns() -> None:
+    """Print the columns of every raw dataset, as the documentation site has them."""
+    from cli.docs.columns import columns  # noqa: PLC0415 - needs pyarrow
+
+    typer.echo(columns(), nl=False)
+
+
+@app.command()
+def api() -> None:
+    """Print what the HTTP api answers, as the documentation site has it."""
+    from cli.docs.api import questions  # noqa: PLC0415 - needs the api's code
+
+    typer.echo(questions(), nl=False)

@@ -1,4 +1,4 @@
-"""`python -m cli.docs.api`: prints what the HTTP api answers, from its own OpenAPI document, as Markdown."""
+"""`qlib-crypto docs api`: prints what the HTTP api answers, from its own OpenAPI document, as Markdown."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,7 +110,3 @@ def _type(schema: Document) -> str:
 def _cell(text: str) -> str:
     """Return a text that breaks no table."""
     return " ".join(text.split()).replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    print(questions(), end="")  # noqa: T201 - what the command is for

@@ -1,4 +1,4 @@
-"""`python -m cli.docs.columns`: prints the columns of every raw dataset, from the declarations, as Markdown."""
+"""`qlib-crypto docs columns`: prints the columns of every raw dataset, from the declarations, as Markdown."""
 
 from shared.datasets.registry import BY_DATASET
 from shared.storage.parquet import arrow_schema
@@ -21,7 +21,3 @@ def _section(dataset: str) -> str:
         "| column | type |\n|---|---|",
     ]
     return "\n".join([*head, *rows, ""])
-
-
-if __name__ == "__main__":
-    print(columns(), end="")  # noqa: T201 - what the command is for
