@@ -8,7 +8,7 @@ independent reader of the bins and by pyqlib itself.
 import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,9 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.stack import StackError, clear
-from proofs.judges.recorded import Counts, Spans, membership, spans_wrong, verify, wanted_minutes
+from proofs.judges.bins import MINUTE_MS, UnreadableDatasetError
+from proofs.judges.recorded import RecordedTally, Spans, membership, spans_wrong, verify, wanted_minutes
 from proofs.judges.recorded_qlib import UnreadableQlibError, judge_in_research
-from proofs.rig.recording import MINUTE_MS, Recorded, UnusableRecordingError, read_recording
+from proofs.judges.stored import judge_rankings, read_rankings
+from proofs.rig.recording import Recorded, UnusableRecordingError, read_recording
 from proofs.rig.systems import ComposeSystem, LocalSystem, System
 from shared.runtime.command import run
 
@@ -177,47 +179,14 @@ def _bars() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def rankings_wrong(system: System, data_dir: Path) -> tuple[int, int]:
-    """Count the rankings, and those whose members are not the top of the rates that the simulator published.
-
-    Each stored rate must be what the exchange predicted when it said so; the members must be the first of all, by
-    absolute rate, then by name.
-    """
-    import pyarrow.dataset as ds  # noqa: PLC0415 - only here
-
-    table = ds.dataset(data_dir / "universe", format="parquet", partitioning=None).to_table()
-    rankings: dict[int, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        rankings.setdefault(int(row["ranked_time"].timestamp() * 1000), []).append(row)
-    wrong = 0
-    for rows in rankings.values():
-        ordered = sorted(rows, key=lambda row: (-abs(row["funding_rate"]), row["symbol"]))
-        size = sum(row["member"] for row in rows)
-        members = {row["symbol"] for row in rows if row["member"]}
-        first = {row["symbol"] for row in ordered[:size]}
-        rates_right = all(_published(system, row) for row in rows)
-        wrong += not (members == first and rates_right)
-    return len(rankings), wrong
-
-
-def _published(system: System, row: Mapping[str, Any]) -> bool:
-    at = int(row["known_time"].timestamp() * 1000)
-    truth = system.ask_simulator(f"/sim/truth/predicted?at={at}")
-    base, _, quote = row["symbol"].partition("_")
-    return abs(float(truth[f"{base}-{quote}-SWAP"]) - float(row["funding_rate"])) < _RATE_TOLERANCE
-
-
-_RATE_TOLERANCE = 1e-12
-
-
-def show(judges: Mapping[str, Counts]) -> None:
+def show(judges: Mapping[str, RecordedTally]) -> None:
     """Print the counts side by side."""
     table = Table(title="recorded minutes against Qlib", title_justify="left")
     table.add_column("count")
-    for name in judges:
-        table.add_column(name, justify="right")
-    for field in asdict(Counts()):
-        table.add_row(field, *(f"{getattr(counts, field):,}" for counts in judges.values()))
+    for judge in judges:
+        table.add_column(judge, justify="right")
+    for name in RecordedTally().counts():
+        table.add_row(name, *(f"{getattr(tally, name):,}" for tally in judges.values()))
     console.print(table)
 
 
@@ -234,7 +203,8 @@ def replay(chosen: Plan, recording: Mapping[str, Recorded], folder: Path, *, kil
         kills = follow(system, chosen, kill=kill)
         dead_letters = system.dead_letters()
         system.finish()
-        rankings, wrong = rankings_wrong(system, system.data_dir)
+        stored = read_rankings(system.data_dir)
+        rankings = judge_rankings(system.ask_simulator, stored, top_n=chosen.top_n)
     members: Spans = membership(running.data_dir)
     wanted = wanted_minutes(members, recording)
     bins = verify(running.qlib_dir, recording, wanted)
@@ -246,9 +216,10 @@ def replay(chosen: Plan, recording: Mapping[str, Recorded], folder: Path, *, kil
         console.print(f"never in the universe, so not collected: {', '.join(strangers)}", soft_wrap=True)
     if kill:
         console.print("kill -9: " + ", ".join(f"{name} {count} times" for name, count in kills.items()))
-    console.print(f"{rankings} rankings, {wrong} wrong; {dead_letters} dead letters; {time.monotonic() - began:.0f} s")
+    ranked = f"{rankings.rankings} rankings, {rankings.ranking_wrong} wrong"
+    console.print(f"{ranked}; {dead_letters} dead letters; {time.monotonic() - began:.0f} s")
     console.print(f"raw data: {folder / 'okx_data'}   Qlib data: {folder / 'qlib_data'}", markup=False, soft_wrap=True)
-    return not wrong and all(counts.clean for counts in judges.values())
+    return not rankings.faults and all(tally.clean for tally in judges.values())
 
 
 def main(
@@ -272,7 +243,7 @@ def main(
             f"to {chosen.end:%F %H:%M} UTC at {chosen.speed:.0f} times the speed; universe of {chosen.top_n}"
         )
         same = replay(chosen, recording, folder, kill=kill, compose=compose)
-    except (UnusableRecordingError, UnreadableQlibError, StackError, ReplayError) as error:
+    except (UnusableRecordingError, UnreadableDatasetError, UnreadableQlibError, StackError, ReplayError) as error:
         # A path is not broken where the window ends: it is to be copied.
         console.print(f"[red]replay failed:[/red] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(2) from None

@@ -24,11 +24,11 @@ from rich.table import Table
 
 from cli.stack import SERVICES, Stack, StackError, clear, end_on_signals
 from proofs.bench.load import resident_bytes, service_pid, wait_until_subscribed
+from proofs.rig.raw_folder import DAY_MS
 from shared.runtime.command import run
 
 FOLDER = Path(".run/soak")
 START = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 PROGRAMS = ("valkey", *SERVICES)
 _LOOK_SECONDS = 0.2
 _MOST_SHARE = 0.02

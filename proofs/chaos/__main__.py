@@ -14,6 +14,7 @@ from proofs.chaos.campaign import SETTLE_SECONDS, ChaosError, campaign
 from proofs.chaos.console import console, show
 from proofs.chaos.outcome import report
 from proofs.chaos.plan import DISK, Plan
+from proofs.judges.bins import UnreadableDatasetError
 from proofs.judges.recorded_qlib import UnreadableQlibError
 from proofs.rig.small_disk import NoSmallDiskError, SmallDisk
 from shared.runtime.command import run
@@ -58,7 +59,7 @@ def main(
                 plan = replace(plan, has_disk=False)
         console.print(f"{plan.command()}; {len(plan.kinds)} kinds of faults; from {plan.start:%F %H:%M} UTC on")
         outcome = campaign(plan, folder, disk)
-    except (ChaosError, StackError, UnreadableQlibError, OSError) as error:
+    except (ChaosError, StackError, UnreadableDatasetError, UnreadableQlibError, OSError) as error:
         console.print(f"[red]chaos failed:[/red] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(2) from None
     outcome.skipped = skipped

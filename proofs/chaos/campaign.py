@@ -21,7 +21,8 @@ from proofs.chaos.faults import Host, Wire, deaths
 from proofs.chaos.outcome import Outcome
 from proofs.chaos.plan import FAULT_LOG, WIRE, Plan, Strike
 from proofs.judges import stored as truth
-from proofs.judges.recorded import Counts, membership, spans_wrong, verify
+from proofs.judges.bins import DAY_MS, MINUTE_MS
+from proofs.judges.recorded import RecordedTally, membership, spans_wrong, verify
 from proofs.judges.recorded_qlib import judge_in_research
 from proofs.rig.recording import Recorded
 from proofs.rig.small_disk import SmallDisk
@@ -119,7 +120,7 @@ class Healing:
 
     def _truth(self, symbol: str, windows: truth.Windows) -> Recorded:
         known = self._truths.get(symbol)
-        begin = windows[0][0] - truth.DAY_MS
+        begin = windows[0][0] - DAY_MS
         if known is None or known[0] > begin:
             known = begin, truth.read_truth(self._system.ask_simulator, symbol, begin, self.until_ms)
             self._truths[symbol] = known
@@ -169,9 +170,9 @@ def heal(system: LocalSystem, plan: Plan, healing: Healing, corrected: set[tuple
 # --- The judgement
 
 
-def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.Judgement, dict[str, Counts]]:
+def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.StoredTally, dict[str, RecordedTally]]:
     """Compare raw data and Qlib with the truth, once the services have stopped."""
-    judgement, now_ms = truth.Judgement(), int(system.ask_simulator("/sim/clock")["now_ms"])
+    found, now_ms = truth.StoredTally(), int(system.ask_simulator("/sim/clock")["now_ms"])
     windows = healing.windows()
     settled, ledger = truth.read_settlements(system.data_dir), truth.read_ledger(system.data_dir)
     recording: dict[str, Recorded] = {}
@@ -182,7 +183,7 @@ def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.Judg
             wanted = windows.get(symbol, [])
             stored, unreadable = truth.read_stored(system.data_dir, symbol)
             first = min([begin, *stored.opens.tolist()])
-            true = truth.read_truth(system.ask_simulator, symbol, first - 8 * truth.DAY_MS, now_ms)
+            true = truth.read_truth(system.ask_simulator, symbol, first - 8 * DAY_MS, now_ms)
             must = truth.inside(true.opens, wanted)
             due = truth.inside(true.settled_times, truth.due_in(wanted))
             parts = [
@@ -196,9 +197,9 @@ def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.Judg
                 parts.append(
                     truth.judge_ledger(symbol, verdicts, stored, true, wanted, end_ms=until_ms, refused=refused)
                 )
-            judgement.wrong["unreadable files"] += len(unreadable)
+            found.unreadable_files += len(unreadable)
             for part in parts:
-                judgement.add(part)
+                found.add(part)
             kept = truth.only(
                 true,
                 must | np.isin(true.opens, stored.opens),
@@ -208,13 +209,13 @@ def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.Judg
                 recording[symbol] = kept
             bars.advance(task)
     rankings = truth.read_rankings(system.data_dir)
-    judgement.add(truth.judge_rankings(system.ask_simulator, rankings, top_n=plan.members))
-    judgement.add(truth.judge_told_rankings(_told_rankings(system.stack.folder), rankings))
-    return judgement, _judge_qlib(system, recording, now_ms)
+    found.add(truth.judge_rankings(system.ask_simulator, rankings, top_n=plan.members))
+    found.add(truth.judge_published_rankings(_published_rankings(system.stack.folder), rankings))
+    return found, _judge_qlib(system, recording, now_ms)
 
 
-def _told_rankings(folder: Path) -> list[int]:
-    """Return the instants of the rankings that the ranker's log tells of: each of them was published."""
+def _published_rankings(folder: Path) -> list[int]:
+    """Return the instants of the rankings in the ranker's log: each of them was published."""
     found = []
     for path in (folder / "logs").glob("ranker.log*"):
         for line in path.read_text(errors="replace").splitlines():
@@ -225,12 +226,12 @@ def _told_rankings(folder: Path) -> list[int]:
     return sorted(found)
 
 
-def _judge_qlib(system: LocalSystem, recording: Mapping[str, Recorded], until_ms: int) -> dict[str, Counts]:
+def _judge_qlib(system: LocalSystem, recording: Mapping[str, Recorded], until_ms: int) -> dict[str, RecordedTally]:
     """Let both judges compare Qlib with all that is wanted or stored."""
     wanted = dict.fromkeys(recording, until_ms)
-    counts = verify(system.qlib_dir, recording, wanted)
+    bins = verify(system.qlib_dir, recording, wanted)
     members = membership(system.data_dir)
-    judges = {"bins": replace(counts, spans_wrong=spans_wrong(system.qlib_dir, members))}
+    judges = {"bins": replace(bins, spans_wrong=spans_wrong(system.qlib_dir, members))}
     folder = system.stack.folder / "truth"
     truth.write_recording(folder, recording)
     by_qlib = judge_in_research(system.qlib_dir, folder, wanted, folder / "wanted.json")
@@ -250,14 +251,14 @@ def campaign(plan: Plan, folder: Path, disk: SmallDisk | None) -> Outcome:
         host = Host(system.stack, disk)
         wire = Wire(system.stack, system.stack.folder / FAULT_LOG, rages=bool(set(plan.kinds) & set(WIRE)))
         rage(system, plan, plan.strikes(), host, wire)
-        healing = Healing(system, plan, int(system.ask_simulator("/sim/clock")["now_ms"]) // 60_000 * 60_000)
+        healing = Healing(system, plan, int(system.ask_simulator("/sim/clock")["now_ms"]) // MINUTE_MS * MINUTE_MS)
         outcome = heal(system, plan, healing, corrected_minutes(wire.log()))
         outcome.dead_letters = system.dead_letters()
         try:
             system.finish()
         except subprocess.CalledProcessError as error:
             raise ChaosError(f"the last conversion failed: {error}") from error
-        outcome.judgement, outcome.qlib = judge(system, plan, healing)
+        outcome.raw, outcome.qlib = judge(system, plan, healing)
     outcome.injected = host.injected + wire.injected
     outcome.happened = Counter(fault.kind for fault in host.happened) + wire.happened
     outcome.log, outcome.wire_log = host.happened, wire.log()

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from proofs.chaos.outcome import Outcome, around, instant
 from proofs.chaos.plan import Plan
-from proofs.judges.recorded import Counts
+from proofs.judges.recorded import RecordedTally
 
 _AROUND_SECONDS = 5.0
 _TOLD = 12
@@ -29,15 +29,15 @@ def show(plan: Plan, outcome: Outcome) -> None:
     counts = Table(title="stored against true", title_justify="left")
     for name in ("raw data", "count"):
         counts.add_column(name, justify="left" if name == "raw data" else "right")
-    for name, count in {**outcome.judgement.compared, **outcome.judgement.wrong}.items():
+    for name, count in outcome.raw.spelled().items():
         counts.add_row(name, f"{count:,}")
     console.print(counts)
     qlib = Table(title="Qlib", title_justify="left")
     qlib.add_column("count")
     for name in outcome.qlib:
         qlib.add_column(name, justify="right")
-    for name in Counts.__dataclass_fields__:
-        qlib.add_row(name, *(f"{getattr(counts, name):,}" for counts in outcome.qlib.values()))
+    for name in RecordedTally().counts():
+        qlib.add_row(name, *(f"{getattr(tally, name):,}" for tally in outcome.qlib.values()))
     console.print(qlib)
     for kind, reason in outcome.skipped.items():
         console.print(f"skipped: {kind}: {reason}")
@@ -62,8 +62,8 @@ def tell_failure(plan: Plan, outcome: Outcome) -> None:
         console.print(f"not healed: {outcome.unhealed}", **say)  # type: ignore[arg-type]
     for trouble in [*map(str, outcome.audited.unexpected), *outcome.audited.troubles][:_TOLD]:
         console.print(f"audit: {trouble}", **say)  # type: ignore[arg-type]
-    if outcome.judgement.differences:
-        first = outcome.judgement.differences[0]
+    if outcome.raw.differences:
+        first = outcome.raw.differences[0]
         told = f"first difference: {first.symbol} {instant(first.at_ms)}: {first.problem}"
         console.print(f"{told}\n  stored: {first.stored}\n  true:   {first.true}", **say)  # type: ignore[arg-type]
         for line in around(outcome, first.at_ms, int(_AROUND_SECONDS * plan.speed * 1000))[:_TOLD]:

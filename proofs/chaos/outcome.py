@@ -8,16 +8,18 @@ from typing import Any
 from proofs.chaos.audit import Audited
 from proofs.chaos.faults import Happened
 from proofs.chaos.plan import Plan
-from proofs.judges import stored as truth
-from proofs.judges.recorded import Counts
+from proofs.judges.bins import MINUTE_MS
+from proofs.judges.recorded import RecordedTally
+from proofs.judges.stored import StoredTally
+from proofs.judges.tally import Role
 
 
 @dataclass
 class Outcome:
     """What a run found."""
 
-    judgement: truth.Judgement = field(default_factory=truth.Judgement)
-    qlib: dict[str, Counts] = field(default_factory=dict)
+    raw: StoredTally = field(default_factory=StoredTally)
+    qlib: dict[str, RecordedTally] = field(default_factory=dict)
     injected: Counter[str] = field(default_factory=Counter)
     happened: Counter[str] = field(default_factory=Counter)
     deaths: list[str] = field(default_factory=list)
@@ -34,9 +36,9 @@ class Outcome:
     @property
     def passed(self) -> bool:
         """Return whether nothing was lost, doubled, wrong, shifted or invented, and no process died by itself."""
-        qlib = bool(self.qlib) and all(counts.clean for counts in self.qlib.values())
+        qlib = bool(self.qlib) and all(tally.clean for tally in self.qlib.values())
         audited = not self.audited.unexpected and not self.audited.troubles
-        return self.judgement.clean and qlib and audited and not self.deaths and not self.unhealed
+        return self.raw.clean and qlib and audited and not self.deaths and not self.unhealed
 
 
 def around(outcome: Outcome, at_ms: int, width_ms: int) -> list[str]:
@@ -49,7 +51,7 @@ def around(outcome: Outcome, at_ms: int, width_ms: int) -> list[str]:
     wire: dict[tuple[str, int], int] = Counter()
     for entry in outcome.wire_log:
         if abs(entry["now_ms"] - at_ms) <= width_ms:
-            wire[entry["kind"], entry["now_ms"] // 60_000 * 60_000] += 1
+            wire[entry["kind"], entry["now_ms"] // MINUTE_MS * MINUTE_MS] += 1
     found += [(minute, f"{kind}, {count} times") for (kind, minute), count in wire.items()]
     return [f"{instant(time)}  {text}" for time, text in sorted(found)]
 
@@ -69,9 +71,9 @@ def report(plan: Plan, outcome: Outcome, seconds: float) -> dict[str, Any]:
         "settle_seconds": outcome.settle_seconds,
         "injected": dict(outcome.injected),
         "happened": dict(outcome.happened),
-        "compared": dict(outcome.judgement.compared),
-        "wrong": dict(outcome.judgement.wrong),
-        "qlib": {name: counts.__dict__ for name, counts in outcome.qlib.items()},
+        "compared": outcome.raw.spelled(Role.EVIDENCE, Role.SIZE),
+        "wrong": outcome.raw.spelled(Role.FAULT),
+        "qlib": {name: tally.counts() for name, tally in outcome.qlib.items()},
         "audited": dict(outcome.audited.counts),
         "audit_unexpected": [difference._asdict() for difference in outcome.audited.unexpected],
         "audit_troubles": outcome.audited.troubles,
@@ -79,5 +81,5 @@ def report(plan: Plan, outcome: Outcome, seconds: float) -> dict[str, Any]:
         "deaths": outcome.deaths,
         "unhealed": outcome.unhealed,
         "skipped": outcome.skipped,
-        "differences": [difference._asdict() for difference in outcome.judgement.differences],
+        "differences": [difference._asdict() for difference in outcome.raw.differences],
     }

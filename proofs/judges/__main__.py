@@ -25,7 +25,7 @@ from proofs.judges.bins import FREQUENCIES, MINUTE_MS, UnreadableDatasetError, r
 from proofs.judges.dump_bin import Peer, PeerError, judge_against_dump_bin, ratio
 from proofs.judges.lookahead import CutError, cut_raw, instants, judge_cut
 from proofs.judges.recompute import Options, Raw, RawError
-from proofs.judges.tally import Judgement
+from proofs.judges.tally import Judgement, ValueTally
 from proofs.judges.values import judge_values, label
 from proofs.rig.conversion import ProcessFailedError, convert
 from proofs.rig.raw_from_recording import write_recording
@@ -81,17 +81,17 @@ def _emptied(folder: Path) -> Path:
 def _show(title: str, found: Judgement) -> None:
     """Print the counts by frequency, every field that has a difference, and the problems."""
     table = Table(title=title, title_justify="left", box=None)
-    columns = ("compared", "last_bit", "empty", "different", "missing", "invented")
+    columns = tuple(ValueTally().counts())
     for column in ("frequency", *columns):
         justify: Literal["left", "right"] = "left" if column == "frequency" else "right"
         table.add_column(column.replace("_", " "), justify=justify, no_wrap=True, min_width=len(column))
     for frequency in FREQUENCIES:
-        counts = Judgement({key: tally for key, tally in found.tallies.items() if key[0] == frequency}).total
-        table.add_row(frequency, *(f"{getattr(counts, column):,}" for column in columns))
-    table.add_row("all", *(f"{getattr(found.total, column):,}" for column in columns))
+        of_frequency = Judgement({key: tally for key, tally in found.tallies.items() if key[0] == frequency}).total
+        table.add_row(frequency, *(f"{count:,}" for count in of_frequency.counts().values()))
+    table.add_row("all", *(f"{count:,}" for count in found.total.counts().values()))
     console.print(table)
     for (frequency, name), tally in sorted(found.tallies.items()):
-        if tally.wrong:
+        if tally.faults:
             counts_text = f"{tally.different:,} different, {tally.missing:,} missing, {tally.invented:,} invented"
             console.print(f"[red]{name} {frequency}[/red]: {counts_text}; first: {escape(tally.first)}")
     for problem in found.problems:
@@ -118,13 +118,18 @@ def _show_peer(peer: Peer) -> None:
         console.print(f"{name:<30} {text} {times['wall']:6.1f} x wall {times['cpu']:6.1f} x CPU", soft_wrap=True)
 
 
+def _counts_of(tally: ValueTally) -> dict[str, Any]:
+    return tally.counts() | {"first": tally.first}
+
+
 def _as_json(found: Judgement) -> dict[str, Any]:
+    tallies = sorted(found.tallies.items())
     return {
         "clean": found.clean,
-        "total": asdict(found.total),
+        "total": _counts_of(found.total),
         "problems": found.problems,
         "problem_count": found.problem_count,
-        "fields": {f"{name} {frequency}": asdict(tally) for (frequency, name), tally in sorted(found.tallies.items())},
+        "fields": {f"{name} {frequency}": _counts_of(tally) for (frequency, name), tally in tallies},
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-MINUTE_MS, DAY_MS = 60_000, 86_400_000
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 FREQUENCIES = {"1min": 1, "5min": 5, "15min": 15, "30min": 30, "60min": 60, "240min": 240, "day": 1440}
 """Name of a frequency → minutes a bar."""
 
@@ -79,6 +79,14 @@ def read_bin(qlib_dir: Path, symbol: str, field: str, frequency: str) -> Bin | N
     return Bin(int(numbers[0]), numbers[1:])
 
 
+def read_values(qlib_dir: Path, symbol: str, field: str, frequency: str, bars: int) -> Values:
+    """Return a field over the first `bars` bars of the calendar, NaN where its bin has none.
+
+    Raises `UnreadableDatasetError`.
+    """
+    return (read_bin(qlib_dir, symbol, field, frequency) or NO_BIN).part(0, bars)
+
+
 def bin_path(qlib_dir: Path, symbol: str, field: str, frequency: str) -> Path:
     """Return where a field of a symbol lies."""
     return qlib_dir / "features" / _folder(symbol) / f"{field}.{frequency}.bin"
@@ -127,7 +135,7 @@ def read_spans(qlib_dir: Path, market: str) -> dict[str, list[tuple[int, int]]]:
 
 
 def inside(spans: list[tuple[int, int]], opens: Times) -> NDArray[np.bool_]:
-    """Tell for every bar whether it lies in one of the spans."""
+    """Return for every bar whether it opens in one of the spans."""
     found = np.zeros(len(opens), bool)
     for first, last in spans:
         found |= (opens >= first) & (opens <= last)

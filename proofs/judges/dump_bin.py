@@ -20,9 +20,8 @@ from proofs.judges.bins import FREQUENCIES, MINUTE_MS, NO_BIN, Bin, read_bin, re
 from proofs.judges.recompute import Frame, Options, Raw, SymbolFacts, facts_of, recompute
 from proofs.judges.tally import Judgement, compare_bits
 from proofs.judges.values import label
-from proofs.rig.conversion import ROOT, Cost, convert, measured
+from proofs.rig.conversion import RESEARCH_PYTHON, Cost, convert, measured
 
-RESEARCH_PYTHON = ROOT / ".venv-research" / "bin" / "python"
 _SUMMED = ("volume", "amount", "contracts")
 _MINUTES_PER_DAY = 1440
 

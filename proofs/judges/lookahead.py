@@ -29,7 +29,7 @@ from proofs.judges.bins import (
     symbols_of,
 )
 from proofs.judges.recompute import Raw
-from proofs.judges.tally import Judgement, Place, Tally, compare, compare_bits
+from proofs.judges.tally import Judgement, Place, ValueTally, compare, compare_bits
 from proofs.judges.values import UNIVERSE, label
 from proofs.rig.raw_folder import day_of, ms_of
 
@@ -245,7 +245,7 @@ def _judge_universe(found: Judgement, pair: _Pair) -> None:
         full, part = (inside(each.get(symbol, []), opens) for each in spans)
         wrong = np.flatnonzero(full != part)
         members = int(np.count_nonzero(full & part))
-        found.count(pair.frequency, UNIVERSE, Tally(compared=members, empty=pair.bars - members - len(wrong)))
+        found.count(pair.frequency, UNIVERSE, ValueTally(compared=members, empty=pair.bars - members - len(wrong)))
         if len(wrong):
             at = label(int(opens[wrong[0]]))
             found.problem(f"{UNIVERSE}.txt {pair.frequency}: {symbol} differs in {len(wrong)} bars, first at {at}")

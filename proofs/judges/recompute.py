@@ -15,13 +15,13 @@ import pandas as pd  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from proofs.judges.bins import DAY_MS, FREQUENCIES, MINUTE_MS, Times
+from proofs.judges.bins import DAY_MS, FREQUENCIES, HOUR_MS, MINUTE_MS, Times
 
 Frame = Any
 """A pandas DataFrame: pandas has no types."""
 
 RATE_HOLDS_MS = 7 * DAY_MS
-PREDICTION_HOLDS_MS = 8 * 3_600_000
+PREDICTION_HOLDS_MS = 8 * HOUR_MS
 _CANDLE_COLUMNS = ("open", "high", "low", "close", "volume", "amount", "contracts")
 
 
@@ -427,7 +427,7 @@ def _vwap(minutes: Any) -> Any:
 
 
 def _minutes_to_funding(bars: _Moments) -> NDArray[np.float64]:
-    expected = bars.settled["funding_time"] + bars.settled["interval_hours"] * 3_600_000
+    expected = bars.settled["funding_time"] + bars.settled["interval_hours"] * HOUR_MS
     to_next = (expected - bars.closes) / MINUTE_MS
     to_predicted = (bars.predicted["funding_time"] - bars.closes) / MINUTE_MS
     return _first_of(to_predicted, np.where(to_next >= 0, to_next, np.nan))

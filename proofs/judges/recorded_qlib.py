@@ -9,17 +9,14 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from proofs.judges.recorded import Counts
+from proofs.judges.recorded import RecordedTally
+from proofs.rig.conversion import RESEARCH_PYTHON, ROOT
 from proofs.rig.recording import PRICES_AND_VOLUME, Recorded, read_recording, symbol_in_qlib
-
-ROOT = Path(__file__).resolve().parents[2]
-RESEARCH_PYTHON = ROOT / ".venv-research" / "bin" / "python"
 
 
 class UnreadableQlibError(Exception):
@@ -28,7 +25,7 @@ class UnreadableQlibError(Exception):
 
 def judge_in_research(
     qlib_dir: Path, recording_dir: Path, wanted_until: Mapping[str, int], wanted_file: Path
-) -> Counts | None:
+) -> RecordedTally | None:
     """Ask the real pyqlib, in its own environment; None where that environment is not there.
 
     Raises `UnreadableQlibError`.
@@ -42,7 +39,7 @@ def judge_in_research(
     lines = answer.stdout.strip().splitlines()
     if not lines:
         raise UnreadableQlibError(f"pyqlib could not read the data:\n{answer.stderr[-2000:]}")
-    return Counts(**json.loads(lines[-1]))
+    return RecordedTally(**json.loads(lines[-1]))
 
 
 def main(qlib_dir: str, recording_dir: str, wanted_file: str) -> int:
@@ -55,32 +52,32 @@ def main(qlib_dir: str, recording_dir: str, wanted_file: str) -> int:
     qlib.init(provider_uri=qlib_dir, region=REG_CN, kernels=1, logging_level=40)
     wanted: dict[str, int] = json.loads(Path(wanted_file).read_text())
     recording = read_recording(Path(recording_dir))
-    total = Counts()
+    total = RecordedTally()
     for symbol, until in wanted.items():
         frame = D.features([symbol], [f"${field}" for field in PRICES_AND_VOLUME], freq="1min")
         recorded = recording[symbol_in_qlib(symbol)]  # a recording knows no lower case
-        total += _verify(frame, recorded, until)
-    sys.stdout.write(json.dumps(asdict(total)) + "\n")
+        total.add(_verify(frame, recorded, until))
+    sys.stdout.write(json.dumps(total.counts()) + "\n")
     return 0 if total.clean else 1
 
 
-def _verify(frame: Any, recorded: Recorded, until: int) -> Counts:
+def _verify(frame: Any, recorded: Recorded, until: int) -> RecordedTally:
     times = frame.index.get_level_values("datetime").to_numpy().astype("datetime64[ms]").astype(np.int64)
-    counts = Counts(symbols=1, minutes=int(np.count_nonzero(recorded.opens < until)))
+    found = RecordedTally(symbols=1, minutes=int(np.count_nonzero(recorded.opens < until)))
     _, there, recorded_there = np.intersect1d(times, recorded.opens, return_indices=True)
     lacking = np.setdiff1d(recorded.opens[recorded.opens < until], times)
-    counts.missing += len(lacking) * len(PRICES_AND_VOLUME)
+    found.missing += len(lacking) * len(PRICES_AND_VOLUME)
     unknown = np.setdiff1d(np.arange(len(times)), there)
     for field in PRICES_AND_VOLUME:
         read = frame[f"${field}"].to_numpy(np.float32)
         truth = recorded.values[field].astype(np.float32)[recorded_there]
         present = ~np.isnan(read[there])
         equal = read[there] == truth
-        counts.values += int(np.count_nonzero(equal))
-        counts.wrong += int(np.count_nonzero(present & ~equal))
-        counts.missing += int(np.count_nonzero(~present & (times[there] < until)))
-        counts.invented += int(np.count_nonzero(~np.isnan(read[unknown])))
-    return counts
+        found.values += int(np.count_nonzero(equal))
+        found.wrong += int(np.count_nonzero(present & ~equal))
+        found.missing += int(np.count_nonzero(~present & (times[there] < until)))
+        found.invented += int(np.count_nonzero(~np.isnan(read[unknown])))
+    return found
 
 
 if __name__ == "__main__":

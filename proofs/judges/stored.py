@@ -4,12 +4,11 @@ The raw data is read here from its files with pyarrow alone. Which minutes are w
 disk, not asked of the services.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 import numpy as np
@@ -18,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from proofs.judges.bins import DAY_MS, MINUTE_MS
 from proofs.judges.recorded import Spans
-from proofs.rig.recording import MINUTE_MS, PRICES_AND_VOLUME, Recorded
+from proofs.judges.tally import Evidence, Fault, Role, Size, Tally
+from proofs.rig.recording import PRICES_AND_VOLUME, Recorded
 
-DAY_MS = 86_400_000
 FIELDS = (*PRICES_AND_VOLUME, "amount", "contracts")
 _COLUMN = {"open": 1, "high": 2, "low": 3, "close": 4, "contracts": 5, "volume": 6, "amount": 7}
 """Where the exchange's row has each of our fields."""
@@ -49,30 +49,53 @@ class Difference(NamedTuple):
 
 
 @dataclass
-class Judgement:
-    """What was compared, and how often it differed. Everything in `wrong` must be 0."""
+class StoredTally(Tally):
+    """The comparison of a raw folder with the truth, and the earliest differences."""
 
-    compared: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
+    candles: Evidence = 0
+    """Minutes that had to be stored."""
+    stored: Size = 0
+    """Candle rows on disk."""
+    settlements: Size = 0
+    verdicts: Size = 0
+    rankings: Size = 0
+    unreadable_files: Fault = 0
+    lost: Fault = 0
+    doubled: Fault = 0
+    invented: Fault = 0
+    wrong: Fault = 0
+    shifted: Fault = 0
+    """Of the wrong ones: equal to the truth of a minute nearby."""
+    misplaced: Fault = 0
+    """In the file of another day."""
+    funding_lost: Fault = 0
+    funding_doubled: Fault = 0
+    funding_wrong: Fault = 0
+    ledger_wrong: Fault = 0
+    unexplained: Fault = 0
+    """Minutes without a verdict in the ledger."""
+    ranking_wrong: Fault = 0
+    ranking_lost: Fault = 0
     differences: list[Difference] = field(default_factory=list)
-    """The earliest ones."""
 
     def blame(self, problem: str, found: Iterable[Difference], count: int | None = None) -> None:
-        """Count differences and keep the earliest."""
+        """Count differences, and keep the earliest. problem: a fault, spelled with blanks."""
         kept = list(found)
-        self.wrong[problem] += len(kept) if count is None else count
-        self.differences = sorted([*self.differences, *kept])[:_KEPT_DIFFERENCES]
+        name = problem.replace(" ", "_")
+        setattr(self, name, self.counts(Role.FAULT)[name] + (len(kept) if count is None else count))
+        self._keep(kept)
 
-    def add(self, other: "Judgement") -> None:
-        """Take what another comparison found."""
-        self.compared.update(other.compared)
-        self.wrong.update(other.wrong)
-        self.differences = sorted([*self.differences, *other.differences])[:_KEPT_DIFFERENCES]
+    def add(self, other: Self) -> None:
+        """Add what another comparison found."""
+        super().add(other)
+        self._keep(other.differences)
 
-    @property
-    def clean(self) -> bool:
-        """Return whether something was compared and nothing differs."""
-        return self.compared["candles"] > 0 and not any(self.wrong.values())
+    def _keep(self, differences: list[Difference]) -> None:
+        self.differences = sorted([*self.differences, *differences])[:_KEPT_DIFFERENCES]
+
+    def spelled(self, *roles: Role) -> dict[str, int]:
+        """Return the counts of these roles, named as a report spells them."""
+        return {name.replace("_", " "): count for name, count in self.counts(*roles).items()}
 
 
 @dataclass(frozen=True)
@@ -254,17 +277,17 @@ def read_rankings(data_dir: Path) -> dict[int, list[dict[str, Any]]]:
 # --- The comparison
 
 
-def judge_candles(symbol: str, stored: Stored, truth: Recorded, wanted: NDArray[np.bool_]) -> Judgement:
+def judge_candles(symbol: str, stored: Stored, truth: Recorded, wanted: NDArray[np.bool_]) -> StoredTally:
     """Compare the stored rows of a symbol with its true minutes; `wanted` tells which of these must be there. Pure."""
-    judgement = Judgement()
+    tally = StoredTally()
     opens, first, copies = np.unique(stored.opens, return_index=True, return_counts=True)
     _, here, there = np.intersect1d(opens, truth.opens, return_indices=True)
-    judgement.compared["candles"] = int(np.count_nonzero(wanted))
-    judgement.compared["stored"] = len(stored.opens)
+    tally.candles = int(np.count_nonzero(wanted))
+    tally.stored = len(stored.opens)
 
     def say(problem: str, times: NDArray[np.int64], tell: Callable[[int], tuple[str, str]]) -> None:
         said = [Difference(time, symbol, problem, *tell(time)) for time in times[:_KEPT_DIFFERENCES].tolist()]
-        judgement.blame(problem, said, len(times))
+        tally.blame(problem, said, len(times))
 
     def of_stored(time: int) -> str:
         return str([_figures(stored.values, int(row)) for row in np.flatnonzero(stored.opens == time)])
@@ -281,9 +304,9 @@ def judge_candles(symbol: str, stored: Stored, truth: Recorded, wanted: NDArray[
     for name in FIELDS:
         differs |= stored.values[name][first[here]] != truth.values[name][there]
     say("wrong", opens[here][differs], lambda time: (of_stored(time), of_truth(time)))
-    judgement.wrong["shifted"] += _shifted(stored, first[here][differs], truth, there[differs])
-    judgement.wrong["misplaced"] += stored.misplaced
-    return judgement
+    tally.shifted += _shifted(stored, first[here][differs], truth, there[differs])
+    tally.misplaced += stored.misplaced
+    return tally
 
 
 def _figures(values: Mapping[str, NDArray[np.float64]], row: int) -> list[float]:
@@ -301,20 +324,20 @@ def _shifted(stored: Stored, rows: NDArray[np.intp], truth: Recorded, places: ND
 
 def judge_settlements(
     symbol: str, stored: Mapping[int, list[float]], truth: Recorded, wanted: NDArray[np.bool_]
-) -> Judgement:
+) -> StoredTally:
     """Compare the settled rates of a symbol; `wanted` tells which of the true ones must be there. Pure."""
-    judgement = Judgement()
+    tally = StoredTally()
     true = dict(zip(truth.settled_times.tolist(), truth.settled_rates.tolist(), strict=True))
-    judgement.compared["settlements"] = int(np.count_nonzero(wanted))
+    tally.settlements = int(np.count_nonzero(wanted))
 
     def say(problem: str, times: Iterable[int]) -> None:
         found = [Difference(time, symbol, problem, str(stored.get(time)), str(true.get(time))) for time in times]
-        judgement.blame(problem, found)
+        tally.blame(problem, found)
 
     say("funding lost", [time for time in truth.settled_times[wanted].tolist() if time not in stored])
     say("funding doubled", [time for time, rates in stored.items() if len(rates) > 1])
     say("funding wrong", [time for time, rates in stored.items() if {true.get(time)} != set(rates)])
-    return judgement
+    return tally
 
 
 def read_ledger(data_dir: Path) -> dict[str, dict[str, NDArray[np.int64]]] | None:
@@ -366,24 +389,24 @@ def judge_ledger(
     *,
     end_ms: int,
     refused: NDArray[np.int64] = _NONE,
-) -> Judgement:
+) -> StoredTally:
     """Compare the verdicts of a symbol with what is stored and what is true. Pure.
 
     Every minute has one that is wanted and opens before `end_ms`, also one that the exchange does not have. Wanted is
     what lies in the windows, and what the ledger itself says to be. `refused` are the minutes of which the exchange
     shows nothing, for good, that can be believed: the ledger says so of these, and of no others.
     """
-    judgement = Judgement()
+    tally = StoredTally()
     spans = [np.arange(begin, end, MINUTE_MS, dtype=np.int64) for begin, end in windows]
     wanted = np.concatenate([np.zeros(0, np.int64), *spans])
     sets = {name: ledger.get(name, np.zeros(0, np.int64)) for name in (*_ACCOUNTED, "wanted")}
     told = sets["wanted"]
     every = np.union1d(wanted, told[told < end_ms])
-    judgement.compared["verdicts"] = len(every)
+    tally.verdicts = len(every)
 
     def say(problem: str, times: NDArray[np.int64], verdict: str, true: str) -> None:
         kept = [Difference(time, symbol, problem, verdict, true) for time in times[:_KEPT_DIFFERENCES].tolist()]
-        judgement.blame(problem, kept, len(times))
+        tally.blame(problem, kept, len(times))
 
     on_disk = np.unique(stored.opens)
     for name, live in (("received", True), ("healed", False)):
@@ -400,14 +423,13 @@ def judge_ledger(
     known = np.concatenate([sets[name] for name in _ACCOUNTED])
     say("unexplained", np.setdiff1d(every, known), "missing", "wanted, and over")
     say("unexplained", np.setdiff1d(wanted, sets["wanted"]), "not wanted", "wanted")
-    return judgement
+    return tally
 
 
-def judge_rankings(ask: Ask, rankings: Mapping[int, list[dict[str, Any]]], *, top_n: int) -> Judgement:
+def judge_rankings(ask: Ask, rankings: Mapping[int, list[dict[str, Any]]], *, top_n: int) -> StoredTally:
     """Rank anew what the exchange published: the same rates, the same order, the same members."""
-    judgement = Judgement()
-    judgement.compared["rankings"] = len(rankings)
-    judgement.wrong["ranking wrong"] = 0
+    tally = StoredTally()
+    tally.rankings = len(rankings)
     published = cache(lambda at: ask(f"/sim/truth/predicted?at={at}"))
     for time, rows in rankings.items():
         ordered = sorted(rows, key=lambda row: (-abs(row["funding_rate"]), row["symbol"]))
@@ -416,8 +438,8 @@ def judge_rankings(ask: Ask, rankings: Mapping[int, list[dict[str, Any]]], *, to
         untrue = [row["symbol"] for row in rows if not _is_published(published, row)]
         if members != first or untrue or len({row["symbol"] for row in rows}) != len(rows):
             told = f"members not first: {sorted(members ^ first)}, other rates than published: {untrue}"
-            judgement.blame("ranking wrong", [Difference(time, "*", "ranking wrong", told, "")])
-    return judgement
+            tally.blame("ranking wrong", [Difference(time, "*", "ranking wrong", told, "")])
+    return tally
 
 
 def _is_published(published: Callable[[int], Any], row: Mapping[str, Any]) -> bool:
@@ -426,13 +448,13 @@ def _is_published(published: Callable[[int], Any], row: Mapping[str, Any]) -> bo
     return rate is not None and abs(float(rate) - float(row["funding_rate"])) < _RATE_TOLERANCE
 
 
-def judge_told_rankings(told: Iterable[int], rankings: Mapping[int, object]) -> Judgement:
-    """Look for the rankings that were published among those that are stored. Pure."""
-    judgement = Judgement()
-    # Stored to the millisecond; told to the microsecond.
-    lost = [time for time in told if not {time - 1, time, time + 1} & set(rankings)]
-    judgement.blame("ranking lost", [Difference(time, "*", "ranking lost", "nothing", "published") for time in lost])
-    return judgement
+def judge_published_rankings(published: Iterable[int], rankings: Mapping[int, object]) -> StoredTally:
+    """Find the rankings that were published and are not stored. Pure."""
+    tally = StoredTally()
+    # Stored to the millisecond; logged to the microsecond.
+    lost = [time for time in published if not {time - 1, time, time + 1} & set(rankings)]
+    tally.blame("ranking lost", [Difference(time, "*", "ranking lost", "nothing", "published") for time in lost])
+    return tally
 
 
 def write_recording(folder: Path, recording: Mapping[str, Recorded]) -> None:

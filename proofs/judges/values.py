@@ -27,7 +27,7 @@ from proofs.judges.bins import (
     symbols_of,
 )
 from proofs.judges.recompute import FIELDS, STOCK_FIELDS, Options, Raw, SymbolFacts, facts_of, recompute
-from proofs.judges.tally import Judgement, Tally, compare
+from proofs.judges.tally import Judgement, ValueTally, compare
 
 SUMS = frozenset({"volume", "amount", "contracts", "vwap", "funding_paid"})
 UNIVERSE = "top50"
@@ -181,7 +181,7 @@ def _judge_universe(found: Judgement, raw: Raw, dataset: _Dataset) -> None:
                 at = label(int(opens[wrong[0]]))
                 found.problem(f"{UNIVERSE}.txt {frequency}: {symbol} is wrong in {len(wrong)} bars, first at {at}")
             members = int(np.count_nonzero(should & does))
-            found.count(frequency, UNIVERSE, Tally(compared=members, empty=len(opens) - members))
+            found.count(frequency, UNIVERSE, ValueTally(compared=members, empty=len(opens) - members))
 
 
 def _member_in(raw: Raw, symbol: str) -> Any:

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cli.stack import ROOT, clear, end_on_signals
-from proofs.judges.recorded_qlib import RESEARCH_PYTHON
-from proofs.readers.qlib_reader import BEGIN, READY, SYMBOLS, Seen, candles, is_late
+from proofs.readers.qlib_reader import BEGIN, READY, SYMBOLS, ReaderTally, candles, is_late
+from proofs.rig.conversion import RESEARCH_PYTHON
 from services.converter.convert import convert
 from services.writer.disk.store import write_batch
 from shared.datasets.candle import Candle
@@ -122,7 +122,7 @@ def rage(data_dir: Path, qlib_dir: Path, kills: int, seed: int) -> int:
     return minutes
 
 
-def watch(folder: Path, kills: int, seed: int) -> tuple[Seen, int]:
+def watch(folder: Path, kills: int, seed: int) -> tuple[ReaderTally, int]:
     """Let a reader read while all this happens; return what it saw, and of how many minutes.
 
     Raises `RuntimeError` where the reader itself dies.
@@ -140,7 +140,7 @@ def watch(folder: Path, kills: int, seed: int) -> tuple[Seen, int]:
             told, _ = reader.communicate(timeout=_READER_SECONDS)
     if not told.strip():
         raise RuntimeError(f"the reader ended with {reader.returncode} and said nothing")
-    return Seen(**json.loads(told.strip().splitlines()[-1])), minutes
+    return ReaderTally(**json.loads(told.strip().splitlines()[-1])), minutes
 
 
 def _wait_for_reader(ready: Path, reader: subprocess.Popen[str]) -> None:
@@ -165,16 +165,16 @@ def main(
     end_on_signals()
     clear(folder)
     folder.mkdir(parents=True)
-    seen, minutes = watch(folder, kills, seed)
+    found, minutes = watch(folder, kills, seed)
     console.print(
-        f"{kills} kills, {minutes:,} minutes of {len(SYMBOLS)} symbols; the reader looked {seen.reads:,} times, "
-        f"the calendar had grown {seen.calendars:,} times: {seen.values:,} values right, {seen.wrong} wrong, "
-        f"{seen.missing} missing, {seen.failed} reads failed {seen.first}",
+        f"{kills} kills, {minutes:,} minutes of {len(SYMBOLS)} symbols; the reader looked {found.reads:,} times, "
+        f"the calendar had grown {found.calendars:,} times: {found.values:,} values right, {found.wrong} wrong, "
+        f"{found.missing} missing, {found.failed} reads failed {found.first}",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
-    raise SystemExit(0 if seen.clean else 1)
+    raise SystemExit(0 if found.clean else 1)
 
 
 if __name__ == "__main__":

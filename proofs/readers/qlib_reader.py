@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proofs.judges.tally import Evidence, Fault, Size, Tally
+
 BEGIN = datetime(2025, 4, 5, tzinfo=UTC)
 SYMBOLS = ("AAA_USDT", "BBB_USDT", "LATE_USDT", "DDD_USDT")
 LATE = "LATE_USDT"
@@ -63,32 +65,22 @@ def bars(symbol: str, opens: Ints, length: int) -> dict[str, Floats]:
 
 
 @dataclass
-class Seen:
-    """What a reader has seen."""
+class ReaderTally(Tally):
+    """What a reader found in all its reads."""
 
-    reads: int = 0
-    values: int = 0
+    reads: Size = 0
+    values: Evidence = 0
     """Right ones."""
-    calendars: int = 0
+    calendars: Size = 0
     """How often the calendar had grown."""
-    wrong: int = 0
-    missing: int = 0
+    wrong: Fault = 0
+    missing: Fault = 0
     """Bars that the calendar shows, and that are NaN or not there although nothing of them is late."""
-    failed: int = 0
-    first: str = ""
-    """The first trouble."""
-
-    @property
-    def clean(self) -> bool:
-        """Tell whether there was something to see and nothing wrong with it."""
-        return self.values > 0 and not (self.wrong or self.missing or self.failed)
-
-    def trouble(self, what: str) -> None:
-        """Remember the first one."""
-        self.first = self.first or what
+    failed: Fault = 0
+    """Reads that pyqlib ended with an error."""
 
 
-def judge(seen: Seen, symbol: str, frequency: str, opens: Ints, read: dict[str, Floats]) -> None:
+def judge(found: ReaderTally, symbol: str, frequency: str, opens: Ints, read: dict[str, Floats]) -> None:
     """Hold the bars that were read of one symbol against what they must be. opens: minutes from `BEGIN` on. Pure."""
     length = _MINUTES[frequency]
     may_lack = np.array([is_late(symbol, np.arange(opened, opened + length)).any() for opened in opens], bool)
@@ -98,14 +90,14 @@ def judge(seen: Seen, symbol: str, frequency: str, opens: Ints, read: dict[str, 
         if name == "coverage":
             differs &= ~may_lack
         lacks = ~there & ~may_lack
-        seen.values += int((there & ~differs).sum())
-        seen.wrong += int(differs.sum())
-        seen.missing += int(lacks.sum())
+        found.values += int((there & ~differs).sum())
+        found.wrong += int(differs.sum())
+        found.missing += int(lacks.sum())
         for which in np.flatnonzero(differs | lacks)[:1]:
-            seen.trouble(f"{symbol} {frequency} {name} of minute {opens[which]}: {values[which]}, not {truth[which]}")
+            found.note(f"{symbol} {frequency} {name} of minute {opens[which]}: {values[which]}, not {truth[which]}")
 
 
-def _look(data: Any, seen: Seen, frequency: str) -> int:
+def _look(data: Any, found: ReaderTally, frequency: str) -> int:
     """Read the newest bars of one frequency; return how many bars its calendar has."""
     calendar = data.calendar(freq=frequency)
     shown = calendar[-_SHOWN[frequency] :]
@@ -114,7 +106,7 @@ def _look(data: Any, seen: Seen, frequency: str) -> int:
     wanted = (np.array(shown, "datetime64[m]") - np.datetime64(BEGIN.replace(tzinfo=None), "m")).astype(np.int64)
     for symbol in SYMBOLS:
         rows = frame.loc[symbol].reindex(shown)
-        judge(seen, symbol, frequency, wanted, {name: rows[f"${name}"].to_numpy(np.float64) for name in FIELDS})
+        judge(found, symbol, frequency, wanted, {name: rows[f"${name}"].to_numpy(np.float64) for name in FIELDS})
     return len(calendar)
 
 
@@ -127,21 +119,21 @@ def main(qlib_dir: str, stop_file: str) -> int:
     from qlib.data.cache import H  # noqa: PLC0415
 
     qlib.init(provider_uri=qlib_dir, region=REG_CN, kernels=1, logging_level=40)
-    seen, known = Seen(), 0
+    found, known = ReaderTally(), 0
     while not Path(stop_file).exists():
         H.clear()
         try:
-            bars_shown = {frequency: _look(D, seen, frequency) for frequency in _SHOWN}["1min"]
+            bars_shown = {frequency: _look(D, found, frequency) for frequency in _SHOWN}["1min"]
         except Exception as error:  # noqa: BLE001 - whatever Qlib raises at half a file is what is looked for
-            seen.failed += 1
-            seen.trouble(f"{type(error).__name__}: {error}")
+            found.failed += 1
+            found.note(f"{type(error).__name__}: {error}")
             continue
-        seen.reads += 1
-        seen.calendars += bars_shown != known
+        found.reads += 1
+        found.calendars += bars_shown != known
         known = bars_shown
         Path(stop_file).with_name(READY).touch()
-    sys.stdout.write(json.dumps(asdict(seen)) + "\n")
-    return 0 if seen.clean else 1
+    sys.stdout.write(json.dumps(asdict(found)) + "\n")
+    return 0 if found.clean else 1
 
 
 if __name__ == "__main__":

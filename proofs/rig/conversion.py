@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+RESEARCH_PYTHON = ROOT / ".venv-research" / "bin" / "python"
+"""The interpreter that has the real pyqlib."""
 NO_REDIS = "redis://127.0.0.1:1/0"
 """Nobody listens there: no running system is to hear of a conversion that only a judge wanted."""
 

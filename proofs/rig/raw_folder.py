@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from shared.datasets.candle import Candle
 from shared.datasets.ledger import LedgerRow
 from shared.datasets.row import Row
+from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 from shared.ledger.day import SETS
 from shared.ledger.minutes import mask_from_minutes, mask_to_text
 from shared.storage.layout import Partition
 from shared.storage.parquet import arrow_schema
 
-MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
-MINUTES_PER_DAY = 1440
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = MINUTES_PER_DAY * MINUTE_MS
 EXCHANGE = "okx"
 
 Columns = Mapping[str, Any]

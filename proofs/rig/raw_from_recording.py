@@ -14,8 +14,6 @@ from proofs.rig.raw_folder import (
     DAY_MS,
     EXCHANGE,
     HOUR_MS,
-    MINUTE_MS,
-    MINUTES_PER_DAY,
     day_of,
     ledger_rows,
     write_candles,
@@ -25,6 +23,7 @@ from proofs.rig.raw_folder import (
 from proofs.rig.recording import PRICES_AND_VOLUME, Recorded, read_recording
 from shared.datasets.funding import FundingRate
 from shared.datasets.universe import Rank
+from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 
 RANKED_AFTER_MS = 30_000
 INTERVAL_HOURS = 8

@@ -24,8 +24,6 @@ from proofs.rig.raw_folder import (
     DAY_MS,
     EXCHANGE,
     HOUR_MS,
-    MINUTE_MS,
-    MINUTES_PER_DAY,
     ledger_rows,
     ms_of,
     write_candles,
@@ -34,6 +32,7 @@ from proofs.rig.raw_folder import (
 )
 from shared.datasets.funding import FundingRate, PredictedFundingRate
 from shared.datasets.universe import Rank
+from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 from shared.runtime.command import run
 
 Times = NDArray[np.int64]

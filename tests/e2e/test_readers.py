@@ -2,8 +2,8 @@
 
 import pytest
 
-from proofs.judges.recorded_qlib import RESEARCH_PYTHON
 from proofs.readers.__main__ import watch
+from proofs.rig.conversion import RESEARCH_PYTHON
 
 pytestmark = [
     pytest.mark.slow,

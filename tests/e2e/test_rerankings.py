@@ -9,6 +9,7 @@ import pytest
 
 from cli.stack import Stack
 from proofs.judges.stored import judge_candles, read_stored, read_truth
+from proofs.judges.tally import Role
 from shared.bus.bus import Bus
 from shared.grid import MINUTE, floor_minute, to_ms
 from tests.support.builders import a_ranking, wait_for
@@ -106,5 +107,5 @@ def judged(running, symbol, spans):
     for begin, end in spans:
         first, last = to_ms(floor_minute(begin)), to_ms(floor_minute(end))
         inside |= (truth.opens >= first) & (truth.opens < last)
-    wrong = judge_candles(symbol, stored, truth, inside).wrong
+    wrong = judge_candles(symbol, stored, truth, inside).counts(Role.FAULT)
     return {symbol: found} if (found := {kind: n for kind, n in wrong.items() if n and kind != "invented"}) else {}

@@ -3,8 +3,8 @@
 from proofs.chaos.faults import Happened
 from proofs.chaos.outcome import Outcome, around, report
 from proofs.chaos.plan import Plan
-from proofs.judges.recorded import Counts
-from proofs.judges.stored import Difference, Judgement
+from proofs.judges.recorded import RecordedTally
+from proofs.judges.stored import Difference, StoredTally
 
 AT = 1_772_323_200_000
 
@@ -15,9 +15,7 @@ def a_plan(**changes: object) -> Plan:
 
 
 def a_clean_outcome() -> Outcome:
-    judgement = Judgement()
-    judgement.compared["candles"] = 10
-    return Outcome(judgement, {"bins": Counts(values=50)})
+    return Outcome(StoredTally(candles=10), {"bins": RecordedTally(values=50)})
 
 
 def test_a_clean_run_passes_and_nothing_compared_does_not():
@@ -27,7 +25,7 @@ def test_a_clean_run_passes_and_nothing_compared_does_not():
 
 def test_one_difference_one_death_or_something_not_healed_fails():
     lost, dead, sick, bins = (a_clean_outcome() for _ in range(4))
-    lost.judgement.blame("lost", [Difference(AT, "A", "lost", "nothing", "[]")])
+    lost.raw.blame("lost", [Difference(AT, "A", "lost", "nothing", "[]")])
     dead.deaths.append("exited: writer (exit status 1; not expected)")
     sick.unhealed["minutes"] = 1
     bins.qlib["bins"].missing = 1

@@ -199,11 +199,13 @@ def test_planted_mistakes_are_found_each_where_it_is_and_nowhere_else(raw, datas
 
     found = judge_values(raw, dataset, Options())
 
-    wrong = {key: tally for key, tally in found.tallies.items() if tally.wrong}
+    wrong = {key: tally for key, tally in found.tallies.items() if tally.faults}
     assert set(wrong) == {(frequency, field) for _, field, frequency in MISTAKES.values()}
     for (_, field), tally in wrong.items():
         assert tally.first.startswith(f"{SYMBOL} {field} 2025-01-0")
-    single = [wrong[frequency, field].wrong for mistake, (_, field, frequency) in MISTAKES.items() if mistake in SINGLE]
+    single = [
+        wrong[frequency, field].faults for mistake, (_, field, frequency) in MISTAKES.items() if mistake in SINGLE
+    ]
     assert single == [1] * len(SINGLE)
 
 
@@ -308,7 +310,7 @@ LOOKING_AHEAD = {
 def test_what_looks_ahead_is_found(made, tmp_path, mistake):
     found = judged_cut(made, tmp_path, at("2025-01-02T13:37"), LOOKING_AHEAD[mistake])
 
-    assert found.total.wrong > 0
+    assert found.total.faults > 0
 
 
 def test_a_bar_that_the_cut_lost_is_found(made, tmp_path):

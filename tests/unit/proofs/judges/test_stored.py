@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from proofs.judges import stored as truth
+from proofs.judges.bins import DAY_MS as DAY
+from proofs.judges.bins import HOUR_MS as HOUR
+from proofs.judges.bins import MINUTE_MS as MINUTE
+from proofs.judges.tally import Role
 from proofs.rig.recording import Recorded, read_recording
 
-MINUTE, DAY = 60_000, 86_400_000
 BEGIN = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
-HOUR = 60 * MINUTE
 
 
 def a_truth(minutes: int = 100, settled: dict[int, float] | None = None) -> Recorded:
@@ -31,7 +33,11 @@ def stored_as(true: Recorded, rows: list[int]) -> truth.Stored:
 def judged(stored: truth.Stored, true: Recorded, wanted: np.ndarray | None = None) -> dict[str, int]:
     must = np.ones(len(true.opens), bool) if wanted is None else wanted
     found = truth.judge_candles("BTC_USDT", stored, true, must)
-    return {problem: count for problem, count in found.wrong.items() if count}
+    return faults_of(found)
+
+
+def faults_of(found: truth.StoredTally) -> dict[str, int]:
+    return {name: count for name, count in found.spelled(Role.FAULT).items() if count}
 
 
 def test_everything_stored_as_it_was_is_clean():
@@ -96,7 +102,7 @@ def test_settlements_are_lost_doubled_or_wrong():
     stored = {BEGIN: [0.0, 0.0], BEGIN + HOUR: [0.001], BEGIN + 2 * HOUR: [0.5], BEGIN + 9 * HOUR: [0.1]}
     found = truth.judge_settlements("BTC_USDT", stored, true, true.settled_times < BEGIN + 4 * HOUR)
 
-    assert dict(found.wrong) == {"funding lost": 1, "funding doubled": 1, "funding wrong": 2}
+    assert faults_of(found) == {"funding lost": 1, "funding doubled": 1, "funding wrong": 2}
 
 
 def test_a_member_is_wanted_from_days_before_its_ranking_to_the_minute_open_when_it_was_dropped():
@@ -140,8 +146,8 @@ def test_a_ledger_that_accounts_for_every_minute_is_clean():
     there = truth.only(true, np.arange(10) < 8, np.zeros(0, bool))
     found = truth.judge_ledger("A", ledger, stored, there, [(BEGIN, BEGIN + 10 * MINUTE)], end_ms=BEGIN + 10 * MINUTE)
 
-    assert not any(found.wrong.values())
-    assert found.compared["verdicts"] == 10
+    assert found.faults == 0
+    assert found.verdicts == 10
 
 
 def test_a_ledger_that_lies_or_is_silent_is_found_out():
@@ -150,9 +156,9 @@ def test_a_ledger_that_lies_or_is_silent_is_found_out():
     ledger = a_ledger(true, wanted=[0, 1, 2, 3, 6, 7], received=[0, 1], healed=[], absent=[2], halted=[])
     found = truth.judge_ledger("A", ledger, stored, true, [(BEGIN, BEGIN + 5 * MINUTE)], end_ms=BEGIN + 7 * MINUTE)
 
-    # 1 came over REST and is told to have been received; 2 is told to be absent. 3 has no verdict, 4 not even a wish,
+    # 1 came over REST and is said to have been received; 2 is said to be absent. 3 has no verdict, 4 not even a wish,
     # 6 is wanted by the ledger alone and has none either; 7 is not over.
-    assert dict(found.wrong) == {"ledger wrong": 3, "unexplained": 4}
+    assert faults_of(found) == {"ledger wrong": 3, "unexplained": 4}
 
 
 @pytest.mark.parametrize(
@@ -173,8 +179,8 @@ def test_a_minute_is_refused_in_the_ledger_exactly_where_the_exchange_shows_it_i
     impossible = true.opens[refused]
     found = truth.judge_ledger("A", ledger, stored, there, span, end_ms=BEGIN + 10 * MINUTE, refused=impossible)
 
-    assert found.wrong["ledger wrong"] == wrong
-    assert found.wrong["unexplained"] == 0
+    assert found.ledger_wrong == wrong
+    assert found.unexplained == 0
 
 
 def test_minutes_that_the_ledger_itself_has_no_verdict_of_are_open():
@@ -229,17 +235,17 @@ def rows_of_a_ranking(rates: dict[str, float], members: set[str]) -> list[dict]:
     ],
     ids=["right", "another order", "too few", "another rate"],
 )
-def test_rankings_are_ranked_anew(rates: dict[str, float], members: set[str], wrong: int):
+def test_rankings_are_ranked_again(rates: dict[str, float], members: set[str], wrong: int):
     published = {"A-USDT-SWAP": "0.1", "B-USDT-SWAP": "-0.3", "C-USDT-SWAP": "0.2"}
     found = truth.judge_rankings(lambda _: published, {BEGIN: rows_of_a_ranking(rates, members)}, top_n=2)
 
-    assert found.wrong["ranking wrong"] == wrong
+    assert found.ranking_wrong == wrong
 
 
 def test_a_published_ranking_that_is_not_stored_is_lost():
-    found = truth.judge_told_rankings([BEGIN, BEGIN + HOUR], {BEGIN + 1: []})
+    found = truth.judge_published_rankings([BEGIN, BEGIN + HOUR], {BEGIN + 1: []})
 
-    assert found.wrong["ranking lost"] == 1
+    assert found.ranking_lost == 1
 
 
 def test_truth_is_asked_in_pages_and_spelled_as_a_recording(tmp_path: Path):
