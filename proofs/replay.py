@@ -20,12 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.stack import StackError, clear
-from proofs.judges.bins import MINUTE_MS, UnreadableDatasetError
+from proofs.judges.bins import UnreadableDatasetError
 from proofs.judges.recorded import RecordedTally, Spans, membership, spans_wrong, verify, wanted_minutes
 from proofs.judges.recorded_qlib import UnreadableQlibError, judge_in_research
 from proofs.judges.stored import judge_rankings, read_rankings
 from proofs.rig.recording import Recorded, UnusableRecordingError, read_recording
 from proofs.rig.systems import ComposeSystem, LocalSystem, System
+from proofs.units import MINUTE_MS
 from shared.runtime.command import run
 
 FOLDER = Path(".run/replay")

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from cli.stack import SERVICES, Stack, StackError, clear, end_on_signals
 from proofs.bench.load import resident_bytes, service_pid, wait_until_subscribed
-from proofs.rig.raw_folder import DAY_MS
+from proofs.units import DAY_MS
 from shared.runtime.command import run
 
 FOLDER = Path(".run/soak")

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from proofs.judges.bins import MINUTE_MS
 from proofs.judges.stored import Difference
+from proofs.units import MINUTE_MS
 
 PAGE_MS = 288 * MINUTE_MS
 """What the audit asks for at once: a fifth of a day."""

@@ -21,12 +21,12 @@ from proofs.chaos.faults import Host, Wire, deaths
 from proofs.chaos.outcome import Outcome
 from proofs.chaos.plan import FAULT_LOG, WIRE, Plan, Strike
 from proofs.judges import stored as truth
-from proofs.judges.bins import DAY_MS, MINUTE_MS
 from proofs.judges.recorded import RecordedTally, membership, spans_wrong, verify
 from proofs.judges.recorded_qlib import judge_in_research
 from proofs.rig.recording import Recorded
 from proofs.rig.small_disk import SmallDisk
 from proofs.rig.systems import LocalSystem
+from proofs.units import DAY_MS, MINUTE_MS
 
 PICKUP_SECONDS = 60.0
 """How long a collector may be away before it takes a ranking over."""

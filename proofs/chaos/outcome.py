@@ -8,10 +8,10 @@ from typing import Any
 from proofs.chaos.audit import Audited
 from proofs.chaos.faults import Happened
 from proofs.chaos.plan import Plan
-from proofs.judges.bins import MINUTE_MS
 from proofs.judges.recorded import RecordedTally
 from proofs.judges.stored import StoredTally
 from proofs.judges.tally import Role
+from proofs.units import MINUTE_MS
 
 
 @dataclass

@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from proofs.judges.bins import FREQUENCIES, MINUTE_MS, UnreadableDatasetError, read_calendar
+from proofs.judges.bins import FREQUENCIES, UnreadableDatasetError, read_calendar
 from proofs.judges.dump_bin import Peer, PeerError, judge_against_dump_bin, ratio
 from proofs.judges.lookahead import CutError, cut_raw, instants, judge_cut
 from proofs.judges.recompute import Options, Raw, RawError
@@ -30,6 +30,7 @@ from proofs.judges.values import judge_values, label
 from proofs.rig.conversion import ProcessFailedError, convert
 from proofs.rig.raw_from_recording import write_recording
 from proofs.rig.recording import UnusableRecordingError
+from proofs.units import MINUTE_MS
 from shared.runtime.command import run
 
 FOLDER = Path(".run/judge")

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 FREQUENCIES = {"1min": 1, "5min": 5, "15min": 15, "30min": 30, "60min": 60, "240min": 240, "day": 1440}
 """Name of a frequency → minutes a bar."""
 

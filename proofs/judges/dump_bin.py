@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from proofs.judges.bins import FREQUENCIES, MINUTE_MS, NO_BIN, Bin, read_bin, read_calendar, symbols_of
+from proofs.judges.bins import FREQUENCIES, NO_BIN, Bin, read_bin, read_calendar, symbols_of
 from proofs.judges.recompute import Frame, Options, Raw, SymbolFacts, facts_of, recompute
 from proofs.judges.tally import Judgement, compare_bits
 from proofs.judges.values import label
 from proofs.rig.conversion import RESEARCH_PYTHON, Cost, convert, measured
+from proofs.units import MINUTE_MS, MINUTES_PER_DAY
 
 _SUMMED = ("volume", "amount", "contracts")
-_MINUTES_PER_DAY = 1440
 
 Tell = Callable[[str], None]
 
@@ -112,7 +112,7 @@ def _from_first_whole_day(raw: Raw, target: Path) -> None:
 
 def _has_whole_candles(folder: Path) -> bool:
     return any(
-        len(pd.read_parquet(path, columns=["open_time"], partitioning=None)) == _MINUTES_PER_DAY
+        len(pd.read_parquet(path, columns=["open_time"], partitioning=None)) == MINUTES_PER_DAY
         for path in sorted(folder.glob("*.parquet"))
     )
 

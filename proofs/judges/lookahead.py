@@ -16,9 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from proofs.judges.bins import (
-    DAY_MS,
     FREQUENCIES,
-    MINUTE_MS,
     NO_BIN,
     Times,
     fields_of,
@@ -31,7 +29,7 @@ from proofs.judges.bins import (
 from proofs.judges.recompute import Raw
 from proofs.judges.tally import Judgement, Place, ValueTally, compare, compare_bits
 from proofs.judges.values import UNIVERSE, label
-from proofs.rig.raw_folder import day_of, ms_of
+from proofs.units import DAY_MS, MINUTE_MS
 
 _SETS = ("wanted", "received", "healed", "absent", "halted", "refused", "due", "settled")
 
@@ -61,7 +59,7 @@ def cut_raw(source: Path, target: Path, instant: int) -> None:
 
 
 def _midnight(folder: Path) -> int:
-    return ms_of(day_of(int(np.datetime64(folder.name.removeprefix("date="), "ms").astype(np.int64))))
+    return int(np.datetime64(folder.name.removeprefix("date="), "ms").astype(np.int64))
 
 
 def _cut_day(source: Path, target: Path, keep: Keep, instant: int) -> None:

@@ -15,7 +15,8 @@ import pandas as pd  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from proofs.judges.bins import DAY_MS, FREQUENCIES, HOUR_MS, MINUTE_MS, Times
+from proofs.judges.bins import FREQUENCIES, Times
+from proofs.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 Frame = Any
 """A pandas DataFrame: pandas has no types."""

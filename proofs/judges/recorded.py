@@ -12,8 +12,6 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from proofs.judges.bins import (
-    DAY_MS,
-    MINUTE_MS,
     Times,
     UnreadableDatasetError,
     Values,
@@ -25,6 +23,7 @@ from proofs.judges.bins import (
 )
 from proofs.judges.tally import Evidence, Fault, Size, Tally
 from proofs.rig.recording import PRICES_AND_VOLUME, Recorded
+from proofs.units import DAY_MS, MINUTE_MS
 
 WEEK_MS = 7 * DAY_MS
 UNIVERSE = "top50"

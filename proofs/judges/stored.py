@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from proofs.judges.bins import DAY_MS, MINUTE_MS
 from proofs.judges.recorded import Spans
 from proofs.judges.tally import Evidence, Fault, Role, Size, Tally
 from proofs.rig.recording import PRICES_AND_VOLUME, Recorded
+from proofs.units import DAY_MS, MINUTE_MS
 
 FIELDS = (*PRICES_AND_VOLUME, "amount", "contracts")
 _COLUMN = {"open": 1, "high": 2, "low": 3, "close": 4, "contracts": 5, "volume": 6, "amount": 7}

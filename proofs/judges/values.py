@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from proofs.judges.bins import (
-    DAY_MS,
     FREQUENCIES,
-    MINUTE_MS,
     NO_BIN,
     Times,
     UnreadableDatasetError,
@@ -28,6 +26,7 @@ from proofs.judges.bins import (
 )
 from proofs.judges.recompute import FIELDS, STOCK_FIELDS, Options, Raw, SymbolFacts, facts_of, recompute
 from proofs.judges.tally import Judgement, ValueTally, compare
+from proofs.units import DAY_MS, MINUTE_MS
 
 SUMS = frozenset({"volume", "amount", "contracts", "vwap", "funding_paid"})
 UNIVERSE = "top50"

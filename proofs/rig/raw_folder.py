@@ -14,17 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from proofs.units import DAY_MS, MINUTES_PER_DAY
 from shared.datasets.candle import Candle
 from shared.datasets.ledger import LedgerRow
 from shared.datasets.row import Row
-from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 from shared.ledger.day import SETS
 from shared.ledger.minutes import mask_from_minutes, mask_to_text
 from shared.storage.layout import Partition
 from shared.storage.parquet import arrow_schema
 
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = MINUTES_PER_DAY * MINUTE_MS
 EXCHANGE = "okx"
 
 Columns = Mapping[str, Any]

@@ -10,20 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs.rig.raw_folder import (
-    DAY_MS,
-    EXCHANGE,
-    HOUR_MS,
-    day_of,
-    ledger_rows,
-    write_candles,
-    write_ledger,
-    write_rows,
-)
+from proofs.rig.raw_folder import EXCHANGE, day_of, ledger_rows, write_candles, write_ledger, write_rows
 from proofs.rig.recording import PRICES_AND_VOLUME, Recorded, read_recording
+from proofs.units import DAY_MS, HOUR_MS, MINUTE_MS, MINUTES_PER_DAY
 from shared.datasets.funding import FundingRate
 from shared.datasets.universe import Rank
-from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 
 RANKED_AFTER_MS = 30_000
 INTERVAL_HOURS = 8

@@ -1,7 +1,7 @@
 """A recording as the judge reads it: candles_1m.parquet and funding.parquet → arrays by symbol.
 
-It shares no code with the simulator that replays the recording nor with the services that carry it to Qlib, but for
-the length of a minute: what is compared in the end must not have passed through one common mistake.
+It shares no code with the simulator that replays the recording nor with the services that carry it to Qlib: what is
+compared in the end must not have passed through one common mistake.
 """
 
 import re
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from shared.grid import MINUTE_MS
+from proofs.units import MINUTE_MS
 
 PRICES_AND_VOLUME = ("open", "high", "low", "close", "volume")
 _QUOTES = ("USDT", "USDC", "USD")

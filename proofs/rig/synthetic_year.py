@@ -20,19 +20,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from proofs.rig.raw_folder import (
-    DAY_MS,
-    EXCHANGE,
-    HOUR_MS,
-    ledger_rows,
-    ms_of,
-    write_candles,
-    write_ledger,
-    write_rows,
-)
+from proofs.rig.raw_folder import EXCHANGE, ledger_rows, ms_of, write_candles, write_ledger, write_rows
+from proofs.units import DAY_MS, HOUR_MS, MINUTE_MS, MINUTES_PER_DAY
 from shared.datasets.funding import FundingRate, PredictedFundingRate
 from shared.datasets.universe import Rank
-from shared.grid import MINUTE_MS, MINUTES_PER_DAY
 from shared.runtime.command import run
 
 Times = NDArray[np.int64]

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from cli.stack import Stack
-from proofs.judges.bins import FREQUENCIES, MINUTE_MS, read_bin, read_calendar, read_spans
+from proofs.judges.bins import FREQUENCIES, read_bin, read_calendar, read_spans
 from proofs.judges.recompute import Options, Raw
 from proofs.judges.values import judge_values
+from proofs.units import MINUTE_MS
 from services.converter.convert import convert
 from shared.datasets.instrument import ENDED_STATE
 from shared.grid import DAY, MINUTE, ceil_minute, floor_minute, from_ms, to_ms

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from proofs.judges.bins import FREQUENCIES, MINUTE_MS, bin_path, read_bin
+from proofs.judges.bins import FREQUENCIES, bin_path, read_bin
 from proofs.judges.lookahead import cut_raw, instants, judge_cut
 from proofs.judges.recompute import FIELDS, Options, Raw, facts_of, recompute
 from proofs.judges.tally import compare
 from proofs.judges.values import judge_values
 from proofs.rig import synthetic_year
 from proofs.rig.conversion import ROOT
-from proofs.rig.raw_folder import DAY_MS
 from proofs.rig.synthetic_year import Market
+from proofs.units import DAY_MS, MINUTE_MS
 from tests.support.builders import a_definition, store
 
 MARKET = Market(symbols=3, days=3, seed=5, members=2)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from proofs.judges.bins import MINUTE_MS, UnreadableDatasetError
+from proofs.judges.bins import UnreadableDatasetError
 from proofs.judges.recorded import RecordedTally, spans_wrong, verify
 from proofs.judges.tally import Role
 from proofs.rig.recording import PRICES_AND_VOLUME, Recorded
+from proofs.units import MINUTE_MS
 
 SYMBOL = "BTC_USDT"
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from proofs.judges import stored as truth
-from proofs.judges.bins import DAY_MS as DAY
-from proofs.judges.bins import HOUR_MS as HOUR
-from proofs.judges.bins import MINUTE_MS as MINUTE
 from proofs.judges.tally import Role
 from proofs.rig.recording import Recorded, read_recording
+from proofs.units import DAY_MS as DAY
+from proofs.units import HOUR_MS as HOUR
+from proofs.units import MINUTE_MS as MINUTE
 
 BEGIN = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
 
