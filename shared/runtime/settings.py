@@ -13,16 +13,15 @@ from difflib import get_close_matches
 from io import StringIO
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from typing import Annotated, Literal, NoReturn
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, RedisDsn, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, ConnectionPool
-from redis.exceptions import RedisError
 
+from shared.bus.address import check_options
 from shared.bus.heartbeat import Cadence
 from shared.exchanges.proxy import PROXY_SETTINGS, ProxyError, proxy_for, take_over, value_of
 from shared.exchanges.registry import EXCHANGES
@@ -183,21 +182,7 @@ def _check_redis(url: RedisDsn) -> None:
         raise ValueError("must end with the number of a database, such as redis://127.0.0.1:6379/0")
     if url.host:
         _check_host(url.host.strip("[]"))
-    options = parse_qs(url.query or "", keep_blank_values=True)
-    known = {*URL_QUERY_ARGUMENT_PARSERS, "client_name"} - {"timeout"}  # of a kind of pool that is not used here
-    unknown = [name for name in options if name not in known and not name.startswith("ssl_")]
-    if unknown:
-        raise ValueError(
-            f"has options that are none: {', '.join(unknown)}; allowed are {', '.join(sorted(known))}, ssl_*"
-        )
-    try:
-        usable = all(values != [""] for values in options.values())
-        pool: Any = ConnectionPool.from_url(str(url))
-        pool.make_connection()
-    except (RedisError, TypeError, ValueError):
-        usable = False
-    if not usable or pool.connection_kwargs.get("db", 0) < 0:
-        raise ValueError(f"has options whose values redis-py does not take, among {', '.join(options)}")
+    check_options(str(url), url.query or "")
 
 
 def refuse_setting(problem: str) -> NoReturn:
