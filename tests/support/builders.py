@@ -19,6 +19,7 @@ from shared.exchanges.base import Instrument
 from shared.exchanges.okx.parse import HALTED_STATES, inst_id_of, is_eligible
 from shared.grid import MINUTE, day_start, to_ms
 from shared.storage.layout import partition_of
+from shared.symbol import parse_symbol
 from tests.support.patience import Deadline, patience
 
 DAY_0 = date(2025, 4, 5)
@@ -116,7 +117,7 @@ def a_ranking(
     exchange: str = "okx",
 ) -> Ranking:
     """Return a whole ranking: members first, `others` behind them."""
-    symbols = [*members, *others]
+    symbols = [parse_symbol(symbol) for symbol in (*members, *others)]
     ranks = tuple(
         Rank(
             exchange=exchange,
@@ -138,9 +139,9 @@ def a_ranking(
         ranked_time=ranked_time,
         rank_by="raw",
         top_n=max(1, len(members)),
-        members=members,
-        added=tuple(added),
-        removed=tuple(removed),
+        members=tuple(map(parse_symbol, members)),
+        added=tuple(map(parse_symbol, added)),
+        removed=tuple(map(parse_symbol, removed)),
         ranks=ranks,
     )
 
@@ -150,7 +151,7 @@ def a_verdict(verdict: Any, begin: int, end: int, *symbols: str) -> Verdict:
     return Verdict(
         exchange="okx",
         verdict=verdict,
-        symbols=symbols or ("BTC_USDT",),
+        symbols=tuple(map(parse_symbol, symbols or ("BTC_USDT",))),
         begin=minute(begin),
         end=minute(end),
         known_time=minute(end),
@@ -180,7 +181,7 @@ def a_candle_row(open_time: datetime = MIDNIGHT, *, confirm: str = "1", price: f
 def a_funding_row(
     symbol: str = "BTC_USDT", *, at: datetime, funding_time: datetime, hours: int = 8, **changes: str
 ) -> dict[str, str]:
-    """Return a funding row as OKX spells it: told `at`, for the settlement at `funding_time`."""
+    """Return a funding row as OKX spells it: published `at`, for the settlement at `funding_time`."""
     step = timedelta(hours=hours)
     row = {
         "instId": inst_id_of(symbol),

@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
 
 from services.converter.convert import convert
+from shared.datasets.candle import Candle
 from shared.datasets.ledger import LedgerRow
+from shared.symbol import parse_symbol
 from tests.support.builders import (
     a_candle,
     minute,
@@ -14,22 +19,22 @@ from tests.support.provider import tree
 from tests.support.simulator import ROOT
 
 
-def a_ledger_row(symbol, day=0, **sets):
+def a_ledger_row(symbol: str, day: int = 0, **sets: str) -> LedgerRow:
     """Return what the ledger says of a day, counted from DAY_0."""
-    return LedgerRow(exchange="okx", symbol=symbol, day=minute(day * 1440), **sets)
+    return LedgerRow(exchange="okx", symbol=parse_symbol(symbol), day=minute(day * 1440), **sets)
 
 
-def some_minutes(symbol, numbers, price=100.0):
+def some_minutes(symbol: str, numbers: Iterable[int], price: float = 100.0) -> list[Candle]:
     return [a_candle(symbol, minute(number), price + number % 97) for number in numbers]
 
 
-def rebuilt(raw, folder, until=None):
+def rebuilt(raw: Path, folder: Path, until: datetime | None = None) -> dict[str, bytes]:
     """Convert into a fresh folder."""
     convert(raw, folder, until=until)
     return tree(folder)
 
 
-def started(raw, qlib, *options):
+def started(raw: Path, qlib: Path, *options: str) -> subprocess.Popen[str]:
     """Start the converter as a user does; it converts what is there, then ends."""
     environment = os.environ | {
         "DATA_DIR": str(raw),

@@ -32,7 +32,13 @@ class SimulatorError(AssertionError):
 class Simulator:
     """A running simulator; a context manager that stops it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ready: dict[str, Any], log: Path, folder: Any) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        ready: dict[str, Any],
+        log: Path,
+        folder: tempfile.TemporaryDirectory[str],
+    ) -> None:
         self.process = process
         self.rest_port: int = ready["rest_port"]
         self.ws_port: int = ready["ws_port"]
@@ -63,7 +69,7 @@ class Simulator:
         folder = tempfile.TemporaryDirectory(prefix="simulator-")
         inside = Path(folder.name)
         arguments = ["--rest-port", "0", "--ws-port", "0", "--ca-file", str(ca_file or inside / "ca.pem")]
-        options = {"data": data, "symbols": symbols, "seed": seed, "speed": speed}
+        options: dict[str, object] = {"data": data, "symbols": symbols, "seed": seed, "speed": speed}
         options["start"] = start.isoformat() if isinstance(start, datetime) else start
         if faults is not None:
             options["faults"] = inside / "faults.json"
@@ -122,11 +128,12 @@ class Simulator:
 
     def clock(self) -> dict[str, Any]:
         """Return now_ms, start_ms, end_ms, speed and ended."""
-        return self.get("/sim/clock")
+        answer: dict[str, Any] = self.get("/sim/clock")
+        return answer
 
     def now(self) -> int:
         """Return simulated time in ms."""
-        return self.clock()["now_ms"]
+        return int(self.clock()["now_ms"])
 
     def wait_until(self, at_ms: int, seconds: float = 30.0) -> None:
         """Wait for a simulated instant, at most so many wall seconds."""
@@ -138,31 +145,37 @@ class Simulator:
 
     def truth_candles(self, inst_id: str, begin: int = 0, end: int | None = None) -> list[list[str]]:
         """Return every minute that opens in [begin, end), oldest first, as OKX rows."""
-        return self.get("/sim/truth/candles", instId=inst_id, begin=begin, **({} if end is None else {"end": end}))
+        answer: list[list[str]] = self.get("/sim/truth/candles", instId=inst_id, **_span(begin, end))
+        return answer
 
     def truth_funding(self, inst_id: str, begin: int = 0, end: int | None = None) -> list[dict[str, str]]:
         """Return every settlement in [begin, end), oldest first, as OKX rows."""
-        return self.get("/sim/truth/funding", instId=inst_id, begin=begin, **({} if end is None else {"end": end}))
+        answer: list[dict[str, str]] = self.get("/sim/truth/funding", instId=inst_id, **_span(begin, end))
+        return answer
 
     def truth_predicted(self, at: int) -> dict[str, str]:
         """Return the predicted rate of every live swap at an instant."""
-        return self.get("/sim/truth/predicted", at=at)
+        answer: dict[str, str] = self.get("/sim/truth/predicted", at=at)
+        return answer
 
     def fault(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Arm a fault now; fields as in a faults file (`instId`, `path`, `duration`, `count` ...)."""
-        return self.post("/sim/faults", {"kind": kind, **fields})
+        answer: dict[str, Any] = self.post("/sim/faults", {"kind": kind, **fields})
+        return answer
 
     def post(self, path: str, content: Any) -> Any:
-        """Tell the simulator something as JSON; returns what it says, also where it refuses."""
+        """Post JSON; returns the answer, also where it is a refusal."""
         return self._request(path, json.dumps(content).encode())
 
     def faults(self) -> list[dict[str, Any]]:
         """Return what the faults did so far."""
-        return self.get("/sim/faults")
+        answer: list[dict[str, Any]] = self.get("/sim/faults")
+        return answer
 
     def stats(self) -> dict[str, Any]:
         """Return the counters."""
-        return self.get("/sim/stats")
+        answer: dict[str, Any] = self.get("/sim/stats")
+        return answer
 
     def _request(self, path: str, body: bytes | None = None) -> Any:
         request = urllib.request.Request(self.rest_url + path, data=body)  # noqa: S310 our own https address
@@ -174,10 +187,16 @@ class Simulator:
                 return json.loads(error.read())
 
 
+def _span(begin: int, end: int | None) -> dict[str, int]:
+    return {"begin": begin} if end is None else {"begin": begin, "end": end}
+
+
 def _first_line(process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
     """Wait for the line that says ready."""
     lines: Queue[bytes] = Queue()
-    reader = threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True)
+    output = process.stdout
+    assert output is not None, "started with a pipe"
+    reader = threading.Thread(target=lambda: lines.put(output.readline()), daemon=True)
     reader.start()
     try:
         line = lines.get(timeout=READY_SECONDS)
@@ -185,7 +204,8 @@ def _first_line(process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
         line = b""
     if not line:
         raise SimulatorError(f"the simulator is not ready:\n{log.read_text(errors='replace')}")
-    return json.loads(line)
+    ready: dict[str, Any] = json.loads(line)
+    return ready
 
 
 @contextmanager
