@@ -15,7 +15,7 @@ gym_notices.notices.notices.clear()
 
 from perps.exchange import PerpExchange  # noqa: E402 - qlib.backtest imports gym, see above
 from perps.executor import PerpExecutor  # noqa: E402
-from perps.ledger import ledger, ledger_by_symbol  # noqa: E402
+from perps.pnl import ledger, ledger_by_symbol  # noqa: E402
 from perps.position import PerpPosition  # noqa: E402
 from perps.processors import CSZScore  # noqa: E402
 from perps.rankings import rankings  # noqa: E402

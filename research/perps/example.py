@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pandas as pd
 from qlib.data import D
 
-from perps.ledger import begin_of
+from perps.pnl import begin_of
 from perps.risk import risk
 from perps.setup import init
 from perps.simulation import Backtest, backtest

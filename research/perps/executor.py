@@ -14,8 +14,8 @@ from qlib.backtest.executor import NestedExecutor, SimulatorExecutor
 from perps.arguments import check_names, names_of
 from perps.bars import within
 from perps.exchange import PerpExchange, Settlement
-from perps.ledger import ledger, ledger_by_symbol
 from perps.margin import breach
+from perps.pnl import ledger, ledger_by_symbol
 from perps.position import PerpPosition
 
 

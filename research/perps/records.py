@@ -14,8 +14,8 @@ from qlib.utils import fill_placeholder
 from qlib.utils.time import Freq
 from qlib.workflow.record_temp import ACRecordTemp, SignalRecord
 
-from perps.ledger import begin_of
 from perps.operators import bar_return
+from perps.pnl import begin_of
 from perps.report import ARTIFACTS, FORCED, LEDGER, REPORT, Earned, ic_of, report
 from perps.risk import risk
 from perps.simulation import Backtest, backtest

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from qlib.utils.exceptions import LoadObjectError
 from qlib.utils.time import Freq
 
-from perps.ledger import begin_of
+from perps.pnl import begin_of
 from perps.risk import frequency_of, risk, too_short
 
 # Artifacts are small files on this machine; mlflow would show a progress bar for each.

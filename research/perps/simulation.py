@@ -20,8 +20,8 @@ from perps.arguments import (
 from perps.bars import own, within
 from perps.exchange import PerpExchange
 from perps.executor import PerpExecutor
-from perps.ledger import begin_of
 from perps.operators import bar_return
+from perps.pnl import begin_of
 from perps.position import PerpPosition
 from perps.risk import frequency_of, too_short
 

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("qlib", reason="pyqlib lives in the research environment")
 
-from perps.ledger import begin_of
+from perps.pnl import begin_of
 from perps.report import Earned, days_drawn, report, turnover_by_day
 from perps.risk import frequency_of
 
