@@ -129,8 +129,9 @@ lint: env  ## Style, formatting, the borders between services, the lock file
 	@.venv/bin/lint-imports --no-logo
 	@"$(UV)" lock --check --quiet
 
-types: env  ## Types, strictly
+types: env env-research  ## Types, strictly; the research kit's in Python 3.12, beside pyqlib
 	@.venv/bin/mypy
+	@.venv/bin/mypy --python-version 3.12 --python-executable $(RESEARCH) --cache-dir .mypy_cache/research --package perps
 
 docs: env  ## Build the documentation site into .run/site; a dead link fails
 	@rm -rf .run/site

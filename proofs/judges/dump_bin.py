@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 
 from proofs.judges.bins import FREQUENCIES, NO_BIN, Bin, read_bin, read_calendar, symbols_of
 from proofs.judges.recompute import Frame, Options, Raw, SymbolFacts, facts_of, recompute

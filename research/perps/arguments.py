@@ -49,17 +49,17 @@ def number(
 ) -> float:
     """Return a finite number that is > `over`, >= `least` and < `below`, where these are given; else ValueError."""
     bounds = {">": over, ">=": least, "<": below}
+    figure = float(value) if isinstance(value, Real) else math.nan
     allowed = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
     inside = (
-        isinstance(value, Real)
-        and math.isfinite(value)
-        and (over is None or value > over)
-        and (least is None or value >= least)
-        and (below is None or value < below)
+        math.isfinite(figure)
+        and (over is None or figure > over)
+        and (least is None or figure >= least)
+        and (below is None or figure < below)
     )
     if not inside:
         raise ValueError(f"{name} is {value!r}: it must be a finite number{f' {allowed}' if allowed else ''}")
-    return float(value)
+    return figure
 
 
 def whole(name: str, value: Any, *, least: int) -> int:

@@ -67,7 +67,7 @@ def silences(seen: Bools, bars: pd.DatetimeIndex, length: pd.Timedelta, patience
     return silent
 
 
-class WithinLife(ElemOperator):  # type: ignore[misc]
+class WithinLife(ElemOperator):
     """An expression that sees the life of each bar only: windows begin with it, and references beyond it are NaN.
 
     `WithinLife(Ref($open, -2)/Ref($open, -1)-1)` is no return from the last price of one instrument to the first one of

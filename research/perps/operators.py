@@ -26,7 +26,7 @@ def is_constant(series: pd.Series, window: int) -> pd.Series:
     return ~(rolling.max() - rolling.min() > RESOLUTION * size)
 
 
-class RelCorr(PairRolling):  # type: ignore[misc]
+class RelCorr(PairRolling):
     """Rolling correlation, blank where one of the two does not vary."""
 
     def __init__(self, feature_left: Any, feature_right: Any, N: int) -> None:  # noqa: N803 - as Qlib spells it
@@ -42,7 +42,7 @@ class RelCorr(PairRolling):  # type: ignore[misc]
         return found.mask(blank)
 
 
-class RelRsquare(Rolling):  # type: ignore[misc]
+class RelRsquare(Rolling):
     """How well a straight line explains the last values, blank where they do not vary."""
 
     def __init__(self, feature: Any, N: int) -> None:  # noqa: N803 - as Qlib spells it

@@ -1,7 +1,7 @@
 """A backtest as a picture: what was earned, how deep it fell, and whether prices or funding earned it."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.typing import RcKeyType
 from qlib.utils.exceptions import LoadObjectError
 from qlib.utils.time import Freq
 
@@ -33,7 +34,7 @@ NONE = "\N{EN DASH}"
 
 FORCED = {"liquidations": "liquidations", "delistings": "delistings", "unfollowed": "closed as no longer followed"}
 """Columns of a ledger that count positions closed without a decision, and what the report calls them."""
-_STYLE: Mapping[str, Any] = {
+_STYLE: dict[RcKeyType, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK,
@@ -89,7 +90,7 @@ def report(
         raise ValueError("there is no bar to report on")
     benchmark = found_benchmark if benchmark is None else benchmark
     ic = found_ic if ic is None else ic
-    with plt.rc_context(dict(_STYLE)):
+    with plt.rc_context(_STYLE):
         figure = _draw(Earned(frame, benchmark, ic), title)
         if path is not None:
             figure.savefig(path, dpi=dpi)
@@ -322,7 +323,7 @@ def _heading(axes: Axes, name: str, meaning: str) -> None:
 def _label_ends(axes: Axes, lines: Sequence[tuple[pd.Series, str, str]]) -> None:
     """Write the lines' names at their ends, so that nobody has to look them up in a legend; none over another."""
     low, high = axes.get_ylim()
-    height = axes.get_position().height * axes.figure.get_figheight() * 72  # points
+    height = axes.get_position().height * axes.figure.figure.get_figheight() * 72  # points
     apart = _LABEL_POINTS * (high - low) / height
     places = np.array([series.iloc[-1] for series, _, _ in lines])
     order = places.argsort()
