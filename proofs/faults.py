@@ -81,15 +81,15 @@ def read_times(path: Path) -> dict[str, float]:
     """Return what was measured: the longest of each."""
     found: dict[str, float] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
-        told = json.loads(line)
-        found[told["what"]] = max(found.get(told["what"], 0.0), told["seconds"])
+        entry = json.loads(line)
+        found[entry["what"]] = max(found.get(entry["what"], 0.0), entry["seconds"])
     return found
 
 
 def main(
     times: Annotated[Path, typer.Option(help="Where the tests leave what they measure")] = Path(".run/fault_times"),
 ) -> None:
-    """Run the tests that measure, and write the fourth column anew."""
+    """Run the tests that measure, and write the fourth column again."""
     console = Console()
     times = times.resolve()
     times.parent.mkdir(exist_ok=True)

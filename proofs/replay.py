@@ -1,8 +1,8 @@
 """`python -m proofs.replay --data FOLDER`: real minutes in as OKX messages, out of the real pyqlib, value for value.
 
 The simulator replays a recording; the system, started empty near the recording's end, backfills what came before and
-follows the rest live: rankings, a midnight, a conversion. Then every recorded minute is looked for in Qlib, by an
-independent reader of the bins and by pyqlib itself.
+follows the rest live: rankings, a midnight, a conversion. Then every recorded minute is compared with Qlib, by an
+independent reader of the bins and by pyqlib itself. The exit code is 1 where a value differs.
 """
 
 import random
@@ -35,7 +35,7 @@ LIVE = timedelta(hours=26)
 LIVE_SECONDS = 160.0
 MAX_SPEED = 600.0
 HISTORY_ROWS_PER_SECOND = 2600
-"""History comes at 10 pages of 300 rows a second; what was seen, with some margin."""
+"""History comes at 10 pages of 300 rows a second; measured, with some margin."""
 PATIENCE_SECONDS = 120.0
 """Without any progress for this long, the replay has failed."""
 KILLED = ("writer", "collector", "converter")
@@ -111,7 +111,7 @@ def follow(system: System, chosen: Plan, *, kill: bool) -> dict[str, int]:
         stored = bars.add_task("minutes stored", total=chosen.rows)
         best, since = -1, time.monotonic()
         quiet = 0
-        while quiet < _QUIET_LOOKS:
+        while quiet < _QUIET_POLLS:
             time.sleep(0.5)
             clock, have = system.ask_simulator("/sim/clock"), system.stored()
             bars.update(live, completed=_share(clock))
@@ -134,8 +134,8 @@ def follow(system: System, chosen: Plan, *, kill: bool) -> dict[str, int]:
 
 _STILL_SECONDS = 45.0
 """Longer than it takes to believe an exchange three times, so nothing that can come still comes after it."""
-_QUIET_LOOKS = 6
-"""So many looks in a row with nothing left to do; a heartbeat is told every five seconds."""
+_QUIET_POLLS = 6
+"""So many polls in a row with nothing left to do; a heartbeat is written every five seconds."""
 
 
 def _where(system: System, have: int) -> str:

@@ -40,7 +40,7 @@ def last_minute(qlib_dir: Path) -> datetime | None:
 
 
 def measure(stack: Stack, symbols: int, minutes: int) -> list[float]:
-    """Return, for some minutes one after the other, the seconds from a minute's close until it was seen."""
+    """Return, for some minutes one after the other, the seconds from a minute's close until Qlib shows it."""
     watch, found = Watch(stack), list[float]()
     wait_until("everything is subscribed", lambda: subscribed(stack) >= symbols)
     wait_until("the first conversion", lambda: last_minute(stack.qlib_dir) is not None, _FIRST_SECONDS)

@@ -34,7 +34,7 @@ console = Console()
 
 
 class Watch:
-    """What can be seen of a running stack from outside."""
+    """What a running stack shows to the outside."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -76,7 +76,7 @@ def wait_until(what: str, holds: Callable[[], bool], seconds: float = _DEADLINE_
 
 
 def strike(watch: Watch) -> tuple[datetime, datetime]:
-    """Let the exchange be gone for a while; return the minutes of which nothing could be heard."""
+    """Let the exchange be gone for a while; return the minutes in which nothing could be received."""
     gone = {"duration": OUTAGE_SECONDS, "clock": "wall"}
     begin = floor_minute(watch.now()) + MINUTE
     watch.stack.tell_simulator("/sim/faults", [{"kind": "http_error", **gone}, {"kind": "drop", **gone}])

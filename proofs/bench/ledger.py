@@ -64,7 +64,7 @@ def sometimes(chance: random.Random, share: float, most: int, longest: int) -> i
 
 
 def a_ledger(chance: random.Random, outage: int) -> DayLedger:
-    """Return a symbol's day: `outage` was healed for everybody, one in ten has trouble of its own."""
+    """Return a symbol's day: `outage` was healed for all symbols, one in ten has gaps of its own."""
     healed = outage | sometimes(chance, 0.1, 3, 8)
     absent, missing = sometimes(chance, 0.01, 2, 60), sometimes(chance, 0.002, 2, 10)
     wanted = FULL_DAY & ~sometimes(chance, 0.02, 1, MINUTES_PER_DAY)  # it joins or leaves

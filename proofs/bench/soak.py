@@ -30,7 +30,7 @@ from shared.runtime.command import run
 FOLDER = Path(".run/soak")
 START = datetime(2026, 3, 1, tzinfo=UTC)
 PROGRAMS = ("valkey", *SERVICES)
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _MOST_SHARE = 0.02
 """A quantity is flat when it grows by less than this share of itself a day ..."""
 _MOST = {
@@ -44,7 +44,7 @@ _MOST = {
 }
 """... or by less than this."""
 _BOUNDS = {"AOF MB": 200.0}
-"""What goes up and down, too seldom for a slope: Redis writes its AOF anew when it has doubled, from 64 MB on."""
+"""What goes up and down, too seldom for a slope: Redis rewrites its AOF when it has doubled, from 64 MB on."""
 
 Sample = dict[str, float]
 """Name of a quantity, such as "RSS MB writer" → how much."""
@@ -53,14 +53,14 @@ console = Console()
 
 
 def take_sample(stack: Stack, client: Any) -> Sample:
-    """Look at everything that is to be bounded. A program that is just being restarted is left out."""
+    """Measure everything that must stay bounded. A program that is just being restarted is left out."""
     found: Sample = {"redis MB": int(client.info("memory")["used_memory"]) / 1e6}
     for key in client.scan_iter("*", _type="STREAM"):
         found[f"stream {key}"] = float(client.xlen(key))
     for program in PROGRAMS:
         with suppress(StackError, OSError):
             pid = stack.pid(program)
-            pid = pid if program == "valkey" else service_pid(pid)  # Valkey's children write its AOF anew
+            pid = pid if program == "valkey" else service_pid(pid)  # Valkey's children rewrite its AOF
             found[f"RSS MB {program}"] = resident_bytes(pid) / 1e6
             found[f"files {program}"] = float(len(list(Path(f"/proc/{pid}/fd").iterdir())))
             found[f"threads {program}"] = float(len(list(Path(f"/proc/{pid}/task").iterdir())))
@@ -88,7 +88,7 @@ def growth_per_day(samples: Sequence[tuple[float, float]]) -> float:
 
 
 def is_flat(name: str, samples: Sequence[tuple[float, float]]) -> bool:
-    """Tell whether a quantity does not grow, beyond what is allowed to it. Pure."""
+    """Return whether a quantity grows by no more than it may. Pure."""
     if name in _BOUNDS:
         return max(amount for _, amount in samples) <= _BOUNDS[name]
     allowed = next(most for kind, most in _MOST.items() if name.startswith(kind))
@@ -116,7 +116,7 @@ def soak(stack: Stack, client: Any, days: float) -> list[tuple[float, Sample]]:
             if day >= len(taken) / 24:
                 taken.append((day, take_sample(stack, client)))
             bars.update(task, completed=day, description=f"day {1 + int(day)}")
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
     return taken
 
 

@@ -1,8 +1,8 @@
 """The audit by hand in a chaos run, as an operator would do it: of the minutes that the exchange changed later.
 
-Nothing tells of such a change but asking again. In the real pace of time the writer does so all the time; many times as
-fast, its few pages an hour of ours come to nothing. So the command is run for the minutes that the fault log names, and
-it may find nothing but these.
+Only asking again shows such a change. At real speed the writer asks all the time. In simulated time, many times as
+fast, its few pages an hour cover too little. So the command is run for the minutes that the fault log names, and it
+may find nothing but these.
 """
 
 import json
@@ -45,7 +45,7 @@ class Audited:
 
     counts: Counter[str] = field(default_factory=Counter)
     unexpected: list[Difference] = field(default_factory=list)
-    """What differed and was not changed by the exchange: nobody but the audit would have noticed."""
+    """What differed although the exchange had not changed it: only the audit shows it."""
     troubles: list[str] = field(default_factory=list)
     """Windows of which nothing was found out, and why."""
 
@@ -78,7 +78,7 @@ def audit(
     windows: Iterable[Window],
     *,
     known: set[tuple[str, int]],
-    command: Callable[[Window], "Told"],
+    command: Callable[[Window], "Answer"],
     now_ms: Callable[[], int],
     speed: float,
     pause: Callable[[float], None] = time.sleep,
@@ -89,22 +89,22 @@ def audit(
         sure_ms = window.end_ms + SURE_MS + int(_ON_ITS_WAY_SECONDS * 1000 * speed)
         while (left_ms := sure_ms - now_ms()) > 0:
             time.sleep(left_ms / 1000 / speed)
-        told = command(window)
+        answer = command(window)
         for _ in range(_TRIES - 1):
-            if told.troubles:
+            if answer.troubles:
                 pause(_BETWEEN_SECONDS)
-                told = command(window)
-        found.counts.update(windows=1, **told.counts)
+                answer = command(window)
+        found.counts.update(windows=1, **answer.counts)
         found.unexpected += [
             Difference(_ms(one["at"]), one["symbol"], f"audit: {one['kind']}", str(one["fields"]), "")
-            for one in told.differences
+            for one in answer.differences
             if one["kind"] != "changed" or (one["symbol"], _ms(one["at"])) not in known
         ]
-        found.troubles += [f"{','.join(window.symbols)} {window.begin_ms}: {trouble}" for trouble in told.troubles]
+        found.troubles += [f"{','.join(window.symbols)} {window.begin_ms}: {trouble}" for trouble in answer.troubles]
     return found
 
 
-class Told(NamedTuple):
+class Answer(NamedTuple):
     """What one command found."""
 
     counts: Mapping[str, int]
@@ -112,13 +112,13 @@ class Told(NamedTuple):
     troubles: list[str]
 
 
-def by_hand(window: Window, *, folder: Path, environment: Mapping[str, str]) -> Told:
+def by_hand(window: Window, *, folder: Path, environment: Mapping[str, str]) -> Answer:
     """Run the command on a window, with --repair; `folder` is where its output and the services' paths begin."""
     output = folder / "audit.json"
     output.unlink(missing_ok=True)
     begin, end = (datetime.fromtimestamp(at / 1000, UTC).isoformat() for at in (window.begin_ms, window.end_ms))
     span = ["--begin", begin, "--end", end, "--symbols", ",".join(window.symbols)]
-    answer = subprocess.run(  # noqa: S603 - our own arguments
+    ended = subprocess.run(  # noqa: S603 - our own arguments
         [sys.executable, "-m", "services.writer.audit", *span, "--repair", "--json", str(output)],
         cwd=folder,
         env=dict(environment),
@@ -128,11 +128,11 @@ def by_hand(window: Window, *, folder: Path, environment: Mapping[str, str]) -> 
         check=False,
     )
     if not output.exists():
-        return Told({}, [], [f"exit code {answer.returncode}: {(answer.stdout + answer.stderr)[-500:]}"])
+        return Answer({}, [], [f"exit code {ended.returncode}: {(ended.stdout + ended.stderr)[-500:]}"])
     return read_report(json.loads(output.read_text()), window.end_ms)
 
 
-def read_report(report: Mapping[str, Any], end_ms: int) -> Told:
+def read_report(report: Mapping[str, Any], end_ms: int) -> Answer:
     """Read what the command wrote. Pure.
 
     It leaves out what is too new for its clock, which on a busy machine knows the pace of time but roughly: a window
@@ -143,7 +143,7 @@ def read_report(report: Mapping[str, Any], end_ms: int) -> Told:
     troubles = sorted(report["troubles"])
     if _ms(report["until"]) < end_ms:
         troubles.append(f"audited only until {report['until']}")
-    return Told(counts, list(report["differences"]), troubles)
+    return Answer(counts, list(report["differences"]), troubles)
 
 
 def _ms(text: str) -> int:

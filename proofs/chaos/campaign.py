@@ -31,9 +31,9 @@ from proofs.units import DAY_MS, MINUTE_MS
 PICKUP_SECONDS = 60.0
 """How long a collector may be away before it takes a ranking over."""
 SETTLE_SECONDS = 600.0
-"""Much: the history that a Redis forgot, and of those ranked anew at many times the pace, comes at the exchange's
-limits."""
-_LOOK_SECONDS = 2.0
+"""Long: the history that a Redis lost, and that of symbols ranked again at many times the pace, comes at the
+exchange's limits."""
+_POLL_SECONDS = 2.0
 _STEP_SECONDS = 0.1
 
 
@@ -66,7 +66,7 @@ def rage(system: LocalSystem, plan: Plan, strikes: list[Strike], host: Host, wir
 
 
 class Healing:
-    """Looks at the disk until nothing lacks of what happened before an instant."""
+    """Reads the disk again and again until all that happened before an instant is there."""
 
     def __init__(self, system: LocalSystem, plan: Plan, until_ms: int) -> None:
         self._system = system
@@ -75,7 +75,7 @@ class Healing:
         self._truths: dict[str, tuple[int, Recorded]] = {}
         self._stored = truth.StoredMinutes(system.data_dir)
         self.set_aside: dict[str, list[int]] = {}
-        """Symbol → the minutes that nobody can know to be other than they were stored, until an audit."""
+        """Symbol → minutes that the exchange changed after they were stored; only an audit can find them."""
         self.at_rest = False
         """Whether there are no more rankings: then nothing becomes wanted any more, and the ledger can be complete."""
 
@@ -134,9 +134,9 @@ class Healing:
                 elapsed = time.monotonic() - began
                 if elapsed > seconds:
                     return lacking
-                told = ", ".join(f"{name} {what}" for name, what in lacking.items())
-                bars.update(task, completed=elapsed, description=f"healing: {told[:80]}")
-                time.sleep(_LOOK_SECONDS)
+                text = ", ".join(f"{name} {what}" for name, what in lacking.items())
+                bars.update(task, completed=elapsed, description=f"healing: {text[:80]}")
+                time.sleep(_POLL_SECONDS)
         return {}
 
 

@@ -1,4 +1,4 @@
-"""What a campaign says: bars while it runs, tables afterwards, and how to see a failure again."""
+"""The output of a campaign: progress while it runs, tables afterwards, and how to repeat a failure."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from proofs.chaos.plan import Plan
 from proofs.judges.recorded import RecordedTally
 
 _AROUND_SECONDS = 5.0
-_TOLD = 12
+_SHOWN = 12
 
 console = Console()
 
@@ -49,24 +49,24 @@ def show(plan: Plan, outcome: Outcome) -> None:
         f"{len(outcome.deaths)} processes died by themselves"
     )
     if not outcome.passed:
-        tell_failure(plan, outcome)
+        show_failure(plan, outcome)
 
 
-def tell_failure(plan: Plan, outcome: Outcome) -> None:
-    """Say how to see it again, the first difference, and what happened around it."""
+def show_failure(plan: Plan, outcome: Outcome) -> None:
+    """Print the command that repeats it, the first difference, and what happened around it."""
     say = {"markup": False, "highlight": False, "soft_wrap": True}
     console.print(f"seed {plan.seed}; again: {plan.command()}", **say)  # type: ignore[arg-type]
-    for line in outcome.deaths[:_TOLD]:
+    for line in outcome.deaths[:_SHOWN]:
         console.print(f"died: {line}", **say)  # type: ignore[arg-type]
     if outcome.unhealed:
         console.print(f"not healed: {outcome.unhealed}", **say)  # type: ignore[arg-type]
-    for trouble in [*map(str, outcome.audited.unexpected), *outcome.audited.troubles][:_TOLD]:
+    for trouble in [*map(str, outcome.audited.unexpected), *outcome.audited.troubles][:_SHOWN]:
         console.print(f"audit: {trouble}", **say)  # type: ignore[arg-type]
     if outcome.raw.differences:
         first = outcome.raw.differences[0]
-        told = f"first difference: {first.symbol} {instant(first.at_ms)}: {first.problem}"
-        console.print(f"{told}\n  stored: {first.stored}\n  true:   {first.true}", **say)  # type: ignore[arg-type]
-        for line in around(outcome, first.at_ms, int(_AROUND_SECONDS * plan.speed * 1000))[:_TOLD]:
+        text = f"first difference: {first.symbol} {instant(first.at_ms)}: {first.problem}"
+        console.print(f"{text}\n  stored: {first.stored}\n  true:   {first.true}", **say)  # type: ignore[arg-type]
+        for line in around(outcome, first.at_ms, int(_AROUND_SECONDS * plan.speed * 1000))[:_SHOWN]:
             console.print(f"  {line}", **say)  # type: ignore[arg-type]
 
 

@@ -23,7 +23,7 @@ from proofs.rig.small_disk import SmallDisk
 _PATIENCE_SECONDS = 5.0
 """A process that is just being restarted is waited for this long; then the strike did not happen."""
 _YOUNGEST_DAYS = 2
-"""Files of the last days are damaged: what is older than the history that is asked for, nobody fetches again."""
+"""Files of the last days are damaged: what is older than the requested history is not fetched again."""
 
 
 class Happened(NamedTuple):
@@ -125,7 +125,7 @@ class Host:
     def _damage(self, strike: Strike) -> str:
         """Cut a candle file off in the middle.
 
-        By a replacement, as a disk or a copy gone wrong leaves it: a file that shrinks while somebody maps it kills
+        By a replacement, as a disk or a copy gone wrong leaves it: a file that shrinks while a process maps it kills
         that process by SIGBUS, which is another fault.
         """
         folders = sorted((self._stack.data_dir / "kline_1m").glob("date=*"))[-_YOUNGEST_DAYS:]
@@ -175,8 +175,8 @@ class Wire:
     def stop(self) -> None:
         """Let no more faults happen, and count those that did. Raises `OSError`."""
         if self._rages:
-            told = self._stack.tell_simulator("/sim/chaos", {"stop": True})
-            self.injected, self.happened = Counter(told["armed"]), Counter(told["happened"])
+            answer = self._stack.tell_simulator("/sim/chaos", {"stop": True})
+            self.injected, self.happened = Counter(answer["armed"]), Counter(answer["happened"])
 
     def log(self) -> list[dict[str, Any]]:
         """Return what the faults did to single pushes, answers, subscriptions and connections."""
@@ -188,7 +188,7 @@ class Wire:
 
 
 def deaths(stack_folder: Path) -> list[str]:
-    """Return what supervisord says of processes that ended by themselves: not killed, and not told to end."""
+    """Return what supervisord says of processes that ended by themselves: neither killed nor stopped on request."""
     logs = sorted((stack_folder / "logs").glob("supervisord.log*"))
     lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
     return [line for line in lines if " exited: " in line and "not expected" in line and "SIGKILL" not in line]

@@ -1,4 +1,4 @@
-"""What a campaign found, as values that can be told and summed up. Pure."""
+"""What a campaign found, as plain values that a report can add up. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -27,7 +27,7 @@ WIRE = tuple(KINDS)
 
 What a script can do beside that is never drawn, since nothing could heal it, and the comparison would find it: prices
 that cannot be *for good* (a minute refused for ever; those drawn are over before the collector has asked three times),
-a price tenfold or a rate of 0.99 (believed, and stored, until somebody audits it), a clock that lies for good, and
+a price tenfold or a rate of 0.99 (believed, and stored, until an audit), a clock that lies for good, and
 sizes beyond what this machine can hold.
 """
 

@@ -65,20 +65,20 @@ class Total:
 def add_up(reports: Iterable[Mapping[str, Any]]) -> Total:
     """Add up reports. Pure. Raises `KeyError` where something is not in one."""
     total = Total()
-    for told in reports:
-        total.runs.append(told["command"])
-        total.seeds.append(told["seed"])
-        total.failed += [] if told["passed"] else [told["command"]]
-        total.seconds += told["seconds"]
-        total.injected.update(told["injected"])
-        total.happened.update(told["happened"])
-        total.compared.update(told["compared"])
-        total.wrong.update(told["wrong"])
-        total.audited.update(told["audited"])
-        for judge, counts in told["qlib"].items():
+    for report in reports:
+        total.runs.append(report["command"])
+        total.seeds.append(report["seed"])
+        total.failed += [] if report["passed"] else [report["command"]]
+        total.seconds += report["seconds"]
+        total.injected.update(report["injected"])
+        total.happened.update(report["happened"])
+        total.compared.update(report["compared"])
+        total.wrong.update(report["wrong"])
+        total.audited.update(report["audited"])
+        for judge, counts in report["qlib"].items():
             total.qlib.setdefault(judge, Counter()).update(counts)
-        others = {"processes that died by themselves": len(told["deaths"]), "not healed": len(told["unhealed"])}
-        total.others.update({**others, "dead letters": told["dead_letters"]})
+        others = {"processes that died by themselves": len(report["deaths"]), "not healed": len(report["unhealed"])}
+        total.others.update({**others, "dead letters": report["dead_letters"]})
     return total
 
 

@@ -1,1 +1,1 @@
-"""Judges of the Qlib dataset, none of whom shares the converter's code."""
+"""Judges of the Qlib dataset, none of which shares the converter's code."""

@@ -1,4 +1,4 @@
-"""`python -m proofs.judges --data okx_data`: three judges of the Qlib dataset, none of whom shares its code.
+"""`python -m proofs.judges --data okx_data`: three judges of the Qlib dataset; none shares code with the converter.
 
 values      every field at every frequency, computed once more with pandas from the raw Parquet files
 look-ahead  the raw data cut at many instants T, converted from nothing: up to T nothing may change, bit for bit
@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +26,7 @@ from proofs.judges.dump_bin import Peer, PeerError, judge_against_dump_bin, rati
 from proofs.judges.lookahead import CutError, cut_raw, instants, judge_cut
 from proofs.judges.recompute import Options, Raw, RawError
 from proofs.judges.tally import Judgement, ValueTally
-from proofs.judges.values import judge_values, label
+from proofs.judges.values import OnProgress, judge_values, label
 from proofs.rig.conversion import ProcessFailedError, convert
 from proofs.rig.raw_from_recording import write_recording
 from proofs.rig.recording import UnusableRecordingError
@@ -34,17 +34,16 @@ from proofs.units import MINUTE_MS
 from shared.runtime.command import run
 
 FOLDER = Path(".run/judge")
-Tell = Callable[[str], None]
 
 console = Console()
 
 
 class UnusableFolderError(Exception):
-    """Where the judges were told to work is no place for it; the text says why."""
+    """The folder for the judges' work cannot be used; the text says why."""
 
 
 @contextmanager
-def _telling(what: str, total: int | None) -> Iterator[Tell]:
+def _progress(what: str, total: int | None) -> Iterator[OnProgress]:
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total)
@@ -52,13 +51,13 @@ def _telling(what: str, total: int | None) -> Iterator[Tell]:
 
 
 def judge_lookahead(
-    raw: Raw, qlib_dir: Path, work: Path, *, settings: Mapping[str, str], cuts: int, seed: int, tell: Tell
+    raw: Raw, qlib_dir: Path, work: Path, *, settings: Mapping[str, str], cuts: int, seed: int, on_progress: OnProgress
 ) -> tuple[Judgement, list[dict[str, Any]]]:
     """Cut at many instants, convert each cut from nothing, and compare. Returns the counts of all, and of each."""
     until = int(read_calendar(qlib_dir, "1min")[-1]) + MINUTE_MS
     total, each = Judgement(), []
     for instant, kind in instants(raw, until, cuts, seed):
-        tell(f"{label(instant)} {kind}")
+        on_progress(f"{label(instant)} {kind}")
         folder = _emptied(work / "cut")
         cut_raw(raw.root, folder / "okx_data", instant)
         convert(folder / "okx_data", folder / "qlib", settings)
@@ -76,7 +75,7 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-# --- Telling
+# --- Output
 
 
 def _show(title: str, found: Judgement) -> None:
@@ -148,23 +147,30 @@ def judge(
     report: dict[str, Any] = {"data": str(data_dir), "seed": seed}
     if qlib_dir is None:
         qlib_dir = work / "qlib"
-        with _telling("converting", None):
+        with _progress("converting", None):
             report["conversion"] = asdict(convert(data_dir, qlib_dir, settings))
     raw, began = Raw(data_dir), time.monotonic()
-    with _telling("values", len(raw.candle_files)) as tell:
-        values = judge_values(raw, qlib_dir, options, tell)
+    with _progress("values", len(raw.candle_files)) as on_progress:
+        values = judge_values(raw, qlib_dir, options, on_progress)
     _show("values: recomputed with pandas", values)
     report["values"] = _as_json(values) | {"seconds": round(time.monotonic() - began, 1)}
     if cuts:
         began = time.monotonic()
-        with _telling("look-ahead", cuts) as tell:
-            ahead, each = judge_lookahead(raw, qlib_dir, work, settings=settings, cuts=cuts, seed=seed, tell=tell)
+        with _progress("look-ahead", cuts) as on_progress:
+            ahead, each = judge_lookahead(
+                raw, qlib_dir, work, settings=settings, cuts=cuts, seed=seed, on_progress=on_progress
+            )
         _show(f"look-ahead: {len(each)} cuts, bit for bit", ahead)
         report["lookahead"] = _as_json(ahead) | {"cuts": each, "seconds": round(time.monotonic() - began, 1)}
     if checkout is not None:
-        with _telling("dump_bin", 1 + len(FREQUENCIES)) as tell:
+        with _progress("dump_bin", 1 + len(FREQUENCIES)) as on_progress:
             peer = judge_against_dump_bin(
-                data_dir, checkout, _emptied(work / "peer"), options=options, settings=settings, tell=tell
+                data_dir,
+                checkout,
+                _emptied(work / "peer"),
+                options=options,
+                settings=settings,
+                on_progress=on_progress,
             )
         _show_peer(peer)
         report["dump_bin"] = _as_json(peer.judgement) | {

@@ -3,12 +3,12 @@
 The script comes from a checkout of microsoft/qlib and runs in the environment of Qlib. It is given every field of every
 bar as `proofs.judges.recompute` computes it, one Parquet file a symbol. Its calendar is the union of the bars that it
 is given, and its positions count from the first of them; so the raw data is taken from the first day on which a symbol
-has every minute, and somebody must have a bar everywhere. Both are measured in the same run.
+has every minute, and at every bar at least one symbol must have a value. Both are measured in the same run.
 """
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,11 @@ import pandas as pd
 from proofs.judges.bins import FREQUENCIES, NO_BIN, Bin, read_bin, read_calendar, symbols_of
 from proofs.judges.recompute import Frame, Options, Raw, SymbolFacts, facts_of, recompute
 from proofs.judges.tally import Judgement, compare_bits
-from proofs.judges.values import label
+from proofs.judges.values import OnProgress, label
 from proofs.rig.conversion import RESEARCH_PYTHON, Cost, convert, measured
 from proofs.units import MINUTE_MS, MINUTES_PER_DAY
 
 _SUMMED = ("volume", "amount", "contracts")
-
-Tell = Callable[[str], None]
 
 
 class PeerError(Exception):
@@ -55,7 +53,13 @@ class Peer:
 
 
 def judge_against_dump_bin(
-    data_dir: Path, checkout: Path, work: Path, *, options: Options, settings: Mapping[str, str], tell: Tell
+    data_dir: Path,
+    checkout: Path,
+    work: Path,
+    *,
+    options: Options,
+    settings: Mapping[str, str],
+    on_progress: OnProgress,
 ) -> Peer:
     """Convert with both, compare every bin, and measure both.
 
@@ -67,12 +71,12 @@ def judge_against_dump_bin(
             raise PeerError(f"{path} is not there")
     peer, data = Peer(), work / "okx_data"
     _from_first_whole_day(Raw(data_dir), data)
-    tell("converter")
+    on_progress("converter")
     peer.converter = convert(data, work / "qlib", settings, rebuild=True)
     raw = Raw(data)
     until = int(read_calendar(work / "qlib", "1min")[-1]) + MINUTE_MS
     for frequency in FREQUENCIES:
-        tell(f"dump_bin {frequency}")
+        on_progress(f"dump_bin {frequency}")
         source, target = work / "in" / frequency, work / "dumped" / frequency
         wall, cpu = time.monotonic(), time.process_time()
         _write_inputs(raw, until, options, frequency, source)

@@ -46,7 +46,7 @@ class CutError(Exception):
 def cut_raw(source: Path, target: Path, instant: int) -> None:
     """Make a raw folder of what `source` held at `instant`, Unix ms.
 
-    Whole days before are links to the folders of `source`; the day itself is written anew.
+    Whole days before are links to the folders of `source`; the day itself is written again.
     """
     for dataset, keep in _KEEPS.items():
         (target / dataset).mkdir(parents=True)

@@ -1,7 +1,7 @@
 """What was stored against what the simulator knows to be true: every minute, settlement and ranking.
 
-The raw data is read here from its files with pyarrow alone. Which minutes are wanted is worked out from the rankings on
-disk, not asked of the services.
+The raw data is read here from its files with pyarrow alone. Which minutes are wanted follows from the rankings on disk;
+the services are not asked.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -137,7 +137,7 @@ def wanted_windows(members: Spans, *, backfill_days: int, pickup_ms: int, end_ms
 
 
 def inside(times: NDArray[np.int64], windows: Windows) -> NDArray[np.bool_]:
-    """Tell which instants lie in one of the windows. Pure."""
+    """Return which instants lie in one of the windows. Pure."""
     found = np.zeros(len(times), bool)
     for begin, end in windows:
         found |= (times >= begin) & (times < end)
@@ -278,15 +278,15 @@ def read_rankings(data_dir: Path) -> dict[int, list[dict[str, Any]]]:
 
 
 def judge_candles(symbol: str, stored: Stored, truth: Recorded, wanted: NDArray[np.bool_]) -> StoredTally:
-    """Compare the stored rows of a symbol with its true minutes; `wanted` tells which of these must be there. Pure."""
+    """Compare the stored rows of a symbol with its true minutes; `wanted` marks those that must be there. Pure."""
     tally = StoredTally()
     opens, first, copies = np.unique(stored.opens, return_index=True, return_counts=True)
     _, here, there = np.intersect1d(opens, truth.opens, return_indices=True)
     tally.candles = int(np.count_nonzero(wanted))
     tally.stored = len(stored.opens)
 
-    def say(problem: str, times: NDArray[np.int64], tell: Callable[[int], tuple[str, str]]) -> None:
-        said = [Difference(time, symbol, problem, *tell(time)) for time in times[:_KEPT_DIFFERENCES].tolist()]
+    def say(problem: str, times: NDArray[np.int64], sides: Callable[[int], tuple[str, str]]) -> None:
+        said = [Difference(time, symbol, problem, *sides(time)) for time in times[:_KEPT_DIFFERENCES].tolist()]
         tally.blame(problem, said, len(times))
 
     def of_stored(time: int) -> str:
@@ -325,7 +325,7 @@ def _shifted(stored: Stored, rows: NDArray[np.intp], truth: Recorded, places: ND
 def judge_settlements(
     symbol: str, stored: Mapping[int, list[float]], truth: Recorded, wanted: NDArray[np.bool_]
 ) -> StoredTally:
-    """Compare the settled rates of a symbol; `wanted` tells which of the true ones must be there. Pure."""
+    """Compare the settled rates of a symbol; `wanted` marks those of the true ones that must be there. Pure."""
     tally = StoredTally()
     true = dict(zip(truth.settled_times.tolist(), truth.settled_rates.tolist(), strict=True))
     tally.settlements = int(np.count_nonzero(wanted))
@@ -357,9 +357,9 @@ def read_ledger(data_dir: Path) -> dict[str, dict[str, NDArray[np.int64]]] | Non
 
 def open_minutes(ledger: Mapping[str, NDArray[np.int64]], end_ms: int) -> int:
     """Count the minutes of a symbol that its ledger says to be wanted, before `end_ms`, without a verdict. Pure."""
-    told = ledger["wanted"]
+    wanted = ledger["wanted"]
     known = np.concatenate([ledger.get(name, np.zeros(0, np.int64)) for name in _ACCOUNTED])
-    return len(np.setdiff1d(told[told < end_ms], known))
+    return len(np.setdiff1d(wanted[wanted < end_ms], known))
 
 
 def unwanted_minutes(ledger: Mapping[str, NDArray[np.int64]], windows: Windows) -> int:
@@ -400,8 +400,8 @@ def judge_ledger(
     spans = [np.arange(begin, end, MINUTE_MS, dtype=np.int64) for begin, end in windows]
     wanted = np.concatenate([np.zeros(0, np.int64), *spans])
     sets = {name: ledger.get(name, np.zeros(0, np.int64)) for name in (*_ACCOUNTED, "wanted")}
-    told = sets["wanted"]
-    every = np.union1d(wanted, told[told < end_ms])
+    listed = sets["wanted"]
+    every = np.union1d(wanted, listed[listed < end_ms])
     tally.verdicts = len(every)
 
     def say(problem: str, times: NDArray[np.int64], verdict: str, true: str) -> None:
@@ -427,7 +427,7 @@ def judge_ledger(
 
 
 def judge_rankings(ask: Ask, rankings: Mapping[int, list[dict[str, Any]]], *, top_n: int) -> StoredTally:
-    """Rank anew what the exchange published: the same rates, the same order, the same members."""
+    """Rank again what the exchange published: the same rates, the same order, the same members."""
     tally = StoredTally()
     tally.rankings = len(rankings)
     published = cache(lambda at: ask(f"/sim/truth/predicted?at={at}"))
@@ -437,8 +437,8 @@ def judge_rankings(ask: Ask, rankings: Mapping[int, list[dict[str, Any]]], *, to
         first = {row["symbol"] for row in ordered[:top_n]}
         untrue = [row["symbol"] for row in rows if not _is_published(published, row)]
         if members != first or untrue or len({row["symbol"] for row in rows}) != len(rows):
-            told = f"members not first: {sorted(members ^ first)}, other rates than published: {untrue}"
-            tally.blame("ranking wrong", [Difference(time, "*", "ranking wrong", told, "")])
+            text = f"members not first: {sorted(members ^ first)}, other rates than published: {untrue}"
+            tally.blame("ranking wrong", [Difference(time, "*", "ranking wrong", text, "")])
     return tally
 
 

@@ -31,7 +31,8 @@ from proofs.units import DAY_MS, MINUTE_MS
 SUMS = frozenset({"volume", "amount", "contracts", "vwap", "funding_paid"})
 UNIVERSE = "top50"
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
+"""Called with what was judged last, to show progress."""
 
 
 def label(milliseconds: int) -> str:
@@ -55,7 +56,7 @@ class _Dataset:
         return FIELDS + (STOCK_FIELDS if self.options.stock_fields else ())
 
 
-def judge_values(raw: Raw, qlib_dir: Path, options: Options, tell: Tell = lambda _: None) -> Judgement:
+def judge_values(raw: Raw, qlib_dir: Path, options: Options, on_progress: OnProgress = lambda _: None) -> Judgement:
     """Compare every value of every field at every frequency with the raw data, up to the end of the calendar.
 
     Raises `RawError` and `UnreadableDatasetError`.
@@ -66,15 +67,15 @@ def judge_values(raw: Raw, qlib_dir: Path, options: Options, tell: Tell = lambda
         raise UnreadableDatasetError(f"{qlib_dir} has no 1min bar")
     dataset = _Dataset(qlib_dir, raw.first_day, int(calendar[-1]) + MINUTE_MS, options)
     _judge_calendars(found, dataset)
-    everybody = read_spans(qlib_dir, "all")
-    for symbol in sorted((set(symbols_of(qlib_dir)) | set(everybody)) - set(raw.candle_files)):
+    listed = read_spans(qlib_dir, "all")
+    for symbol in sorted((set(symbols_of(qlib_dir)) | set(listed)) - set(raw.candle_files)):
         found.problem(f"{symbol} is in the dataset and has no candle")
     for symbol in sorted(raw.candle_files):
         facts = facts_of(raw, symbol, dataset.until, options)
-        _judge_span(found, facts, symbol, everybody.get(symbol, []))
+        _judge_span(found, facts, symbol, listed.get(symbol, []))
         for frequency in FREQUENCIES:
             _judge_frequency(found, dataset, facts, symbol, frequency)
-        tell(symbol)
+        on_progress(symbol)
     _judge_universe(found, raw, dataset)
     return found
 

@@ -123,7 +123,7 @@ def rage(data_dir: Path, qlib_dir: Path, kills: int, seed: int) -> int:
 
 
 def watch(folder: Path, kills: int, seed: int) -> tuple[ReaderTally, int]:
-    """Let a reader read while all this happens; return what it saw, and of how many minutes.
+    """Let a reader read while all this happens; return what it found, and of how many minutes.
 
     Raises `RuntimeError` where the reader itself dies.
     """
@@ -137,10 +137,10 @@ def watch(folder: Path, kills: int, seed: int) -> tuple[ReaderTally, int]:
             minutes = rage(data_dir, qlib_dir, kills, seed)
         finally:
             stop.touch()
-            told, _ = reader.communicate(timeout=_READER_SECONDS)
-    if not told.strip():
+            output, _ = reader.communicate(timeout=_READER_SECONDS)
+    if not output.strip():
         raise RuntimeError(f"the reader ended with {reader.returncode} and said nothing")
-    return ReaderTally(**json.loads(told.strip().splitlines()[-1])), minutes
+    return ReaderTally(**json.loads(output.strip().splitlines()[-1])), minutes
 
 
 def _wait_for_reader(ready: Path, reader: subprocess.Popen[str]) -> None:

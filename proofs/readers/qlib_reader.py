@@ -1,6 +1,6 @@
-"""A reader that never rests: `python -m proofs.readers.qlib_reader QLIB_DIR STOP_FILE`, Python 3.12, the real pyqlib.
+"""A reader that never pauses: `python -m proofs.readers.qlib_reader QLIB_DIR STOP_FILE`, Python 3.12, the real pyqlib.
 
-It reads the newest hours again and again, while somebody converts, and holds every value against what it must be: a
+It reads the newest hours again and again during conversions, and compares every value with what it must be: a
 function of symbol and minute. Prints its counts as one JSON line once STOP_FILE is there.
 """
 
@@ -21,7 +21,7 @@ BEGIN = datetime(2025, 4, 5, tzinfo=UTC)
 SYMBOLS = ("AAA_USDT", "BBB_USDT", "LATE_USDT", "DDD_USDT")
 LATE = "LATE_USDT"
 READY = "ready"
-"""The file beside STOP_FILE that says that the reader has looked once."""
+"""The file beside STOP_FILE that says that the reader has read once."""
 _LATE_EVERY = 50
 _SHOWN = {"1min": 300, "60min": 30}
 """Bars that are read each time."""
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 
 def is_late(symbol: str, minutes: Ints) -> NDArray[np.bool_]:
-    """Tell which minutes, counted from `BEGIN`, are stored hours after their close."""
+    """Return which minutes, counted from `BEGIN`, are stored hours after their close."""
     late: NDArray[np.bool_] = (minutes % _LATE_EVERY == 0) & (symbol == LATE)
     return late
 
@@ -97,7 +97,7 @@ def judge(found: ReaderTally, symbol: str, frequency: str, opens: Ints, read: di
             found.note(f"{symbol} {frequency} {name} of minute {opens[which]}: {values[which]}, not {truth[which]}")
 
 
-def _look(data: Any, found: ReaderTally, frequency: str) -> int:
+def _read(data: Any, found: ReaderTally, frequency: str) -> int:
     """Read the newest bars of one frequency; return how many bars its calendar has."""
     calendar = data.calendar(freq=frequency)
     shown = calendar[-_SHOWN[frequency] :]
@@ -111,7 +111,7 @@ def _look(data: Any, found: ReaderTally, frequency: str) -> int:
 
 
 def main(qlib_dir: str, stop_file: str) -> int:
-    """Read until there is a stop file, print what was seen, and return the exit code."""
+    """Read until there is a stop file, print the counts, and return the exit code."""
     warnings.simplefilter("ignore")
     import qlib  # noqa: PLC0415 - takes seconds, and only this environment has it
     from qlib.config import REG_CN  # noqa: PLC0415
@@ -123,8 +123,8 @@ def main(qlib_dir: str, stop_file: str) -> int:
     while not Path(stop_file).exists():
         H.clear()
         try:
-            bars_shown = {frequency: _look(D, found, frequency) for frequency in _SHOWN}["1min"]
-        except Exception as error:  # noqa: BLE001 - whatever Qlib raises at half a file is what is looked for
+            bars_shown = {frequency: _read(D, found, frequency) for frequency in _SHOWN}["1min"]
+        except Exception as error:  # noqa: BLE001 - whatever Qlib raises at half a file is the finding
             found.failed += 1
             found.note(f"{type(error).__name__}: {error}")
             continue

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESEARCH_PYTHON = ROOT / ".venv-research" / "bin" / "python"
 """The interpreter that has the real pyqlib."""
 NO_REDIS = "redis://127.0.0.1:1/0"
-"""Nobody listens there: no running system is to hear of a conversion that only a judge wanted."""
+"""Nothing listens there: a judge's conversion must not reach the bus of a running system."""
 
 
 class ProcessFailedError(Exception):

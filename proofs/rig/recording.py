@@ -84,7 +84,7 @@ def _read(path: Path, columns: tuple[str, ...]) -> pa.Table:
 
 
 def _milliseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Return Unix ms of timestamps of any unit, or of integers in s, ms, us or ns (told by their size)."""
+    """Return Unix ms of timestamps of any unit, or of integers in s, ms, us or ns (recognised by their size)."""
     if pa.types.is_timestamp(column.type):
         naive = column.cast(pa.timestamp("ns", tz=column.type.tz)).cast(pa.int64())
         return np.asarray(naive.to_numpy() // 1_000_000, np.int64)

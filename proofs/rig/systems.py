@@ -26,7 +26,7 @@ from shared.ledger.day import from_text
 SERVICES_THAT_WRITE = ("converter", "ranker", "collector", "writer")
 """In the order in which they are stopped: the writer last, so that it stores what was on its way."""
 _FRESH_SECONDS = 7.0
-"""A heartbeat is told every five seconds; an older one is from before a restart."""
+"""A heartbeat is written every five seconds; an older one is from before a restart."""
 
 
 class System(AbstractContextManager["System"], Protocol):
@@ -88,7 +88,7 @@ class LocalSystem(System):
         return None if missing is None else int(missing)
 
     def unwell(self, services: Sequence[str]) -> dict[str, str]:
-        """Return what each of the services complains of, or that it is not heard of; nothing if all are well."""
+        """Return what each of the services complains of, or that it has no heartbeat; nothing if all are well."""
         found = {}
         for service in services:
             beat = self._beat(service)
@@ -116,7 +116,7 @@ class LocalSystem(System):
         return list(self._redis.xinfo_groups(stream)) if self._redis.exists(stream) else []
 
     def stored(self) -> int:
-        """Sum up the minutes that are on disk, as the writer's ledger tells them."""
+        """Sum up the minutes that are on disk, as the writer's ledger counts them."""
         return sum(
             from_text(text).stored.bit_count()
             for key in self._redis.scan_iter("ledger:????-??-??")

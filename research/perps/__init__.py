@@ -10,7 +10,7 @@ Everything works after a plain `qlib.init` as well, and from the YAML of `qrun` 
 
 import gym_notices.notices
 
-# gym comes along with Qlib, prints a notice on import, and nobody here chose it.
+# gym comes along with Qlib and prints a notice on import; the kit does not use it.
 gym_notices.notices.notices.clear()
 
 from perps.exchange import PerpExchange  # noqa: E402 - qlib.backtest imports gym, see above

@@ -51,7 +51,7 @@ def divide(calendar: Sequence[pd.Timestamp], shares: Mapping[str, float], gap: i
 def first_bar(market: Any, freq: str) -> pd.Timestamp | None:
     """Return when a market had its first member; None where that is unknown, or it never had one.
 
-    A young installation has history from before its first ranking, at which `top50` has nobody.
+    A young installation has history from before its first ranking, at which `top50` is empty.
     """
     if not isinstance(market, str):
         return None

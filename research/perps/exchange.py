@@ -186,7 +186,7 @@ class PerpExchange(Exchange):
     # --- data
 
     def get_quote_from_qlib(self) -> None:
-        """Load the bars; an exchange without a range waits for the backtest to tell one, see `cover`."""
+        """Load the bars; an exchange without a range waits until the backtest passes one, see `cover`."""
         own = {
             *_MARKET,
             *_EVIDENCE,
@@ -298,7 +298,7 @@ class PerpExchange(Exchange):
         quote = self.quote
         if np.isnan(quote.fields[FUNDING]).all():
             raise ValueError(
-                f"the dataset has no {FUNDING} at {self.freq}: convert it anew, or leave funding out with funding=False"
+                f"the dataset has no {FUNDING} at {self.freq}: convert it again, or leave it out with funding=False"
             )
         fine = self._finer_quote()
         if fine is None:
@@ -475,7 +475,7 @@ class PerpExchange(Exchange):
     @contextmanager
     def sharing_margin(self, orders: Sequence[Order], position: PerpPosition) -> Iterator[None]:
         """Cut what the orders of a bar open by one common share, instead of whoever comes last."""
-        if self.volume_threshold is None:  # else nobody knows yet how much of which order will be done
+        if self.volume_threshold is None:  # else it is not known yet how much of which order will be done
             self._share = self._opening_share([(order, order.amount) for order in orders], position)
         try:
             yield

@@ -76,7 +76,7 @@ class PerpExecutor(SimulatorExecutor):
         return exchange
 
     def reset(self, common_infra: Any = None, **kwargs: Any) -> None:
-        """Begin: Qlib tells here from when to when."""
+        """Begin: Qlib passes the first and the last instant here."""
         super().reset(common_infra=common_infra, **kwargs)
         if kwargs.get("start_time") is not None and kwargs.get("end_time") is not None:
             self._begin()
@@ -160,7 +160,7 @@ class PerpExecutor(SimulatorExecutor):
         doable = [order for order in orders if not self.exchange.has_ended(row, order.stock_id)]
         return sorted(doable, key=lambda order: growth(order) > 0)
 
-    # --- what nobody ordered
+    # --- what was not ordered
 
     def _close_ended(self, row: int) -> None:
         """Close what was delisted, which the exchange settles without costs, and what is no longer followed."""

@@ -1,7 +1,7 @@
 """FundingAlpha158: what a model sees. Qlib's Alpha158, and what only a perpetual has: funding.
 
 Alpha158 looks back over 5 to 60 bars. Funding has a pace of its own, so its windows are days, whatever the frequency:
-`FPAID7D` is the funding of the last seven days at `day`, `60min` and `1min` alike. A value that nobody recorded (no
+`FPAID7D` is the funding of the last seven days at `day`, `60min` and `1min` alike. A value that was not recorded (no
 prediction in fetched history, no ranking yet) is NaN and stays NaN, which LightGBM takes as it is.
 """
 

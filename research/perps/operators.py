@@ -2,7 +2,7 @@
 
 Qlib's Corr and Rsquare leave a window blank whose standard deviation is below 2e-5, whatever the values are: a coin at
 0.0001 has no correlations, and neither has a usual funding rate. Here a window is blank where it does not vary beyond
-what float32 can tell apart from a constant, compared with the size of its own values.
+what float32 can distinguish from a constant, compared with the size of its own values.
 """
 
 from typing import Any

@@ -21,7 +21,7 @@ class PanelQuote(BaseQuote):
     """
 
     def __init__(self, quote_df: pd.DataFrame, freq: str, bars: Sequence[pd.Timestamp]) -> None:
-        """Arrange Qlib's frame (symbol, bar) on the bars of a calendar, also those of which nobody has a price."""
+        """Arrange Qlib's frame (symbol, bar) on the bars of a calendar, also those at which no symbol has a price."""
         super().__init__(quote_df=quote_df, freq=freq)
         stamps = quote_df.index.get_level_values("datetime")
         self.times = pd.DatetimeIndex(bars).as_unit("ns")

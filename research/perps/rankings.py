@@ -1,4 +1,4 @@
-"""Rankings, whole: who was in the universe when, and where everybody else stood."""
+"""Rankings, whole: who was in the universe when, and the ranks of all others."""
 
 from collections.abc import Mapping
 from datetime import date

@@ -128,13 +128,13 @@ def qlib_name(freq: str) -> str:
 def tradable_span(predictions: pd.DataFrame, freq: str) -> tuple[pd.Timestamp, pd.Timestamp]:
     """Return the first and the last bar in which predictions can be traded: each in the bar after its own.
 
-    Qlib's backtest needs to know when the bar after the last one begins; where nothing tells it (no future calendar, as
+    Qlib's backtest needs to know when the bar after the last one begins; where nothing gives it (no future calendar, as
     at 1min), the last bar is left out.
     """
     times = predictions.index.get_level_values("datetime")
-    known, told = D.calendar(freq=freq), D.calendar(freq=freq, future=True)
+    known, planned = D.calendar(freq=freq), D.calendar(freq=freq, future=True)
     first = known[min(int(np.searchsorted(known, times.min())) + 1, len(known) - 1)]
-    place = min(int(np.searchsorted(known, times.max())) + 1, len(known) - 1, len(told) - 2)
+    place = min(int(np.searchsorted(known, times.max())) + 1, len(known) - 1, len(planned) - 2)
     return first, known[place]
 
 

@@ -321,7 +321,7 @@ def _heading(axes: Axes, name: str, meaning: str) -> None:
 
 
 def _label_ends(axes: Axes, lines: Sequence[tuple[pd.Series, str, str]]) -> None:
-    """Write the lines' names at their ends, so that nobody has to look them up in a legend; none over another."""
+    """Write the lines' names at their ends, in place of a legend; none over another."""
     low, high = axes.get_ylim()
     height = axes.get_position().height * axes.figure.figure.get_figheight() * 72  # points
     apart = _LABEL_POINTS * (high - low) / height

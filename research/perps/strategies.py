@@ -90,7 +90,7 @@ class LongShortTopK(BaseSignalStrategy):
         if self.n_drop is None:
             return ranked[:size], ranked[len(ranked) - size :]
         kept = [[s for s in ranked if held.get(s, 0.0) * side > 0] for side in (1, -1)]
-        # The best of what is short may be long, too: else nobody would trade once every symbol is held.
+        # The best of what is short may be long, too: else no symbol would be traded once every one is held.
         stays_short = kept[1][self.n_drop :]
         free = [s for s in ranked if s not in kept[0] and s not in stays_short]
         longs = _replace(kept[0], free, size, self.n_drop, ranked)
@@ -154,8 +154,8 @@ _OF_CARRY = names_of(LongShortTopK) - {"signal", "model", "dataset", "risk_degre
 class FundingCarry(LongShortTopK):
     """Earn funding: short the symbols with the highest expected funding, long those with the lowest.
 
-    Expected is what the exchange predicted for the next settlement (`$funding_predicted`), and where nobody recorded a
-    prediction, the last settled rate (`$funding_rate`), both as known at the close of the bar before.
+    Expected is what the exchange predicted for the next settlement (`$funding_predicted`), and where no prediction was
+    recorded, the last settled rate (`$funding_rate`), both as known at the close of the bar before.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ def _installed(groups: list[str], environment: dict[str, str]) -> Iterator[dict[
 
 
 def _is_meant(package: dict[str, Any], requirement: dict[str, Any], environment: dict[str, str]) -> bool:
-    """Tell whether this version is the one of a package that is locked in several."""
+    """Return whether this version is the one of a package that is locked in several."""
     if "version" in requirement:
         return bool(package["version"] == requirement["version"])
     markers = package.get("resolution-markers")

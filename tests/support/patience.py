@@ -17,5 +17,5 @@ class Deadline:
 
     @property
     def has_passed(self) -> bool:
-        """Tell whether what is waited for should have happened by now."""
+        """Whether what is waited for should have happened by now."""
         return time.monotonic() - self._began > patience(self._seconds)

@@ -1,4 +1,4 @@
-"""A real stack under a simulated exchange, seen from outside, and held against the truth."""
+"""A real stack under a simulated exchange, observed from outside, and compared with the truth."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ MARKET = ["--symbols", str(len(SYMBOLS)), "--seed", "7", "--start", "2026-03-01T
 
 
 class Running:
-    """A stack, seen from outside."""
+    """A stack, observed from outside."""
 
     def __init__(self, stack: Stack, symbols: Sequence[str] = SYMBOLS) -> None:
         self.stack = stack

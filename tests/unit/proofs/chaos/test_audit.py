@@ -4,23 +4,23 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from proofs.chaos.audit import Told, Window, audit, corrected_minutes, read_report, windows_of
+from proofs.chaos.audit import Answer, Window, audit, corrected_minutes, read_report, windows_of
 
 MIDNIGHT = 1_772_323_200_000
 MINUTE = 60_000
 
 
-def told(kind: str = "changed", symbol: str = "A_USDT", at: int = MIDNIGHT) -> Told:
+def an_answer(kind: str = "changed", symbol: str = "A_USDT", at: int = MIDNIGHT) -> Answer:
     instant = datetime.fromtimestamp(at / 1000, UTC).isoformat()
-    return Told({"pages": 1, kind: 1}, [{"kind": kind, "symbol": symbol, "at": instant, "fields": {}}], [])
+    return Answer({"pages": 1, kind: 1}, [{"kind": kind, "symbol": symbol, "at": instant, "fields": {}}], [])
 
 
-def answering(*answers: Told) -> Callable[[Window], Told]:
-    left: Iterator[Told] = iter(answers)
+def answering(*answers: Answer) -> Callable[[Window], Answer]:
+    left: Iterator[Answer] = iter(answers)
     return lambda _: next(left)
 
 
-def audited(command: Callable[[Window], Told]) -> Any:
+def audited(command: Callable[[Window], Answer]) -> Any:
     window = Window(MIDNIGHT, MIDNIGHT + MINUTE, ("A_USDT",))
     much_later = MIDNIGHT + 10_000 * MINUTE
     return audit(
@@ -53,21 +53,21 @@ def test_minutes_of_the_same_fifth_of_a_day_are_audited_together():
 
 
 def test_a_minute_that_the_exchange_changed_is_expected():
-    found = audited(answering(told()))
+    found = audited(answering(an_answer()))
 
     assert found.counts == {"windows": 1, "pages": 1, "changed": 1}
     assert found.unexpected == found.troubles == []
 
 
 def test_anything_else_that_an_audit_finds_is_not():
-    for other in (told(kind="missing"), told(symbol="B_USDT"), told(at=MIDNIGHT + MINUTE)):
+    for other in (an_answer(kind="missing"), an_answer(symbol="B_USDT"), an_answer(at=MIDNIGHT + MINUTE)):
         assert len(audited(answering(other)).unexpected) == 1
 
 
 def test_an_audit_that_came_to_no_result_is_repeated_and_told_in_the_end():
-    trouble = Told({}, [], ["no answer"])
+    trouble = Answer({}, [], ["no answer"])
 
-    assert audited(answering(trouble, told())).troubles == []
+    assert audited(answering(trouble, an_answer())).troubles == []
     assert audited(lambda _: trouble).troubles == [f"A_USDT {MIDNIGHT}: no answer"]
 
 
@@ -77,7 +77,7 @@ REPORT = {"pages": 2, "minutes": 3, "repaired": 1, "mismatches": {"changed": 1},
 def test_report_of_the_command_is_read():
     report = {**REPORT, "troubles": {"TimeoutError": 2}, "until": "2026-03-01T00:01:00+00:00"}
 
-    assert read_report(report, MIDNIGHT + MINUTE) == Told(
+    assert read_report(report, MIDNIGHT + MINUTE) == Answer(
         {"pages": 2, "minutes": 3, "repaired": 1, "changed": 1}, [{}], ["TimeoutError"]
     )
 

@@ -34,13 +34,13 @@ def test_one_difference_one_death_or_something_not_healed_fails():
 
 
 def test_report_names_the_command_that_repeats_it():
-    told = report(a_plan(without="redis, disk"), a_clean_outcome(), 12.34)
+    values = report(a_plan(without="redis, disk"), a_clean_outcome(), 12.34)
 
-    assert told["command"] == (
+    assert values["command"] == (
         'make chaos SEED=3 MINUTES=2 SYMBOLS=12 MEMBERS=10 SPEED=300 RATE=0.5 WITHOUT="redis, disk"'
     )
-    assert told["passed"] is True
-    assert told["seconds"] == 12.3
+    assert values["passed"] is True
+    assert values["seconds"] == 12.3
 
 
 def test_around_a_difference_is_told_what_lasted_then_in_order():
