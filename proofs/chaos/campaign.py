@@ -21,6 +21,7 @@ from proofs.chaos.faults import Host, Wire, deaths
 from proofs.chaos.outcome import Outcome
 from proofs.chaos.plan import FAULT_LOG, WIRE, Plan, Strike
 from proofs.judges import stored as truth
+from proofs.judges.ledger import judge_ledger, open_minutes, read_ledger, unwanted_minutes
 from proofs.judges.recorded import RecordedTally, membership, spans_wrong, verify
 from proofs.judges.recorded_qlib import judge_in_research
 from proofs.rig.recording import Recorded
@@ -105,10 +106,10 @@ class Healing:
         services = [service for service in SERVICES if service != ("ranker" if self.at_rest else "converter")]
         found = {"minutes": minutes, "settlements": settlements, **self._system.unwell(services)}
         if self.at_rest:
-            ledger = truth.read_ledger(self._system.data_dir) or {}
-            found["verdicts"] = sum(truth.open_minutes(sets, self.until_ms) for sets in ledger.values())
+            ledger = read_ledger(self._system.data_dir) or {}
+            found["verdicts"] = sum(open_minutes(sets, self.until_ms) for sets in ledger.values())
             found["not wanted"] = sum(
-                truth.unwanted_minutes(ledger.get(symbol, {}), windows) for symbol, windows in self.windows().items()
+                unwanted_minutes(ledger.get(symbol, {}), windows) for symbol, windows in self.windows().items()
             )
         return {name: what for name, what in found.items() if what}
 
@@ -174,7 +175,7 @@ def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.Stor
     """Compare raw data and Qlib with the truth, once the services have stopped."""
     found, now_ms = truth.StoredTally(), int(system.ask_simulator("/sim/clock")["now_ms"])
     windows = healing.windows()
-    settled, ledger = truth.read_settlements(system.data_dir), truth.read_ledger(system.data_dir)
+    settled, ledger = truth.read_settlements(system.data_dir), read_ledger(system.data_dir)
     recording: dict[str, Recorded] = {}
     begin = min(int(plan.start.timestamp() * 1000), *(spans[0][0] for spans in windows.values()))
     symbols = sorted(truth.stored_symbols(system.data_dir) | set(windows))
@@ -194,9 +195,7 @@ def judge(system: LocalSystem, plan: Plan, healing: Healing) -> tuple[truth.Stor
                 refused = truth.read_refused(system.ask_simulator, symbol, first, now_ms)
                 verdicts = ledger.get(symbol, {})
                 until_ms = healing.until_ms
-                parts.append(
-                    truth.judge_ledger(symbol, verdicts, stored, true, wanted, end_ms=until_ms, refused=refused)
-                )
+                parts.append(judge_ledger(symbol, verdicts, stored, true, wanted, end_ms=until_ms, refused=refused))
             found.unreadable_files += len(unreadable)
             for part in parts:
                 found.add(part)
