@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,8 @@ _HISTORY_MINUTES = 1500
 _LATE_MINUTES = 120
 _LIFE_SECONDS = (0.05, 1.5)
 """How long a converter lives once it has started: some part of a conversion, or some of them."""
+_LOADED_LATE = ("pandas", "pyarrow.dataset")
+"""What pyarrow loads at the first conversion: a life is for converting, and begins behind that."""
 _MINUTE_SECONDS = 0.05
 _READER_SECONDS = 60.0
 
@@ -88,6 +91,8 @@ def written_until(data_dir: Path) -> datetime:
 
 def rest_never(data_dir: Path, qlib_dir: Path) -> None:
     """Convert for ever; this is the process that is killed."""
+    for module in _LOADED_LATE:
+        import_module(module)
     _started(data_dir).touch()
     while True:
         with suppress(BusyError):
