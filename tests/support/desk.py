@@ -50,12 +50,12 @@ class Desk:
     def live_candle(self, inst_id: str, row: object) -> None:
         """Take a candle row of the stream."""
         page = candles_of(inst_id, [row], source="ws", **self._now())
-        self.candles.take(Row(symbol_of(inst_id), page, {"instId": inst_id, "row": row}))
+        self.candles.take(Row(symbol_of(inst_id), Page(*page), {"instId": inst_id, "row": row}))
 
     def live_funding(self, inst_id: str, row: object) -> None:
         """Take a funding row of the stream."""
         page = funding_of(inst_id, row, source="ws", **self._now())
-        self.funding.take(Row(symbol_of(inst_id), page, {"instId": inst_id, "row": row}))
+        self.funding.take(Row(symbol_of(inst_id), Page(*page), {"instId": inst_id, "row": row}))
 
     def history(self, request: Request, rows: list[object]) -> list[Candle]:
         """Take a page of history of BTC."""
