@@ -98,7 +98,7 @@ async def all_beat(bus):
 def ranking(ranked=RANKED, symbols=("BTC_USDT", "ETH_USDT", "SOL_USDT")):
     ranks = tuple(
         Rank(
-            exchange="OKX",
+            exchange="okx",
             symbol=symbol,
             ranked_time=ranked,
             rank=place,
@@ -113,7 +113,7 @@ def ranking(ranked=RANKED, symbols=("BTC_USDT", "ETH_USDT", "SOL_USDT")):
         for place, symbol in enumerate(symbols, 1)
     )
     return Ranking(
-        exchange="OKX",
+        exchange="okx",
         ranked_time=ranked,
         rank_by="raw",
         top_n=len(symbols) - 1,
@@ -126,7 +126,7 @@ def ranking(ranked=RANKED, symbols=("BTC_USDT", "ETH_USDT", "SOL_USDT")):
 
 def candle(symbol="BTC_USDT"):
     return Candle(
-        exchange="OKX",
+        exchange="okx",
         symbol=symbol,
         interval="1m",
         open_time=RANKED,
@@ -319,7 +319,7 @@ async def publish_ledger(bus, day, **ledgers):
 
 
 def write_ledger(root, day, **ledgers):
-    rows = [to_row("OKX", symbol, day, ledger, "v") for symbol, ledger in ledgers.items()]
+    rows = [to_row("okx", symbol, day, ledger, "v") for symbol, ledger in ledgers.items()]
     write_table(Partition(LedgerRow.dataset, day).path(root), table_of(LedgerRow, rows))
 
 

@@ -254,7 +254,7 @@ async def test_without_an_exchange_nothing_was_audited(exchange, redis_url, tmp_
     with Installation(exchange, redis_url, tmp_path, OKX_REST_URL="http://127.0.0.1:9") as here:
         store(here.root, truth(exchange)[0])
 
-        assert here.audit()[0] == 2
+        assert here.audit()[0] == 3
         assert "could not audit" in here.printed
 
 

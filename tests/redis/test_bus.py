@@ -1,6 +1,7 @@
 """The bus on a real Redis."""
 
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import pytest
@@ -281,7 +282,7 @@ async def test_a_heartbeat_of_an_older_version_has_no_cadence(bus, raw):
         ("ledger:versions", {"2026-02-27": "x"}, Bus.ledger_versions),
         ("instruments:stored", {"ETH_USD": "{}"}, Bus.definitions),
         ("instruments:stored", {"ETH_USD": b"\xff"}, Bus.definitions),
-        ("universe:left", {"ETH_USD": "yesterday"}, Bus.left),
+        ("universe:left", {"ETH_USD": "yesterday"}, partial(Bus.left, exchange="okx")),
     ],
 )
 async def test_a_field_that_makes_no_sense_is_removed_and_the_others_are_read(bus, raw, key, fields, read):

@@ -176,13 +176,13 @@ def test_command_says_that_redis_does_not_answer():
 
 async def test_what_redis_does_not_take_in_waits_until_it_does_and_is_there_once(bus):
     """A full Redis refuses every write; one that is away is the same to whoever sets something aside."""
-    set_aside = SetAside(bus)
+    set_aside = SetAside(bus, "collector")
     await bus._redis.config_set("maxmemory", 1)
     with capture_logs() as logs:
         posting = asyncio.create_task(set_aside.run())
         try:
             for payload in (["1"], ["2"], ["1"]):
-                set_aside("collector:candles", payload, "nonsense")
+                set_aside("candles", payload, "nonsense")
             await until(lambda: any(entry["event"] == "dead letter waits for Redis" for entry in logs))
         finally:
             await bus._redis.config_set("maxmemory", 0)

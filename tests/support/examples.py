@@ -71,7 +71,7 @@ def examples_of(environment: Environment) -> list[Example]:
 
 def make_data(folder: Path, interpreter: str) -> None:
     """Make a raw folder of the made-up market, and convert it with an interpreter that has the converter."""
-    named, synthetic_year.symbol_of = synthetic_year.symbol_of, lambda number: SYMBOLS[number]  # noqa: PLW0108 - typed so
+    named, synthetic_year.symbol_of = synthetic_year.symbol_of, lambda number: SYMBOLS[number]
     try:
         for _ in synthetic_year.make(MARKET, folder / "okx_data"):
             pass

@@ -61,7 +61,7 @@ def healthy():
             "newest:BTC_USDT": NOW - timedelta(seconds=90),
         },
         universe=Ranking(
-            exchange="OKX",
+            exchange="okx",
             ranked_time=NOW - timedelta(hours=4),
             rank_by="raw",
             top_n=2,

@@ -98,7 +98,7 @@ async def test_scan_is_given_out_again_while_fresh(tmp_path):
 
 def place(ranked, symbol, rank):
     return Rank(
-        exchange="OKX",
+        exchange="okx",
         symbol=symbol,
         ranked_time=ranked,
         rank=rank,

@@ -25,7 +25,7 @@ def well(healthy, now):
     return replace(
         healthy,
         universe=healthy.universe.__class__(
-            exchange="OKX",
+            exchange="okx",
             ranked_time=now - timedelta(hours=4),
             rank_by="raw",
             top_n=4,
@@ -120,7 +120,7 @@ def test_late_ranking_and_conversion_and_a_writer_behind(well, now):
     late = replace(
         well,
         universe=type(well.universe)(
-            exchange="OKX",
+            exchange="okx",
             ranked_time=now - timedelta(hours=9),
             rank_by="raw",
             top_n=4,

@@ -241,7 +241,7 @@ def test_ranker_is_late_by_its_own_cadence_and_not_by_a_setting_of_the_api(healt
 
 def replace_ranked(snapshot, ranked):
     universe = type(snapshot.universe)(
-        exchange="OKX", ranked_time=ranked, rank_by="raw", top_n=2, members=("BTC_USDT",), added=(), removed=()
+        exchange="okx", ranked_time=ranked, rank_by="raw", top_n=2, members=("BTC_USDT",), added=(), removed=()
     )
     return replace(snapshot, universe=universe)
 
