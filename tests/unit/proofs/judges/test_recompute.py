@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from proofs.judges.recompute import Options, Raw, RawError, facts_of, recompute
+from shared.datasets.candle import Candle
 from shared.datasets.ledger import LedgerRow
 from shared.grid import to_ms
+from shared.storage.layout import partition_of
+from shared.storage.parquet import table_of, write_table
 from tests.support.builders import (
     MIDNIGHT,
     a_candle,
@@ -139,7 +142,8 @@ def test_change_needs_the_bar_just_before(bars):
 
 
 def test_a_minute_that_is_stored_twice_is_no_data_to_judge(tmp_path):
-    store(tmp_path, [a_candle(), a_candle(exchange="another")])
+    path = partition_of(a_candle()).path(tmp_path)
+    write_table(path, table_of(Candle, [a_candle(), a_candle()]))
 
     with pytest.raises(RawError, match="twice"):
         Raw(tmp_path).candles(SYMBOL)
