@@ -25,6 +25,10 @@ from shared.datasets.registry import AnyEvent
 from shared.exchanges.proxy import Proxy
 from shared.symbol import Symbol
 
+SURE = timedelta(minutes=5)
+"""A row that an exchange does not have this long after its minute, it does not have at all: OKX's history-candles was
+seen to lag by about one minute."""
+
 
 class ExchangeError(Exception):
     """Something went wrong between us and the exchange."""

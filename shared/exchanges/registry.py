@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shared.exchanges.base import Exchange, Share
+from shared.exchanges.base import Exchange, OpenExchange, Share
 from shared.symbol import suffix_of
 
 
@@ -34,8 +34,8 @@ def part_of(exchange: str, part: str) -> Any:
 
 def open_exchange(exchange: str, base_url: str, *, ca_file: Path | None = None, share: Share = "service") -> Exchange:
     """Make the client of an exchange; `share` is the part of each limit that it takes."""
-    client: Exchange = part_of(exchange, "client")(base_url, ca_file=ca_file, share=share)
-    return client
+    make: OpenExchange = part_of(exchange, "client")
+    return make(base_url, ca_file=ca_file, share=share)
 
 
 def instance_of(service: str, exchange: str) -> str:

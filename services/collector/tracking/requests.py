@@ -2,19 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import reduce
 from operator import or_
 
 from services.collector.tracking.instrument import TrackedInstrument
-from shared.exchanges.base import Limits
+from shared.exchanges.base import SURE, Limits
 from shared.grid import ceil_minute, floor_minute
 from shared.ledger.minutes import Coverage, Gap, day_mask, gaps_of, split_gap
 from shared.symbol import Symbol
-
-SURE = timedelta(minutes=5)
-"""A row that the exchange does not have this long after its minute, it does not have at all: history-candles was seen
-to lag by about one minute."""
 
 
 @dataclass(frozen=True)

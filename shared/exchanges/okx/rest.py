@@ -26,6 +26,7 @@ from shared.datasets.funding import FundingRate, PredictedFundingRate
 from shared.datasets.instrument import InstrumentDefinition
 from shared.datasets.registry import AnyEvent
 from shared.exchanges.base import (
+    SURE,
     ExchangeRefused,
     ExchangeUnavailable,
     Instrument,
@@ -66,8 +67,6 @@ PAGE_CANDLES = 300
 PAGE_FUNDING = 400
 RECENT_MINUTES = 1430
 """/market/candles holds the newest 1,440 minutes; ten minutes of margin, since the border moves while we ask."""
-_HISTORY_LAG = 5 * MINUTE
-"""history-candles was seen to lag by about one minute: what it lacks after this long, OKX does not have."""
 
 #: Endpoint → requests allowed per second (documented per 2 s and IP; each client keeps to its share, evenly spaced).
 _PER_SECOND = {
@@ -248,7 +247,7 @@ class OkxClient:
             return await self._candles("/api/v5/market/history-candles", symbol, begin, end, now)
         page = await self._candles("/api/v5/market/candles", symbol, begin, end, now)
         there = {candle.open_time for candle in page.events} | {row.at for row in page.refused} | {*page.partial}
-        known_until = min(end, floor_minute(now - _HISTORY_LAG))
+        known_until = min(end, floor_minute(now - SURE))
         if all(minute in there for minute in minutes_between(begin, known_until)):
             return page
         older = await self._candles("/api/v5/market/history-candles", symbol, begin, end, now)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from services.collector.tracking.denials import AGAIN_SECONDS, AGREE, TIMES
 from services.collector.tracking.instrument import GRACE, TrackedInstrument
-from services.collector.tracking.requests import SURE, Request, pages, settle
+from services.collector.tracking.requests import Request, pages, settle
 from services.collector.tracking.universe import Reach, Tracker, history_begin
+from shared.exchanges.base import SURE
 from shared.exchanges.okx.rest import LIMITS
 from shared.grid import DAY, MINUTE
 from shared.ledger.day import DayLedger
