@@ -3,10 +3,14 @@
 import itertools
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from shared.bus.bus import Bus
 
@@ -84,3 +88,18 @@ async def bus(redis_url: str) -> AsyncIterator[Bus]:
     bus = Bus(redis_url)
     yield bus
     await bus.close()
+
+
+@pytest.fixture
+def logs_of(monkeypatch) -> Callable[[ModuleType], AbstractContextManager[list[MutableMapping[str, Any]]]]:
+    """Return a function that captures what a module logs.
+
+    The module gets a logger of its own for it: one that was used before keeps the set-up of that moment, and a test
+    that ran earlier in this process may have set up another.
+    """
+
+    def capture(module: ModuleType) -> AbstractContextManager[list[MutableMapping[str, Any]]]:
+        monkeypatch.setattr(module, "log", structlog.get_logger())
+        return structlog.testing.capture_logs()
+
+    return capture

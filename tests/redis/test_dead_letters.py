@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 from rich.progress import Progress
-from structlog.testing import capture_logs
 
 from services.writer.dead_letters import Choice, now_at, replay
+from shared.bus import set_aside as set_aside_module
 from shared.bus.heartbeat import Heartbeat
 from shared.bus.set_aside import SetAside
 from shared.bus.streams import DEAD_LETTER
@@ -174,11 +174,11 @@ def test_command_says_that_redis_does_not_answer():
     assert "sesame" not in answer.stderr
 
 
-async def test_what_redis_does_not_take_in_waits_until_it_does_and_is_there_once(bus):
+async def test_what_redis_does_not_take_in_waits_until_it_does_and_is_there_once(bus, logs_of):
     """A full Redis refuses every write; one that is away is the same to whoever sets something aside."""
     set_aside = SetAside(bus, "collector")
     await bus._redis.config_set("maxmemory", 1)
-    with capture_logs() as logs:
+    with logs_of(set_aside_module) as logs:
         posting = asyncio.create_task(set_aside.run())
         try:
             for payload in (["1"], ["2"], ["1"]):

@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-import structlog
 
 from shared.clock import ExchangeClock, Sample
 from shared.grid import EPOCH
@@ -48,9 +47,9 @@ async def after_a_while(monkeypatch):
     return run
 
 
-async def test_a_time_that_stands_still_while_rows_come_is_a_problem_and_not_the_time(after_a_while):
+async def test_a_time_that_stands_still_while_rows_come_is_a_problem_and_not_the_time(after_a_while, logs_of):
     """The problem is one sentence that does not change, so it is logged and alerted once."""
-    with structlog.testing.capture_logs() as logs:
+    with logs_of(service_module) as logs:
         service = await after_a_while(Cached(EPOCH + timedelta(seconds=time.time() + 50)))
     said = [line["event"] for line in logs]
 
