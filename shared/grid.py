@@ -39,6 +39,11 @@ def day_start(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
+def floor_hour(instant: datetime) -> datetime:
+    """Return the full hour at or before an instant."""
+    return instant.replace(minute=0, second=0, microsecond=0)
+
+
 def floor_day(instant: datetime) -> datetime:
     """Return midnight UTC of the instant's day."""
     return day_start(instant.astimezone(UTC).date())

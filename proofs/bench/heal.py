@@ -6,8 +6,8 @@ from the reconnect until every minute of that hour is on disk.
 """
 
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +18,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.stack import Stack, StackError, clear, end_on_signals
 from proofs.rig.systems import subscribed
+from shared.datasets.ledger import CANDLES
 from shared.grid import MINUTE, days_between, floor_minute, from_ms
-from shared.ledger.day import from_text
+from shared.ledger.day import DayLedger, from_bus
 from shared.ledger.minutes import day_mask
 from shared.runtime.command import run
 
@@ -51,18 +52,21 @@ class Watch:
     def stored(self, begin: datetime, end: datetime) -> int:
         """Return how many minutes of [begin, end) the writer's ledger has, over all symbols."""
         return sum(
-            (from_text(text).stored & day_mask(day, begin, end)).bit_count()
+            (known.stored & day_mask(day, begin, end)).bit_count()
             for day in days_between(begin, end)
-            for text in self._redis.hgetall(f"ledger:{day}").values()
+            for known in self._of_candles(day)
         )
 
     def healed(self, begin: datetime, end: datetime) -> int:
         """Return how many of them came over REST."""
         return sum(
-            (from_text(text).healed & day_mask(day, begin, end)).bit_count()
+            (known.healed & day_mask(day, begin, end)).bit_count()
             for day in days_between(begin, end)
-            for text in self._redis.hgetall(f"ledger:{day}").values()
+            for known in self._of_candles(day)
         )
+
+    def _of_candles(self, day: date) -> Iterable[DayLedger]:
+        return from_bus(self._redis.hgetall(f"ledger:{day}")).get(CANDLES, {}).values()
 
 
 def wait_until(what: str, holds: Callable[[], bool], seconds: float = _DEADLINE_SECONDS) -> float:

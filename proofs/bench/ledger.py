@@ -19,9 +19,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.api.completeness.days import by_symbol, per_cent
+from services.api.completeness.days import by_symbol, per_cent, sum_of
 from services.api.completeness.reader import LedgerReader
-from shared.datasets.ledger import LedgerRow
+from shared.datasets.funding import FundingRate
+from shared.datasets.ledger import CANDLES, LedgerRow
 from shared.grid import DAY, MINUTES_PER_DAY, day_start
 from shared.ledger.day import Account, DayLedger, to_row, total
 from shared.ledger.minutes import FULL_DAY, mask_from_minutes, span_mask
@@ -63,21 +64,20 @@ def sometimes(chance: random.Random, share: float, most: int, longest: int) -> i
     return holes(chance, most, longest) if chance.random() < share else 0
 
 
-def a_ledger(chance: random.Random, outage: int) -> DayLedger:
-    """Return a symbol's day: `outage` was healed for all symbols, one in ten has gaps of its own."""
+def a_ledger(chance: random.Random, outage: int) -> tuple[DayLedger, DayLedger]:
+    """Return a symbol's day, candles and funding: `outage` was healed for all, one in ten has gaps of its own."""
     healed = outage | sometimes(chance, 0.1, 3, 8)
     absent, missing = sometimes(chance, 0.01, 2, 60), sometimes(chance, 0.002, 2, 10)
     wanted = FULL_DAY & ~sometimes(chance, 0.02, 1, MINUTES_PER_DAY)  # it joins or leaves
     settled = mask_from_minutes(range(0, MINUTES_PER_DAY, MINUTES_PER_DAY // 3))
     healed &= ~absent & ~missing
-    return DayLedger(
+    candles = DayLedger(
         wanted=wanted,
         received=wanted & ~healed & ~absent & ~missing,
         healed=wanted & healed,
         absent=wanted & absent,
-        due=settled & wanted,
-        settled=settled & wanted,
     )
+    return candles, DayLedger(wanted=settled & wanted, received=settled & wanted)
 
 
 def make(root: Path, days: int, symbols: int, seed: int) -> Account:
@@ -94,8 +94,10 @@ def make(root: Path, days: int, symbols: int, seed: int) -> Account:
                 day,
                 ledger,
                 f"{chance.randrange(10**5)}-{chance.randrange(_LARGEST_SIGNATURE)}-{symbol}",
+                about=about,
             )
-            for symbol, (name, ledger) in enumerate(ledgers.items())
+            for symbol, (name, both) in enumerate(ledgers.items())
+            for about, ledger in zip((CANDLES, FundingRate.dataset), both, strict=True)
         ]
         write_table(Partition(LedgerRow.dataset, day).path(root), table_of(LedgerRow, rows), sync_folder=False)
         truth += [
@@ -105,9 +107,8 @@ def make(root: Path, days: int, symbols: int, seed: int) -> Account:
                 healed=ledger.healed.bit_count(),
                 absent=ledger.absent.bit_count(),
                 missing=(ledger.wanted & ~ledger.stored & ~ledger.absent).bit_count(),
-                settlements=ledger.due.bit_count(),
             )
-            for ledger in ledgers.values()
+            for ledger, _ in ledgers.values()
         ]
     return total(truth)
 
@@ -125,17 +126,17 @@ def read(root: Path, days: int) -> Found:
     times = [time.perf_counter()]
     loaded = reader.stored(asked)
     times.append(time.perf_counter())
-    everything = total(one for found in by_symbol(loaded.values(), begin, end).values() for one in found)
+    everything = sum_of(one for found in by_symbol(loaded.values(), begin, end).values() for one in found)
     times.append(time.perf_counter())
     by_symbol(reader.stored(asked).values(), begin, end)
     times.append(time.perf_counter())
     return Found(
-        rows=sum(len(day.ledgers) for day in loaded.values()),
+        rows=sum(len(day.minutes.ledgers) for day in loaded.values()),
         load_seconds=times[1] - times[0],
         sum_seconds=times[2] - times[1],
         again_seconds=times[3] - times[2],
         bytes=resident_bytes() - before,
-        total=everything._asdict(),
+        total=everything.minutes._asdict(),
         complete=per_cent(everything),
     )
 

@@ -19,12 +19,14 @@ _NONE = np.zeros(0, np.int64)
 
 
 def read_ledger(data_dir: Path) -> dict[str, dict[str, NDArray[np.int64]]] | None:
-    """Return the ledger on disk: symbol → set → the minutes in it, Unix ms; None where there is no ledger at all."""
+    """Return what the ledger on disk says of candles: symbol → set → minutes, Unix ms; None without a ledger."""
     files = sorted((data_dir / "ledger").glob("date=*/[!.]*.parquet"))
     pieces: dict[str, dict[str, list[NDArray[np.int64]]]] = {}
     for path in files:
         midnight = int(np.datetime64(path.parent.name.removeprefix("date="), "ms").astype(np.int64))
         for row in pq.ParquetFile(path).read().to_pylist():
+            if row.get("about", "kline_1m") != "kline_1m":  # an older ledger is about candles alone
+                continue
             for name in (*_ACCOUNTED, "wanted"):
                 pieces.setdefault(row["symbol"], {}).setdefault(name, []).append(
                     _minutes(midnight, row.get(name) or "")  # a set that an older ledger lacks is empty

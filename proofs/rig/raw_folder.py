@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from proofs.units import DAY_MS, MINUTES_PER_DAY
 from shared.datasets.candle import Candle
-from shared.datasets.ledger import LedgerRow
+from shared.datasets.ledger import CANDLES, LedgerRow
 from shared.datasets.row import Row
-from shared.ledger.day import SETS
+from shared.ledger.day import OLD_SETS, SETS
 from shared.ledger.minutes import mask_from_minutes, mask_to_text
 from shared.storage.layout import Partition
 from shared.storage.parquet import arrow_schema
@@ -61,8 +61,10 @@ def write_ledger(root: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     return write_rows(root, LedgerRow, len(rows), columns)
 
 
-def ledger_rows(symbol: str, first: date, sets: Mapping[str, NDArray[np.bool_]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the ledger of one symbol. Pure.
+def ledger_rows(
+    symbol: str, first: date, sets: Mapping[str, NDArray[np.bool_]], *, about: str = CANDLES
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the ledger about a dataset of one symbol. Pure.
 
     sets: name of a set → one truth value a minute from the midnight of `first` on. A day without a minute in any set
     has no row.
@@ -71,9 +73,8 @@ def ledger_rows(symbol: str, first: date, sets: Mapping[str, NDArray[np.bool_]])
     for number in range(len(next(iter(by_day.values())))):
         texts = {name: _runs(days[number]) for name, days in by_day.items()}
         if any(texts.values()):
-            blank = dict.fromkeys(SETS, "")
-            midnight = ms_of(first) + number * DAY_MS
-            yield {"exchange": EXCHANGE, "symbol": symbol, "day": midnight, "version": "1"} | blank | texts
+            row = {"exchange": EXCHANGE, "about": about, "symbol": symbol, "day": ms_of(first) + number * DAY_MS}
+            yield row | {"version": "1"} | dict.fromkeys((*SETS, *OLD_SETS), "") | texts
 
 
 def _runs(minutes: NDArray[np.bool_]) -> str:

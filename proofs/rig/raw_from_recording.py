@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from proofs.rig.raw_folder import EXCHANGE, day_of, ledger_rows, write_candles, write_ledger, write_rows
 from proofs.rig.recording import PRICES_AND_VOLUME, Recorded, read_recording
 from proofs.units import DAY_MS, HOUR_MS, MINUTE_MS, MINUTES_PER_DAY
+from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.universe import Rank
 
@@ -32,8 +33,8 @@ def write_recording(recording_dir: Path, root: Path, *, top_n: int = 3) -> int:
     for symbol, recorded in recording.items():
         _write_symbol(root, symbol, recorded)
         stored, settled = (_minutes(times, begin, end) for times in (recorded.opens, recorded.settled_times))
-        sets = {"wanted": stored, "healed": stored, "due": settled, "settled": settled}
-        ledger.extend(ledger_rows(symbol, day_of(begin), sets))
+        for about, there in ((Candle.dataset, stored), (FundingRate.dataset, settled)):
+            ledger.extend(ledger_rows(symbol, day_of(begin), {"wanted": there, "healed": there}, about=about))
     write_ledger(root, ledger)
     _write_funding(root, recording)
     _write_rankings(root, recording, top_n)

@@ -278,17 +278,24 @@ def make_symbol(market: Market, root: Path, number: int) -> Made:
         "healed": there & ~live,
         "absent": alive & (absent | (late & there)),
         "halted": alive & halted,
-        "due": _minutes(market, funding.times),
-        "settled": _minutes(market, funding.times[funding.stored]),
     }
+    settled = {
+        "wanted": _minutes(market, funding.times),
+        "healed": _minutes(market, funding.times[funding.stored]),
+    }
+    symbol = symbol_of(number)
+    ledger = [
+        *ledger_rows(symbol, market.first, sets),
+        *ledger_rows(symbol, market.first, settled, about=FundingRate.dataset),
+    ]
     return Made(
-        symbol_of(number),
+        symbol,
         len(opens),
         files,
         alive,
         funding,
         predicted_columns(market, number, alive, funding),
-        list(ledger_rows(symbol_of(number), market.first, sets)),
+        ledger,
     )
 
 

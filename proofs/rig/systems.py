@@ -21,7 +21,8 @@ from urllib.error import URLError
 import redis
 
 from cli.stack import ROOT, Stack, StackError, free_port, open_here
-from shared.ledger.day import from_text
+from shared.datasets.ledger import CANDLES
+from shared.ledger.day import from_bus
 
 SERVICES_THAT_WRITE = ("converter", "ranker", "collector", "writer")
 """In the order in which they are stopped: the writer last, so that it stores what was on its way."""
@@ -118,9 +119,9 @@ class LocalSystem(System):
     def stored(self) -> int:
         """Sum up the minutes that are on disk, as the writer's ledger counts them."""
         return sum(
-            from_text(text).stored.bit_count()
+            known.stored.bit_count()
             for key in self._redis.scan_iter("ledger:????-??-??")
-            for text in self._redis.hvals(key)
+            for known in from_bus(self._redis.hgetall(key)).get(CANDLES, {}).values()
         )
 
     def converted_until(self) -> datetime | None:

@@ -83,14 +83,14 @@ def _bus_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
 
 
 def _ledger_families(ledger: LedgerView, now: datetime) -> Iterator[GaugeMetricFamily]:
-    account, open_now = ledger.account, ledger.open_gaps
+    account, open_now = ledger.counted.minutes, ledger.open_gaps
     minutes = {(str(verdict),): getattr(account, verdict) for verdict in MinuteVerdict}
     yield _gauge("ledger_minutes", "Wanted minutes of the retention, by verdict", minutes, ["verdict"])
     if account.complete is not None:
         share = {(): account.complete}
         yield _gauge("ledger_complete_ratio", "Share of the wanted minutes the exchange has that are stored", share)
-    missing = account.settlements_missing
-    settlements = {("settled",): account.settlements - missing, ("missing",): missing}
+    settled = ledger.counted.settlements
+    settlements = {("settled",): settled.wanted - settled.missing, ("missing",): settled.missing}
     yield _gauge(
         "ledger_settlements", "Settlements of funding rates, by whether the rate is stored", settlements, ["state"]
     )

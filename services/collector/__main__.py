@@ -6,10 +6,7 @@ import time
 import structlog
 import uvloop
 
-from services.collector.channels.backfill import Backfill
-from services.collector.channels.candles import CandleIntake
-from services.collector.channels.funding import FundingIntake
-from services.collector.channels.settlements import Settlements
+from services.collector.channels.channel import OpenedChannel, Surroundings, open_channel
 from services.collector.follow import Follow
 from services.collector.instruments import InstrumentWatch
 from services.collector.metrics import DATA_AGE, FOLLOWED
@@ -18,7 +15,8 @@ from services.collector.reconcile import Bookkeeping
 from services.collector.settings import CollectorSettings
 from services.collector.stream.connection import OpenStreams
 from services.collector.stream.subscriptions import LiveChannel
-from services.collector.tracking.universe import Reach, Tracker
+from services.collector.tracking.universe import Reach
+from shared.datasets.registry import AnyEvent
 from shared.exchanges.registry import instance_of, part_of
 from shared.ledger.replica import LedgerCopy
 from shared.runtime.command import run
@@ -38,36 +36,37 @@ class Collector:
     def __init__(self, service: Service, settings: CollectorSettings) -> None:
         self.service = service
         self.ledger = LedgerCopy(exchange=service.exchange.name)
-        self.tracker = Tracker(
-            Reach(settings.backfill_days, settings.retention_days, settings.leaver_grace, settings.fill_absence),
-            self.ledger,
-        )
         self.publisher = Publisher(service, settings.buffer_events)
-        self.candles = CandleIntake(self.tracker, service.clock, self.publisher.append, service.set_aside)
-        self.funding = FundingIntake(self.tracker, self.publisher.append, service.set_aside)
-        self.publisher.forget = self.candles.forget
-        self.watch = InstrumentWatch(service, self.tracker, self.publisher, self._reconcile_streams)
-        self.follow = Follow(service, self.tracker, self.watch, self.publisher, self._reconcile_streams)
-        self.backfill = Backfill(service, self.tracker, self.watch.instruments, self.candles, self.publisher)
-        self.settlements = Settlements(service, self.tracker, self.funding, self.publisher)
-        self.bookkeeping = Bookkeeping(service, self.tracker, self.ledger, self.publisher, self.settlements)
+        self.watch = InstrumentWatch(service, self.publisher, self._reconcile_streams)
+        reach = Reach(settings.backfill_days, settings.retention_days, settings.leaver_grace, settings.fill_absence)
+        around = Surroundings(service, self.publisher, self.watch.instruments, self.ledger, reach)
+        self.channels = [open_channel(name, around) for name in settings.opened]
+        self.publisher.forget = self._forget
+        self.watch.trackers = trackers = [channel.tracker for channel in self.channels]
+        self.follow = Follow(service, trackers, self.watch, self.publisher, self._reconcile_streams)
+        self.bookkeeping = Bookkeeping(service, self.channels, self.ledger, self.publisher)
         self.streams = self._open_streams(settings)
 
     def _open_streams(self, settings: CollectorSettings) -> list[LiveChannel]:
+        """Open the streams that the exchange has; a channel without one is healed over REST alone."""
         open_streams: OpenStreams = part_of(settings.exchange, "stream")
         streams = open_streams(settings.okx_ws_url, ca_file=settings.okx_ca_file, now=self.service.clock.latest)
-        takes = {"candles": self.candles.take, "funding": self.funding.take}
-        return [
-            LiveChannel(
-                stream=stream,
-                wanted=lambda: self.tracker.followed(self.service.clock.now()),
-                on_row=takes[name],
+
+        def live(channel: OpenedChannel) -> LiveChannel:
+            return LiveChannel(
+                stream=streams[channel.channel.name],
+                wanted=lambda: channel.tracker.followed(self.service.clock.now()),
+                on_row=channel.take,
                 on_unreadable=self.service.set_aside,
                 symbols_per_connection=settings.args_per_connection,
                 is_expected_silent=self.watch.instruments.is_expected_silent,
             )
-            for name, stream in streams.items()
-        ]
+
+        return [live(channel) for channel in self.channels if channel.channel.name in streams]
+
+    def _forget(self, event: AnyEvent) -> None:
+        for channel in self.channels:
+            channel.forget(event)
 
     def _reconcile_streams(self) -> None:
         for stream in self.streams:
@@ -83,8 +82,7 @@ class Collector:
                 for work in (
                     self.follow.run(),
                     *(stream.run() for stream in self.streams),
-                    self.backfill.run(),
-                    self.settlements.run(),
+                    *(channel.run() for channel in self.channels),
                     self.bookkeeping.run(),
                     self.watch.run(),
                     self._look_after_followed(),
@@ -101,8 +99,10 @@ class Collector:
         try:
             await self.publisher.flush()
             # What is stored and was never wanted would say nothing of the minutes until the next start.
-            for verdict in self.tracker.pending_verdicts(self.service.exchange.name, self.service.clock.now()):
-                self.publisher.append(verdict)
+            for channel in self.channels:
+                pending = channel.tracker.pending_verdicts(self.service.exchange.name, self.service.clock.now())
+                for verdict in pending:
+                    self.publisher.append(verdict)
             await self.publisher.flush()
         except asyncio.CancelledError:
             log.warning("Redis is not there: left in the buffer, fetched again next time", events=len(self.publisher))
@@ -121,8 +121,9 @@ class Collector:
         while True:
             await asyncio.sleep(1.0)
             self.watch.end_what_is_gone()
-            if gone := self.tracker.drop_done(self.service.clock.now()):
-                log.info("let go", symbols=gone)
+            now = self.service.clock.now()
+            if gone := {symbol for channel in self.channels for symbol in channel.tracker.drop_done(now)}:
+                log.info("let go", symbols=sorted(gone))
                 self._reconcile_streams()
             self._report_followed()
             for stream in self.streams:
@@ -130,13 +131,22 @@ class Collector:
 
     def _report_followed(self) -> None:
         now, details = self.service.clock.now(), self.service.health.details
-        leavers = self.tracker.leavers
-        FOLLOWED.labels("member").set(len(self.tracker.symbols) - len(leavers))
+        symbols = {symbol: one for channel in self.channels for symbol, one in channel.tracker.symbols.items()}
+        leavers = sorted({symbol for channel in self.channels for symbol in channel.tracker.leavers})
+        FOLLOWED.labels("member").set(len(symbols) - len(leavers))
         FOLLOWED.labels("leaver").set(len(leavers))
         details["leavers"] = leavers
-        details["warming_up"] = [name for name, wanted in self.tracker.symbols.items() if not wanted.is_warm(now)]
-        details["instruments"] = self.watch.instruments.of_note(self.tracker.symbols)
-        details["flagged_rates"] = self.funding.flagged(now)
+        details["warming_up"] = sorted(
+            {
+                symbol
+                for channel in self.channels
+                for symbol, wanted in channel.tracker.symbols.items()
+                if not wanted.is_warm(now)
+            }
+        )
+        details["instruments"] = self.watch.instruments.of_note(symbols)
+        for channel in self.channels:
+            details.update(channel.report())
 
     def _report_stream(self, stream: LiveChannel) -> None:
         name = stream.stream.name

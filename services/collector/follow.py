@@ -1,6 +1,6 @@
 """Consume rankings, and follow who is in the universe. I/O."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -25,13 +25,13 @@ class Follow:
     def __init__(
         self,
         service: Service,
-        tracker: Tracker,
+        trackers: Sequence[Tracker],
         watch: InstrumentWatch,
         publisher: Publisher,
         reconcile: Callable[[], None],
     ) -> None:
         self._service = service
-        self._tracker = tracker
+        self._trackers = trackers
         self._watch = watch
         self._publisher = publisher
         self._reconcile = reconcile
@@ -69,24 +69,32 @@ class Follow:
 
         Else a symbol would be forgotten that the next ranking drops while the collector is down.
         """
-        await self._publisher.put(self._tracker.pending_verdicts(self._exchange, self._service.clock.now()))
+        for tracker in self._trackers:
+            await self._publisher.put(tracker.pending_verdicts(self._exchange, self._service.clock.now()))
         await self._publisher.until_left(self._publisher.appended)
 
     async def _apply(self, ranking: Ranking, left: Mapping[str, datetime] | None = _NO_LEAVERS) -> None:
         """Take a ranking over. left: who had left before a restart, and when; None where that was forgotten."""
         await self._watch.list_instruments()
         now, listed = self._service.clock.now(), self._watch.instruments.listing_times()
-        joined = self._tracker.apply(ranking, now, listed)
-        known = (
-            self._tracker.left_by_ledger(now, listed)
-            if left is None
-            else {Symbol(symbol): at for symbol, at in left.items()}
-        )
-        if followed_on := self._tracker.follow_left(known, now, listed):
-            log.info("following on", symbols=followed_on)
-        await self._service.until_bus_answers(lambda: self._service.bus.set_left(self._exchange, self._tracker.left()))
+        joined: set[Symbol] = set()
+        followed_on: set[Symbol] = set()
+        for tracker in self._trackers:
+            joined.update(tracker.apply(ranking, now, listed))
+            known = (
+                tracker.left_by_ledger(now, listed)
+                if left is None
+                else {Symbol(symbol): at for symbol, at in left.items()}
+            )
+            followed_on.update(tracker.follow_left(known, now, listed))
+        if followed_on:
+            log.info("following on", symbols=sorted(followed_on))
+        still = {symbol: at for tracker in self._trackers for symbol, at in tracker.left().items()}
+        await self._service.until_bus_answers(lambda: self._service.bus.set_left(self._exchange, still))
         self._watch.end_what_is_gone()
         self._service.health.started = True
         self._service.health.details["members"] = len(ranking.members)
-        log.info("universe", ranked=ranking.ranked_time.isoformat(), members=len(ranking.members), joined=joined)
+        log.info(
+            "universe", ranked=ranking.ranked_time.isoformat(), members=len(ranking.members), joined=sorted(joined)
+        )
         self._reconcile()

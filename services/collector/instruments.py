@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -14,6 +14,7 @@ from services.collector.tracking.lifecycle import Instruments
 from services.collector.tracking.universe import Tracker
 from shared.exchanges.base import ExchangeError, Listing
 from shared.runtime.service import Service
+from shared.symbol import Symbol
 
 log = structlog.get_logger()
 
@@ -28,9 +29,10 @@ _CONFIRM_SECONDS = 5.0
 class InstrumentWatch:
     """Reads the list of instruments again and again, and draws the conclusions."""
 
-    def __init__(self, service: Service, tracker: Tracker, publisher: Publisher, reconcile: Callable[[], None]) -> None:
+    def __init__(self, service: Service, publisher: Publisher, reconcile: Callable[[], None]) -> None:
         self._service = service
-        self._tracker = tracker
+        self.trackers: Sequence[Tracker] = ()
+        """Of every channel; whoever opens the channels sets them."""
         self._publisher = publisher
         self._reconcile = reconcile
         self.instruments = Instruments()
@@ -71,7 +73,7 @@ class InstrumentWatch:
             return
         for refused in listing.refused:
             service.set_aside("instruments", refused.row, refused.reason)
-        followed = self._tracker.symbols.keys()
+        followed = {symbol for tracker in self.trackers for symbol in tracker.symbols}
         now, stored = service.clock.now(), self.definitions.listed()
         changes = self.instruments.update(listing, now, time.monotonic(), followed, stored)
         if changes is None:
@@ -108,9 +110,12 @@ class InstrumentWatch:
     def end_what_is_gone(self) -> None:
         """Want nothing of an instrument beyond its end, and follow one again that is back."""
         gone, now = self.instruments.gone, self._service.clock.now()
-        for symbol in sorted(self._tracker.symbols):
-            if (at := gone.get(symbol)) is not None:
-                self._tracker.end(symbol, at, now)
-        if back := self._tracker.revive(now, self.instruments.listing_times(), gone):
-            log.info("back on the exchange", symbols=back)
+        back: set[Symbol] = set()
+        for tracker in self.trackers:
+            for symbol in sorted(tracker.symbols):
+                if (at := gone.get(symbol)) is not None:
+                    tracker.end(symbol, at, now)
+            back.update(tracker.revive(now, self.instruments.listing_times(), gone))
+        if back:
+            log.info("back on the exchange", symbols=sorted(back))
             self._reconcile()

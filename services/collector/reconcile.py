@@ -5,16 +5,16 @@ difference is acted upon, again and again; so no message between the two has to 
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 import structlog
 
-from services.collector.channels.settlements import Settlements
+from services.collector.channels.channel import OpenedChannel
 from services.collector.metrics import LOST
 from services.collector.publisher import Publisher
-from services.collector.tracking.universe import Tracker
-from shared.datasets.candle import Candle
 from shared.ledger.replica import LedgerCopy
 from shared.runtime.service import Service
 from shared.symbol import Symbol
@@ -28,9 +28,9 @@ _REPORT_EVERY = 3
 
 @dataclass
 class _Published:
-    """What was published up to a moment, and when all of it was on the bus."""
+    """What was published up to a moment, of each channel, and when all of it was on the bus."""
 
-    minutes: dict[Symbol, dict[date, int]]
+    minutes: list[dict[Symbol, dict[date, int]]]
     position: int
     on_bus_ms: int | None = None
 
@@ -39,16 +39,10 @@ class Bookkeeping:
     """Keeps the copy of the ledger fresh, and draws the conclusions."""
 
     def __init__(
-        self,
-        service: Service,
-        universe: Tracker,
-        ledger: LedgerCopy,
-        publisher: Publisher,
-        settlements: Settlements,
+        self, service: Service, channels: Sequence[OpenedChannel], ledger: LedgerCopy, publisher: Publisher
     ) -> None:
         self._service = service
-        self._settlements = settlements
-        self._universe = universe
+        self._channels = channels
         self._ledger = ledger
         self._publisher = publisher
         self._published: _Published | None = None
@@ -62,24 +56,34 @@ class Bookkeeping:
                 self._published = None  # the writer is still looking at its disk
                 continue
             await self._find_lost()
-            self._universe.slide(self._service.clock.now())
-            if adopted := self._universe.adopt(self._service.clock.now()):
-                log.info("holes of symbols that are not followed, fetching", symbols=adopted)
-            if reached := self._universe.reach_back(self._service.clock.now()):
-                log.info("older holes of symbols that are followed, fetching", symbols=reached)
-            for symbol in [*adopted, *reached]:  # whoever left candles behind may have left settlements, too
-                if (since := self._ledger.first_wanted(symbol)) is not None:
-                    self._settlements.ask_since(symbol, since)
+            for channel in self._channels:
+                self._want_what_lacks(channel)
             self._round += 1
             if self._round % _REPORT_EVERY == 0:
-                await self._publisher.put(
-                    self._universe.pending_verdicts(self._service.exchange.name, self._service.clock.now())
-                )
+                for channel in self._channels:
+                    await self._publisher.put(
+                        channel.tracker.pending_verdicts(self._service.exchange.name, self._service.clock.now())
+                    )
+
+    def _want_what_lacks(self, channel: OpenedChannel) -> None:
+        """Let the window of a channel move on, and take up what the ledger lacks."""
+        tracker, now = channel.tracker, self._service.clock.now()
+        tracker.slide(now)
+        if adopted := tracker.adopt(now):
+            log.info("holes of symbols that are not followed, fetching", channel=channel.channel.name, symbols=adopted)
+        if reached := tracker.reach_back(now):
+            log.info("older holes of followed symbols, fetching", channel=channel.channel.name, symbols=reached)
+        for symbol in [*adopted, *reached]:
+            if (since := tracker.first_wanted(symbol)) is not None:
+                for other in self._channels:
+                    if other is not channel:
+                        other.ask_since(symbol, since)
 
     async def refresh(self) -> None:
         """Read what changed in the ledger; what is stored needs no fetching."""
         changed = await self._service.until_bus_answers(lambda: self._ledger.refresh(self._service.bus))
-        self._universe.take_over(changed)
+        for channel in self._channels:
+            channel.tracker.take_over(changed)
 
     async def _find_lost(self) -> None:
         """Take back what was published and did not become durable, once everything before it has been stored.
@@ -90,18 +94,30 @@ class Bookkeeping:
         published = self._published
         if published is None:
             await self.refresh()
-            self._published = _Published(self._universe.published(), self._publisher.appended)
+            minutes = [channel.tracker.published() for channel in self._channels]
+            self._published = _Published(minutes, self._publisher.appended)
             return
         if self._publisher.left < published.position:
             return
-        oldest_ms, now_ms = await self._service.until_bus_answers(
-            lambda: self._service.bus.unfinished_since(Candle.stream, "writer")
-        )
+        oldest_ms, now_ms = await self._unfinished_since()
         if published.on_bus_ms is None:
             published.on_bus_ms = now_ms
         elif oldest_ms is None or oldest_ms > published.on_bus_ms:
             await self.refresh()
-            if lost := self._universe.take_back_lost(published.minutes):
-                LOST.inc(lost)
-                log.warning("published but not durable, fetching again", minutes=lost)
+            for channel, of_channel in zip(self._channels, published.minutes, strict=True):
+                if lost := channel.tracker.take_back_lost(of_channel):
+                    LOST.labels(channel.channel.name).inc(lost)
+                    log.warning("published but not durable, fetching again", channel=channel.channel.name, minutes=lost)
             self._published = None
+
+    async def _unfinished_since(self) -> tuple[int | None, int]:
+        """Return when the oldest entry of our channels was appended that is not stored yet, and now; Unix ms."""
+        found: list[int] = []
+        now_ms = 0
+        for channel in self._channels:
+            name = channel.channel.name
+            oldest_ms, now_ms = await self._service.until_bus_answers(
+                partial(self._service.bus.unfinished_since, name, "writer")
+            )
+            found += [] if oldest_ms is None else [oldest_ms]
+        return min(found, default=None), now_ms

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.datasets.channels import CHANNELS
 from shared.runtime.settings import CommonSettings
 
 _FOR_EVER_DAYS = 36_500
@@ -13,6 +14,9 @@ _FOR_EVER_DAYS = 36_500
 class CollectorSettings(CommonSettings):
     """collector: takes down closed candles and funding rates of the universe."""
 
+    channels: Annotated[
+        str, Field(description="What is collected, separated by commas: of " + " and ".join(CHANNELS))
+    ] = "candles,funding"
     backfill_days: Annotated[
         int, Field(ge=0, le=3650, description="Whole UTC days of history to fetch before today; 0: from the start on")
     ] = 30
@@ -45,6 +49,17 @@ class CollectorSettings(CommonSettings):
         if self.leaver_grace_hours is not None:
             return timedelta(hours=self.leaver_grace_hours)
         return timedelta(days=_FOR_EVER_DAYS if self.follow_days == "all" else self.follow_days)
+
+    @property
+    def opened(self) -> list[str]:
+        """The names of the channels, each once."""
+        return list(dict.fromkeys(name.strip() for name in self.channels.split(",")))
+
+    @model_validator(mode="after")
+    def _channels_are_known(self) -> Self:
+        if unknown := [name for name in self.opened if name not in CHANNELS]:
+            raise ValueError(f"CHANNELS={self.channels}: {unknown[0]!r} is no channel; there are {', '.join(CHANNELS)}")
+        return self
 
     @model_validator(mode="after")
     def _history_fits_retention(self) -> Self:

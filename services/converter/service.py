@@ -15,8 +15,9 @@ from services.converter.report import ConversionReport, log_report, publish, unr
 from services.converter.settings import ConverterSettings
 from services.converter.stages.calendar import NothingToConvertError
 from services.converter.versions.versions import head_folder
+from shared.datasets.candle import Candle
 from shared.grid import floor_day
-from shared.ledger.day import account, from_text
+from shared.ledger.day import account, from_bus
 from shared.runtime.schedule import daily_at, every, firings
 from shared.runtime.service import Service, running, wait_for_clock
 from shared.storage.files import BusyError
@@ -185,7 +186,9 @@ class Converter:
         """Return how many minutes of the day before the ledger cannot account for yet."""
         day = midnight.date() - timedelta(days=1)
         texts = (await self.service.until_bus_answers(lambda: self.service.bus.ledger([day])))[day]
-        missing = account(((day, from_text(text)) for text in texts.values()), midnight).missing
+        missing = account(
+            ((day, known) for known in from_bus(texts).get(Candle.dataset, {}).values()), midnight
+        ).missing
         metrics.MISSING.set(missing)
         return missing
 

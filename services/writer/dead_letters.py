@@ -27,6 +27,7 @@ from shared.bus.bus import Bus
 from shared.bus.connection import BusError
 from shared.bus.dead_letters import DeadLetter
 from shared.bus.streams import DEAD_LETTER
+from shared.datasets.channels import CHANNELS
 from shared.datasets.registry import AnyEvent, UndecodableError, decode
 from shared.exchanges.base import RowError
 from shared.exchanges.registry import exchange_of, part_of
@@ -107,7 +108,7 @@ def _received(letter: DeadLetter) -> datetime:
     return at.astimezone(UTC)
 
 
-_ROWS = {"candles", "history", "funding"}
+_ROWS = {letter for channel in CHANNELS.values() for letter in channel.letters}
 """What the letters of a collector may be rows of."""
 
 

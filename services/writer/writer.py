@@ -33,7 +33,7 @@ from shared.datasets.registry import AnyEvent, UndecodableError
 from shared.datasets.universe import Rank
 from shared.exchanges.registry import EXCHANGES
 from shared.grid import LAST_DAY, day_start
-from shared.ledger.day import to_text
+from shared.ledger.day import bus_field, to_text
 from shared.runtime.service import Service
 from shared.storage.files import BusyError, exclusive, reason_of, remove_stale_temporaries
 from shared.storage.layout import days
@@ -267,14 +267,15 @@ class Writer:
     async def _publish(self, written: Written, *, all_of_them: bool = False) -> None:
         """Publish what is durable now, of some or all symbols: the ledger, the newest candle of each, the watermark."""
         marks: dict[str, datetime] = {}
-        for day, symbols in written.items():
-            self.audit.note(day, symbols)
-            for symbol, known in symbols.items():
+        for day, records in written.items():
+            of_candles = {key.symbol: known for key, known in records.items() if key.dataset == Candle.dataset}
+            self.audit.note(day, of_candles)
+            for symbol, known in of_candles.items():
                 newest = newest_of(day, known.ledger)
                 if newest is not None and self.newest.get(symbol, newest) <= newest <= self._latest():
                     self.newest[symbol] = marks[f"newest:{symbol}"] = newest
             if not self._is_past(day):
-                texts = {symbol: to_text(one.ledger) for symbol, one in symbols.items()}
+                texts = {bus_field(*key): to_text(one.ledger) for key, one in records.items()}
                 await self.service.bus.set_ledger(day, texts, all_of_them=all_of_them)
         mark = await self._written_until()
         if mark is not None and self.knows_disk:
@@ -324,8 +325,8 @@ class Writer:
         await self._look_at_definitions(everything=everything)
         await self._look_at_rankings(everything=everything)
         raw_days = set(await asyncio.to_thread(days, self.root, Candle.dataset))
-        told_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
-        raw_days |= {day for day in told_days if not self._is_past(day)}
+        known_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
+        raw_days |= {day for day in known_days if not self._is_past(day)}
         whole, changed = everything or not self.knows_disk, 0
         if whole:  # what Redis says may be of another folder
             await self.service.bus.forget_ledger(sorted((await self.service.bus.ledger_versions()).keys() - raw_days))

@@ -15,6 +15,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from shared.bus.connection import Connection
+from shared.datasets.channels import CHANNELS
 from shared.datasets.registry import AnyEvent, decode, encode
 from shared.metrics import PUBLISHED
 
@@ -22,8 +23,7 @@ DEAD_LETTER = "dead-letter"
 
 #: Stream → the groups that must have seen an entry before it may be trimmed.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "candles": ("writer",),
-    "funding": ("writer",),
+    **dict.fromkeys(CHANNELS, ("writer",)),
     "ledger": ("writer",),
     "universe": ("writer", "collector"),
     "instruments": ("writer",),
@@ -31,8 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 #: Hard cap per stream, in entries; about 300 bytes each, so 150 MB for `candles` in the worst case.
 CAPS = {
-    "candles": 500_000,
-    "funding": 200_000,
+    **{name: channel.cap for name, channel in CHANNELS.items()},
     "ledger": 50_000,
     "universe": 200,
     "instruments": 20_000,

@@ -7,38 +7,33 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from shared.datasets.candle import Candle
-from shared.datasets.funding import FundingRate, PredictedFundingRate
+from shared.datasets.channel import Completeness
+from shared.datasets.channels import CHANNELS
 from shared.datasets.instrument import InstrumentDefinition
 from shared.datasets.ledger import LedgerRow, Verdict
-from shared.datasets.row import Row
+from shared.datasets.row import Event, Row
 from shared.datasets.universe import Rank, Ranking
 from shared.symbol import Symbol, parse_symbol
 
-type AnyEvent = Candle | FundingRate | PredictedFundingRate | InstrumentDefinition | Verdict | Ranking
+type AnyEvent = Event | Verdict | Ranking
 
 
-EVENTS: tuple[type[AnyEvent], ...] = (
-    Candle,
-    FundingRate,
-    PredictedFundingRate,
-    InstrumentDefinition,
-    Verdict,
-    Ranking,
-)
+_OF_CHANNELS: tuple[type[Event], ...] = tuple(kind for channel in CHANNELS.values() for kind in channel.events)
+
+
+EVENTS: tuple[type[AnyEvent], ...] = (*_OF_CHANNELS, InstrumentDefinition, Verdict, Ranking)
 
 
 BY_NAME: dict[str, type[AnyEvent]] = {event.name: event for event in EVENTS}
 
 
-ROWS: tuple[type[Row], ...] = (
-    Candle,
-    FundingRate,
-    PredictedFundingRate,
-    Rank,
-    InstrumentDefinition,
-    LedgerRow,
-)
+ROWS: tuple[type[Row], ...] = (*_OF_CHANNELS, Rank, InstrumentDefinition, LedgerRow)
+
+
+COMPLETENESS: dict[str, Completeness] = {
+    kind.dataset: rule for channel in CHANNELS.values() for kind, rule in channel.events.items() if rule is not None
+}
+"""Dataset → when it is complete, of those that the ledger keeps account of."""
 
 
 BY_DATASET: dict[str, type[Row]] = {row.dataset: row for row in ROWS}

@@ -1,29 +1,32 @@
 """The ledger: for every minute that was to be collected, a verdict. Pure.
 
-Per symbol and UTC day it holds sets of minutes, as bit masks (`shared.ledger.minutes`):
+Per dataset, symbol and UTC day it holds sets of minutes, as bit masks (`shared.ledger.minutes`):
 
-    wanted    was to be collected: a member of the universe, its history, the grace time of one that left
+    wanted    was to be collected: every minute of a symbol that is followed, or those at which a row is due
     received  stored, came over WebSocket
     healed    stored, came over REST
-    refused   the exchange has a candle that cannot be true, such as a price of 0; it is not stored
-    absent    the exchange has no such candle: it shows rows before and after, and said so half an hour apart
+    refused   the exchange has a row that cannot be true, such as a price of 0; it is not stored
+    absent    the exchange has no such row: it shows rows before and after, and said so half an hour apart
     halted    it has none, while the exchange or the instrument stood still
-    due       instants at which funding was settled
-    settled   instants whose settled rate is stored
 
-`received`, `healed` and `settled` are read from the stored files, so they can be rebuilt from them at any time; the
-others are found out by the collector and travel as `Verdict` events. What is wanted, over, and in none of the first
-six but `wanted` is missing. The writer owns the ledger: one Parquet file a day beside the data, and a copy on the bus.
+`received` and `healed` are read from the stored files, so they can be rebuilt from them at any time; the others are
+found out by the collector and travel as `Verdict` events. What is wanted, over, and in none of the other five is
+missing. The writer owns the ledger: one Parquet file a day beside the data, and a copy on the bus.
+
+Before there were several datasets, the sets of candles stood alone, with two more: `due` and `settled`, when funding
+was settled and whether the rate is stored. They are read as what is wanted and received of `funding`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-from shared.datasets.ledger import LedgerRow, Verdict
+from shared.datasets.funding import FundingRate
+from shared.datasets.ledger import CANDLES, LedgerRow, Verdict
 from shared.grid import DAY, day_start, days_between
 from shared.ledger.minutes import day_mask, mask_from_text, mask_to_text
 from shared.symbol import Symbol
@@ -42,15 +45,13 @@ class MinuteVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DayLedger:
-    """What is known about one symbol's day: a mask of minutes per set."""
+    """What is known about a dataset's day of one symbol: a mask of minutes per set."""
 
     wanted: int = 0
     received: int = 0
     healed: int = 0
     absent: int = 0
     halted: int = 0
-    due: int = 0
-    settled: int = 0
     refused: int = 0
 
     def __or__(self, other: "DayLedger") -> "DayLedger":
@@ -58,21 +59,17 @@ class DayLedger:
 
     @property
     def stored(self) -> int:
-        """Minutes whose candle is on disk."""
+        """Minutes whose row is on disk."""
         return self.received | self.healed
 
     @property
-    def without_candle(self) -> int:
-        """Minutes of which the exchange has no candle. One that was refused is none of them: it has something."""
+    def without_row(self) -> int:
+        """Minutes of which the exchange has no row. One that was refused is none of them: it has something."""
         return (self.absent | self.halted) & ~(self.stored | self.refused)
 
     def missing(self, over: int) -> int:
         """Return the wanted minutes among those that are over which have no verdict."""
         return self.wanted & over & ~(self.stored | self.refused | self.absent | self.halted)
-
-    def missing_settlements(self, over: int) -> int:
-        """Return the settlement instants among those that are over whose rate is not stored."""
-        return self.due & over & ~self.settled
 
     def verdicts(self, over: int) -> dict[MinuteVerdict, int]:
         """Split the wanted minutes that are over by verdict: disjoint masks whose union is all of them."""
@@ -86,6 +83,11 @@ class DayLedger:
 
 NOTHING = DayLedger()
 SETS = tuple(field.name for field in fields(DayLedger))
+OLD_SETS = ("due", "settled")
+"""Of ledgers before there were several datasets."""
+
+type ByDataset = dict[str, dict[str, DayLedger]]
+"""Dataset → symbol → what is known."""
 
 
 def to_text(day: DayLedger) -> str:
@@ -95,19 +97,44 @@ def to_text(day: DayLedger) -> str:
 
 @lru_cache(maxsize=8192)
 def from_text(text: str) -> DayLedger:
-    """Read `to_text` back. Equal days are one object: most days of most symbols are alike."""
-    return DayLedger(**{name: mask_from_text(runs) for name, _, runs in (part.partition("=") for part in text.split())})
+    """Read `to_text` back. Equal days are one object: most days of most symbols are alike.
+
+    Raises `TypeError` for a set that there is none of.
+    """
+    return DayLedger(**{name: mask_from_text(runs) for name, runs in _parts(text) if name not in OLD_SETS})
 
 
-def to_row(exchange: str, symbol: Symbol, day: date, ledger: DayLedger, version: str) -> LedgerRow:
+def _parts(text: str) -> Iterator[tuple[str, str]]:
+    return ((name, runs) for name, _, runs in (part.partition("=") for part in text.split()))
+
+
+def bus_field(about: str, symbol: str) -> str:
+    """Name a dataset and symbol on the bus: of candles it is the symbol alone."""
+    return symbol if about == CANDLES else f"{about}/{symbol}"
+
+
+def from_bus(texts: Mapping[str, str]) -> ByDataset:
+    """Read the fields of a day on the bus. Raises as `from_text`."""
+    found: ByDataset = defaultdict(dict)
+    for name, text in texts.items():
+        about, _, symbol = name.rpartition("/")
+        found[about or CANDLES][symbol] = from_text(text)
+        if old := from_old_sets(*(dict(_parts(text)).get(name) for name in OLD_SETS)):
+            found[FundingRate.dataset].setdefault(symbol, old)
+    return found
+
+
+def to_row(exchange: str, symbol: Symbol, day: date, ledger: DayLedger, version: str, *, about: str) -> LedgerRow:
     """Spell a day for the disk."""
     sets = {name: mask_to_text(getattr(ledger, name)) for name in SETS}
-    return LedgerRow(exchange=exchange, symbol=symbol, day=day_start(day), version=version, **sets)
+    return LedgerRow(exchange=exchange, about=about, symbol=symbol, day=day_start(day), version=version, **sets)
 
 
-def from_row(row: Mapping[str, str]) -> DayLedger:
-    """Read the sets of a row of the ledger's file."""
-    return from_sets(*(row[name] for name in SETS))
+def from_row(row: Mapping[str, str]) -> Iterator[tuple[str, DayLedger]]:
+    """Yield what a row of the ledger's file says of which dataset; an old row speaks of candles and of funding."""
+    yield row["about"], from_sets(*(row[name] for name in SETS))
+    if old := from_old_sets(*(row[name] for name in OLD_SETS)):
+        yield FundingRate.dataset, old
 
 
 @lru_cache(maxsize=8192)
@@ -116,10 +143,21 @@ def from_sets(*texts: str | None) -> DayLedger:
     return DayLedger(*[mask_from_text(text or "") for text in texts])
 
 
-def by_day(verdict: Verdict) -> Iterable[tuple[date, DayLedger]]:
-    """Cut a verdict into days: what it adds to each of them, for every symbol that it names."""
+@lru_cache(maxsize=8192)
+def from_old_sets(due: str | None, settled: str | None) -> DayLedger | None:
+    """Read what an old ledger says of funding; None where it says nothing."""
+    if not (due or settled):
+        return None
+    stored = mask_from_text(settled or "")
+    return DayLedger(wanted=mask_from_text(due or "") | stored, received=stored)
+
+
+def by_day(verdict: Verdict) -> Iterable[tuple[date, str, DayLedger]]:
+    """Cut a verdict into days: what it adds to each of them, for every symbol that it names, and of which dataset."""
+    old = verdict.verdict == "due"
+    about, name = (FundingRate.dataset, "wanted") if old else (verdict.about, verdict.verdict)
     for day in days_between(verdict.begin, verdict.end):
-        yield day, DayLedger(**{verdict.verdict: day_mask(day, verdict.begin, verdict.end)})
+        yield day, about, DayLedger(**{name: day_mask(day, verdict.begin, verdict.end)})
 
 
 def over_mask(day: date, until: datetime) -> int:
@@ -129,7 +167,7 @@ def over_mask(day: date, until: datetime) -> int:
 
 
 class Account(NamedTuple):
-    """Minutes by verdict, and settlements, summed up over symbols and days."""
+    """Minutes by verdict, summed up over symbols and days."""
 
     wanted: int = 0
     received: int = 0
@@ -137,13 +175,11 @@ class Account(NamedTuple):
     halted: int = 0
     absent: int = 0
     missing: int = 0
-    settlements: int = 0
-    settlements_missing: int = 0
     refused: int = 0
 
     @property
     def existing(self) -> int:
-        """Wanted minutes of which the exchange has a candle, as far as is known; also one that cannot be true."""
+        """Wanted minutes of which the exchange has a row, as far as is known; also one that cannot be true."""
         return self.received + self.healed + self.refused + self.missing
 
     @property
@@ -153,7 +189,7 @@ class Account(NamedTuple):
 
 
 def account_of(ledger: DayLedger, over: int) -> Account:
-    """Count what is known about a symbol's day, as far as its minutes are among those of `over`."""
+    """Count what is known about a day, as far as its minutes are among those of `over`."""
     left = wanted = ledger.wanted & over
     counts = [wanted.bit_count()]
     refused = wanted & ledger.refused & ~ledger.stored
@@ -162,8 +198,7 @@ def account_of(ledger: DayLedger, over: int) -> Account:
         found = left & mask
         left ^= found
         counts.append(found.bit_count())
-    due = ledger.due & over
-    counts += [left.bit_count(), due.bit_count(), (due & ~ledger.settled).bit_count(), refused.bit_count()]
+    counts += [left.bit_count(), refused.bit_count()]
     return Account(*counts)
 
 

@@ -1,51 +1,33 @@
 """A copy of the ledger in memory, kept up with the bus: only days that changed are read again. I/O."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from shared.bus.bus import Bus
 from shared.grid import MINUTE, day_start
-from shared.ledger.day import NOTHING, DayLedger, from_text
+from shared.ledger.day import NOTHING, ByDataset, DayLedger, from_bus
 from shared.ledger.minutes import FULL_DAY, gaps_of_mask
 from shared.symbol import belongs
 
 
 @dataclass
-class LedgerCopy:
-    """What the ledger says of every day that the bus knows, of the symbols of one exchange or of all."""
+class Replica:
+    """What the ledger says of every day that the bus knows, of one dataset."""
 
     days: dict[date, dict[str, DayLedger]] = field(default_factory=dict)
     lacking: dict[date, frozenset[str]] = field(default_factory=dict)
     """Which symbols have minutes without a verdict: day → symbols; days without any are not in it."""
-    exchange: str | None = None
-    _versions: dict[date, int] = field(default_factory=dict)
 
-    async def refresh(self, bus: Bus, wanted: Callable[[date], bool] = lambda _: True) -> set[date]:
-        """Read what changed since the last call, of the days asked for; return those days. Raises `BusError`."""
-        versions = {day: version for day, version in (await bus.ledger_versions()).items() if wanted(day)}
-        changed = {day for day, version in versions.items() if self._versions.get(day) != version}
-        gone = self.days.keys() - versions.keys()
-        for day, texts in (await bus.ledger(sorted(changed))).items():
-            self.days[day] = {
-                symbol: from_text(text)
-                for symbol, text in texts.items()
-                if self.exchange is None or belongs(symbol, self.exchange)
-            }
-            self._note_lacking(day)
-        for day in gone:
-            del self.days[day]
-            self.lacking.pop(day, None)
-        # A day that changes between the two reads is read again next time: its version is the older one.
-        self._versions = versions
-        return changed | gone
-
-    def _note_lacking(self, day: date) -> None:
-        lacking = frozenset(symbol for symbol, known in self.days[day].items() if known.missing(FULL_DAY))
-        if lacking:
+    def replace(self, day: date, ledgers: dict[str, DayLedger]) -> None:
+        """Take over what the ledger says of a day now; nothing of a day that it knows no more."""
+        self.days.pop(day, None)
+        self.lacking.pop(day, None)
+        if ledgers:
+            self.days[day] = ledgers
+        if lacking := frozenset(symbol for symbol, known in ledgers.items() if known.missing(FULL_DAY)):
             self.lacking[day] = lacking
-        else:
-            self.lacking.pop(day, None)
 
     def last_collected(self, symbol: str) -> datetime | None:
         """Return the open of the last minute of a symbol that was to be collected, or is stored; None without any.
@@ -90,3 +72,45 @@ class LedgerCopy:
     def of(self, symbol: str, day: date) -> DayLedger:
         """Return what is known about a symbol's day; nothing is a ledger without minutes."""
         return self.days.get(day, {}).get(symbol, NOTHING)
+
+
+@dataclass
+class LedgerCopy:
+    """What the ledger says, of the symbols of one exchange or of all."""
+
+    exchange: str | None = None
+    _datasets: dict[str, Replica] = field(default_factory=lambda: defaultdict(Replica))
+    _versions: dict[date, int] = field(default_factory=dict)
+
+    def __getitem__(self, dataset: str) -> Replica:
+        return self._datasets[dataset]
+
+    def of_day(self, day: date) -> dict[str, Mapping[str, DayLedger]]:
+        """Return what is known about a day: dataset → symbol → its sets."""
+        return {name: replica.days[day] for name, replica in self._datasets.items() if day in replica.days}
+
+    @property
+    def known_days(self) -> set[date]:
+        """Return the days that were read and are on the bus."""
+        return {*self._versions}
+
+    async def refresh(self, bus: Bus, wanted: Callable[[date], bool] = lambda _: True) -> set[date]:
+        """Read what changed since the last call, of the days asked for; return those days. Raises `BusError`."""
+        versions = {day: version for day, version in (await bus.ledger_versions()).items() if wanted(day)}
+        changed = {day for day, version in versions.items() if self._versions.get(day) != version}
+        gone = self._versions.keys() - versions.keys()
+        for day, texts in (await bus.ledger(sorted(changed))).items():
+            self._replace(day, from_bus(texts))
+        for day in gone:
+            self._replace(day, {})
+        # A day that changes between the two reads is read again next time: its version is the older one.
+        self._versions = versions
+        return changed | gone
+
+    def _replace(self, day: date, found: ByDataset) -> None:
+        for dataset in {*found, *self._datasets}:
+            known = found.get(dataset, {})
+            ours = {
+                symbol: one for symbol, one in known.items() if self.exchange is None or belongs(symbol, self.exchange)
+            }
+            self[dataset].replace(day, ours)

@@ -21,7 +21,7 @@ from shared.datasets.ledger import LedgerRow
 from shared.datasets.registry import BY_DATASET, columns_of
 from shared.datasets.row import Bound, Row
 from shared.grid import MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
-from shared.ledger.day import SETS
+from shared.ledger.day import OLD_SETS, SETS
 from shared.ledger.minutes import is_mask_text
 from shared.storage.files import replace_file
 from shared.storage.layout import Partition
@@ -128,10 +128,10 @@ def _decoded(kind: type[Row], content: bytes, columns: list[str] | None) -> pa.T
 
 
 def _default(kind: type[Row], name: str, rows: int, digests: Mapping[str, int]) -> pa.Array:
-    """Return a column that an older file lacks. Part of the identity, or one that was written, is never one."""
+    """Return a column that an older file lacks. One that was written is none, nor an identity without a default."""
     optional = dict(zip(reversed(kind.__struct_fields__), reversed(kind.__struct_defaults__), strict=False))
     default = optional.get(name, NODEFAULT)
-    if name in digests or name in {*kind.key, kind.time} or (digests and default is NODEFAULT):
+    if name in digests or (default is NODEFAULT and (digests or name in {*kind.key, kind.time})):
         raise ContentError(f"column {name}: missing")
     wanted = arrow_schema(kind).field(name)
     if default is NODEFAULT and not wanted.nullable and pa.types.is_floating(wanted.type):
@@ -199,7 +199,7 @@ def _wrong_time(partition: Partition, table: pa.Table) -> str | None:
 
 def _impossible_minutes(kind: type[Row], table: pa.Table) -> str | None:
     """Look at the sets of minutes of a ledger: what is no set would be read as another one, or as none."""
-    for name in (name for name in SETS if kind is LedgerRow and name in table.schema.names):
+    for name in (name for name in (*SETS, *OLD_SETS) if kind is LedgerRow and name in table.schema.names):
         for text in pc.unique(table[name]).to_pylist():
             if not is_mask_text(text or ""):
                 return f"{name}: {text[:100]!r} is no set of the minutes of a day"

@@ -25,7 +25,7 @@ from shared.datasets.candle import Candle
 from shared.datasets.ledger import LedgerRow
 from shared.datasets.universe import Rank, Ranking
 from shared.grid import DAY, EPOCH
-from shared.ledger.day import DayLedger, to_row, to_text
+from shared.ledger.day import DayLedger, bus_field, to_row, to_text
 from shared.ledger.minutes import FULL_DAY, span_mask
 from shared.runtime.service import Health, running
 from shared.runtime.settings import CommonSettings
@@ -309,17 +309,18 @@ async def test_datasets_show_files_and_watermarks(api, bus, tmp_path):
     assert answer["watermarks"] == {"written_until": "2025-04-05T08:00:00Z"}
 
 
-MORNING = DayLedger(wanted=span_mask(0, 720), received=span_mask(0, 719), due=1, settled=1)
+MORNING = DayLedger(wanted=span_mask(0, 720), received=span_mask(0, 719))
 """Up to 12:00: that last minute is on its way at EXCHANGE_NOW."""
+SETTLED = DayLedger(wanted=1, received=1)
 
 
-async def publish_ledger(bus, day, **ledgers):
-    await bus.set_ledger(day, {symbol: to_text(ledger) for symbol, ledger in ledgers.items()})
+async def publish_ledger(bus, day, about="kline_1m", **ledgers):
+    await bus.set_ledger(day, {bus_field(about, symbol): to_text(ledger) for symbol, ledger in ledgers.items()})
     await bus.set_ledger_ready(ready=True)
 
 
 def write_ledger(root, day, **ledgers):
-    rows = [to_row("okx", symbol, day, ledger, "v") for symbol, ledger in ledgers.items()]
+    rows = [to_row("okx", symbol, day, ledger, "v", about="kline_1m") for symbol, ledger in ledgers.items()]
     write_table(Partition(LedgerRow.dataset, day).path(root), table_of(LedgerRow, rows))
 
 
@@ -386,9 +387,10 @@ async def test_only_days_that_changed_are_counted_again(api, bus):
 @pytest.mark.invariant(7)
 async def test_gaps_of_each_verdict(api, bus):
     ledger = DayLedger(
-        wanted=span_mask(0, 719), received=span_mask(0, 99), absent=span_mask(100, 109), halted=1 << 110, due=1 << 480
+        wanted=span_mask(0, 719), received=span_mask(0, 99), absent=span_mask(100, 109), halted=1 << 110
     )
     await publish_ledger(bus, TODAY, BTC_USDT=ledger)
+    await publish_ledger(bus, TODAY, about="funding", BTC_USDT=DayLedger(wanted=1 << 480))
 
     async def gaps(**query):
         return (await api.get("/gaps", params=query)).json()

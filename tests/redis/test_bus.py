@@ -14,6 +14,7 @@ from shared.bus.heartbeat import Cadence, Heartbeat
 from shared.bus.streams import CAPS, GROUPS
 from shared.datasets.registry import UndecodableError
 from shared.grid import DAY
+from shared.datasets.ledger import CANDLES
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import FULL_DAY
 from shared.ledger.replica import LedgerCopy
@@ -210,18 +211,18 @@ async def test_a_copy_of_the_ledger_reads_only_the_days_that_changed(bus):
 
     assert await copy.refresh(bus) == {DAY_0, DAY_0 + DAY}
     assert await copy.refresh(bus) == set()
-    assert copy.of("ETH_USDT", DAY_0) == DayLedger(received=1 << 5, healed=1 << 7)
-    assert copy.of("BTC_USDT", DAY_0).missing(FULL_DAY).bit_count() == 100
-    assert copy.of("NEVER_USDT", DAY_0) == DayLedger()
+    assert copy[CANDLES].of("ETH_USDT", DAY_0) == DayLedger(received=1 << 5, healed=1 << 7)
+    assert copy[CANDLES].of("BTC_USDT", DAY_0).missing(FULL_DAY).bit_count() == 100
+    assert copy[CANDLES].of("NEVER_USDT", DAY_0) == DayLedger()
 
     await bus.set_ledger(DAY_0, {"BTC_USDT": "wanted=0-99 received=0-99"})
     assert await copy.refresh(bus) == {DAY_0}
-    assert copy.of("BTC_USDT", DAY_0).missing(FULL_DAY) == 0
-    assert copy.of("ETH_USDT", DAY_0).stored.bit_count() == 2
+    assert copy[CANDLES].of("BTC_USDT", DAY_0).missing(FULL_DAY) == 0
+    assert copy[CANDLES].of("ETH_USDT", DAY_0).stored.bit_count() == 2
 
     await bus.forget_ledger([DAY_0])
     assert await copy.refresh(bus) == {DAY_0}
-    assert copy.of("BTC_USDT", DAY_0) == DayLedger()
+    assert copy[CANDLES].of("BTC_USDT", DAY_0) == DayLedger()
 
 
 async def test_flags_and_marks_are_kept(bus):

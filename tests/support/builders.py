@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ from shared.bus.streams import Entry
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate, PredictedFundingRate
 from shared.datasets.instrument import InstrumentDefinition
-from shared.datasets.ledger import Verdict
+from shared.datasets.ledger import CANDLES, Verdict
 from shared.datasets.registry import BY_DATASET, AnyEvent, encode
 from shared.datasets.row import Row
 from shared.datasets.universe import Rank, Ranking
 from shared.exchanges.base import Instrument
 from shared.exchanges.okx.parse import HALTED_STATES, inst_id_of, is_eligible
 from shared.grid import MINUTE, day_start, to_ms
+from shared.ledger.day import DayLedger
+from shared.ledger.replica import LedgerCopy
 from shared.storage.layout import partition_of
 from shared.symbol import parse_symbol
 from tests.support.patience import Deadline, patience
@@ -106,6 +108,13 @@ def a_definition(
         "receive_time": known_time,
     }
     return InstrumentDefinition(**fields | changes)
+
+
+def a_ledger_copy(days: Mapping[date, Mapping[str, DayLedger]], about: str = CANDLES) -> LedgerCopy:
+    """Return a copy of the ledger that says something of a dataset's days."""
+    copy = LedgerCopy()
+    copy[about].days.update({day: dict(symbols) for day, symbols in days.items()})
+    return copy
 
 
 def a_ranking(

@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.collector.channels.candles import CandleIntake
-from services.collector.channels.funding import FundingIntake
+from services.collector.channels.funding_intake import FundingIntake
 from services.collector.stream.connection import Row
 from services.collector.tracking.instrument import TrackedInstrument
 from services.collector.tracking.requests import Request
 from services.collector.tracking.universe import Reach, Tracker
 from shared.clock import ExchangeClock, Sample
 from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate
 from shared.datasets.registry import AnyEvent
 from shared.exchanges.base import Page
 from shared.exchanges.okx.parse import candles_of, funding_of, symbol_of
@@ -33,11 +34,13 @@ class Desk:
             self.clock.add(Sample(here - ago, here - ago, minute(721).timestamp() - ago))
         self.ledger = LedgerCopy(exchange="okx")
         self.tracker = Tracker(Reach(1), self.ledger)
-        self.tracker.apply(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=NOON), NOON, {})
+        self.settlements = Tracker(Reach(1), self.ledger, FundingRate.dataset)
+        for tracker in (self.tracker, self.settlements):
+            tracker.apply(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=NOON), NOON, {})
         self.events: list[AnyEvent] = []
         self.asides: list[tuple[str, object, str]] = []
         self.candles = CandleIntake(self.tracker, self.clock, self.events.append, self._set_aside)
-        self.funding = FundingIntake(self.tracker, self.events.append, self._set_aside)
+        self.funding = FundingIntake(self.settlements, self.events.append, self._set_aside)
 
     def _set_aside(self, origin: str, payload: object, error: str) -> None:
         self.asides.append((origin, payload, error))

@@ -16,9 +16,11 @@ import redis
 from cli.stack import SERVICES, Stack
 from proofs.judges.stored import Stored, judge_candles, judge_settlements, read_settlements, read_stored, read_truth
 from proofs.judges.tally import Role
+from shared.datasets.funding import FundingRate
 from shared.datasets.instrument import InstrumentDefinition
+from shared.datasets.ledger import CANDLES
 from shared.grid import MINUTE, days_between, floor_minute, from_ms, to_ms
-from shared.ledger.day import NOTHING, from_text
+from shared.ledger.day import NOTHING, SETS, from_bus
 from shared.ledger.minutes import day_mask, gaps_of_mask
 from shared.storage.parquet import read_rows
 from tests.support.builders import wait_for, wait_until_none
@@ -79,11 +81,14 @@ class Running:
         """Return how many minutes of [begin, end) the writer's ledger has in each set, and how many it lacks."""
         found: Counter[str] = Counter()
         for day in days_between(begin, end):
-            text = self.redis.hget(f"ledger:{day}", symbol)
-            known, inside = from_text(text) if text else NOTHING, day_mask(day, begin, end)
-            for name in ("wanted", "received", "healed", "absent", "halted", "refused", "due", "settled"):
+            books, inside = from_bus(self.redis.hgetall(f"ledger:{day}")), day_mask(day, begin, end)
+            known = books.get(CANDLES, {}).get(symbol, NOTHING)
+            settled = books.get(FundingRate.dataset, {}).get(symbol, NOTHING)
+            for name in SETS:
                 found[name] += (getattr(known, name) & inside).bit_count()
             found["missing"] += known.missing(inside).bit_count()
+            found["due"] += (settled.wanted & inside).bit_count()
+            found["settled"] += (settled.stored & inside).bit_count()
         return found
 
     def said(self, symbol: str, *columns: str) -> list[tuple[Any, ...]]:

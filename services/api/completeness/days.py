@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from services.api.text import counted, instant
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate
 from shared.grid import MINUTE, MINUTES_PER_DAY, day_start
 from shared.ledger.day import Account, DayLedger, MinuteVerdict, account_of, over_mask, total
 from shared.ledger.minutes import FULL_DAY, Gap, day_mask, gaps_of_mask
@@ -31,8 +33,8 @@ def accounts_of(ledgers: Mapping[str, DayLedger], over: int) -> dict[str, Accoun
     return {symbol: counted[id(ledger)] for symbol, ledger in ledgers.items()}
 
 
-class Day:
-    """The ledger of one UTC day. It never changes, so sums over the whole day are computed once."""
+class DatasetDay:
+    """What the ledger says of a dataset on one UTC day. It never changes, so sums over the day are computed once."""
 
     def __init__(self, day: date, ledgers: Mapping[str, DayLedger]) -> None:
         self.day = day
@@ -54,12 +56,6 @@ class Day:
         found = ((symbol, ledger.missing(FULL_DAY)) for symbol, ledger in self.ledgers.items())
         return {symbol: mask for symbol, mask in found if mask}
 
-    @cached_property
-    def missing_settlements(self) -> Mapping[str, int]:
-        """Symbol → minutes at whose open funding was settled and the rate is not stored, where there are some."""
-        found = ((symbol, ledger.missing_settlements(FULL_DAY)) for symbol, ledger in self.ledgers.items())
-        return {symbol: mask for symbol, mask in found if mask}
-
     def count(self, over: int) -> Mapping[str, Account]:
         """Return each symbol's account over some minutes of the day."""
         if over == FULL_DAY:
@@ -77,6 +73,60 @@ class Day:
         else:
             found = ((symbol, ledger.verdicts(over)[verdict]) for symbol, ledger in self.ledgers.items())
         return ((symbol, mask) for symbol, mask in found if mask)
+
+
+class Day:
+    """The ledger of one UTC day. datasets: name → symbol → what is known."""
+
+    def __init__(self, day: date, datasets: Mapping[str, Mapping[str, DayLedger]]) -> None:
+        self.day = day
+        self.datasets = datasets
+        self._of: dict[str, DatasetDay] = {name: DatasetDay(day, ledgers) for name, ledgers in datasets.items()}
+
+    def of(self, dataset: str) -> DatasetDay:
+        """Return what is known about a dataset."""
+        return self._of.get(dataset) or self._of.setdefault(dataset, DatasetDay(self.day, {}))
+
+    @property
+    def minutes(self) -> DatasetDay:
+        """Return what is known about the candles."""
+        return self.of(Candle.dataset)
+
+    @property
+    def settlements(self) -> DatasetDay:
+        """Return what is known about the settled rates: wanted are the minutes at which funding was settled."""
+        return self.of(FundingRate.dataset)
+
+    def count(self, over: int, dataset: str = Candle.dataset) -> Mapping[str, "Counted"]:
+        """Return each symbol's minutes of a dataset over some of the day, with its settlements beside its candles."""
+        minutes = self.of(dataset).count(over)
+        settled = self.settlements.count(over) if dataset == Candle.dataset else {}
+        return {name: Counted(minutes.get(name, _NONE), settled.get(name, _NONE)) for name in {*minutes, *settled}}
+
+    def is_of(self, datasets: Mapping[str, Mapping[str, DayLedger]]) -> bool:
+        """Return whether it was made of these very objects: what changes is another one."""
+        return self.datasets.keys() == datasets.keys() and all(
+            ledgers is datasets[name] for name, ledgers in self.datasets.items()
+        )
+
+
+_NONE = Account()
+
+
+class Counted(NamedTuple):
+    """Minutes of a dataset by verdict, and settlements."""
+
+    minutes: Account = _NONE
+    settlements: Account = _NONE
+
+    def __bool__(self) -> bool:
+        return bool(self.minutes.wanted or self.settlements.wanted)
+
+
+def sum_of(counts: Iterable[Counted]) -> Counted:
+    """Add up minutes and settlements."""
+    found = list(counts)
+    return Counted(total(one.minutes for one in found), total(one.settlements for one in found))
 
 
 @dataclass(frozen=True)
@@ -100,7 +150,7 @@ def open_gaps(days: Iterable[Day], until: datetime) -> OpenGaps:
     yesterday: tuple[date, Mapping[str, int]] = (date.min, {})
     for day in sorted(days, key=lambda day: day.day):
         over = over_mask(day.day, until)
-        missing = dict(day.masks(MinuteVerdict.MISSING, over))
+        missing = dict(day.minutes.masks(MinuteVerdict.MISSING, over))
         before = yesterday[1] if day.day.toordinal() - yesterday[0].toordinal() == 1 else {}
         for symbol, mask in missing.items():
             minutes += mask.bit_count()
@@ -109,7 +159,7 @@ def open_gaps(days: Iterable[Day], until: datetime) -> OpenGaps:
         if missing and since is None:
             since = min(next(gaps_of_mask(day.day, mask)).begin for mask in missing.values())
         symbols |= missing.keys()
-        settlements += sum((mask & over).bit_count() for mask in day.missing_settlements.values())
+        settlements += sum((mask & over).bit_count() for mask in day.settlements.missing.values())
         yesterday = (day.day, missing)
     return OpenGaps(minutes, len(symbols), gaps, since, settlements)
 
@@ -130,25 +180,29 @@ class LedgerView:
     @cached_property
     def unsettled(self) -> Sequence[tuple[str, datetime]]:
         """Symbols and instants at which funding was settled and the rate is not stored, the newest first."""
-        days = [day for day in self.days.values() if day.missing_settlements]
+        days = [day for day in self.days.values() if day.settlements.missing]
         return missing_settlements(days, day_start(min(self.days)), self.until) if days else []
 
     @cached_property
-    def account(self) -> Account:
+    def counted(self) -> Counted:
         """Sum of all days on the bus."""
-        return total(day.total(over_mask(day.day, self.until)) for day in self.days.values())
+        overs = [(day, over_mask(day.day, self.until)) for day in self.days.values()]
+        return Counted(
+            total(day.minutes.total(over) for day, over in overs),
+            total(day.settlements.total(over) for day, over in overs),
+        )
 
 
 def by_symbol(
-    days: Iterable[Day], begin: datetime, end: datetime, symbol: str | None = None
-) -> dict[str, tuple[Account, ...]]:
-    """Return the accounts of the days of each symbol that had minutes, or settlements, in [begin, end)."""
-    found: dict[str, list[Account]] = defaultdict(list)
+    days: Iterable[Day], begin: datetime, end: datetime, symbol: str | None = None, dataset: str = Candle.dataset
+) -> dict[str, tuple[Counted, ...]]:
+    """Return what the days of each symbol count that had minutes of a dataset, or settlements, in [begin, end)."""
+    found: dict[str, list[Counted]] = defaultdict(list)
     for day in days:
-        for name, account in day.count(day_mask(day.day, begin, end)).items():
-            if symbol in {None, name} and (account.wanted or account.settlements):
-                found[name].append(account)
-    return {name: tuple(accounts) for name, accounts in sorted(found.items())}
+        for name, one in day.count(day_mask(day.day, begin, end), dataset).items():
+            if symbol in {None, name} and one:
+                found[name].append(one)
+    return {name: tuple(counts) for name, counts in sorted(found.items())}
 
 
 class SymbolGap(NamedTuple):
@@ -159,7 +213,7 @@ class SymbolGap(NamedTuple):
 
 
 def gaps(
-    days: Iterable[Day], begin: datetime, end: datetime, verdict: MinuteVerdict, symbol: str | None = None
+    days: Iterable[DatasetDay], begin: datetime, end: datetime, verdict: MinuteVerdict, symbol: str | None = None
 ) -> list[SymbolGap]:
     """Return the gaps of a verdict within [begin, end), joined across midnight, the newest first."""
     found: dict[str, list[Gap]] = defaultdict(list)
@@ -181,7 +235,7 @@ def missing_settlements(
     found = [
         (name, gap.begin + number * MINUTE)
         for day in days
-        for name, mask in day.missing_settlements.items()
+        for name, mask in day.settlements.missing.items()
         if symbol in {None, name}
         for gap in gaps_of_mask(day.day, mask & day_mask(day.day, begin, end))
         for number in range(gap.minutes)
@@ -189,15 +243,15 @@ def missing_settlements(
     return sorted(found, key=lambda one: (-one[1].timestamp(), one[0]))
 
 
-def per_cent(account: Account) -> str | None:
+def per_cent(found: Counted) -> str | None:
     """Return the share of what exists that is stored, as text: "99.998 %"; None where nothing exists.
 
     Counted are minutes and settlements. Rounded down: 100.000 % means that nothing is missing.
     """
-    known = account.existing + account.settlements
+    known = found.minutes.existing + found.settlements.existing
     if not known:
         return None
-    thousandths = 100_000 * (known - account.missing - account.settlements_missing) // known
+    thousandths = 100_000 * (known - found.minutes.missing - found.settlements.missing) // known
     return f"{thousandths // 1000}.{thousandths % 1000:03} %"
 
 

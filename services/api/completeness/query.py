@@ -8,10 +8,20 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from services.api.completeness.days import Day, LedgerView, by_symbol, gaps, missing_settlements, per_cent
+from services.api.completeness.days import (
+    Counted,
+    Day,
+    LedgerView,
+    by_symbol,
+    gaps,
+    missing_settlements,
+    per_cent,
+    sum_of,
+)
 from services.api.completeness.reader import LedgerReader
+from shared.datasets.candle import Candle
 from shared.grid import DAY, day_start, days_between
-from shared.ledger.day import Account, MinuteVerdict, total
+from shared.ledger.day import MinuteVerdict
 
 LONGEST = timedelta(days=366)
 _WITHOUT_BUS = timedelta(days=31)
@@ -24,9 +34,9 @@ class Count(BaseModel):
     wanted: int = Field(description="Minutes that were to be collected and are over")
     received: int = Field(description="Stored, came over WebSocket")
     healed: int = Field(description="Stored, came over REST")
-    refused: int = Field(description="The exchange has a candle that cannot be true; it is not stored")
-    halted: int = Field(description="The exchange has no such candle: trading stood still")
-    absent: int = Field(description="The exchange has no such candle, and confirmed it half an hour later")
+    refused: int = Field(description="The exchange has a row that cannot be true; it is not stored")
+    halted: int = Field(description="The exchange has no such row: trading stood still")
+    absent: int = Field(description="The exchange has no such row, and confirmed it half an hour later")
     missing: int = Field(description="None of these: being healed")
     settlements: int = Field(description="Instants at which funding was settled")
     settlements_missing: int = Field(description="Those whose settled rate is not stored")
@@ -36,9 +46,15 @@ class Count(BaseModel):
     )
 
     @classmethod
-    def of(cls, account: Account, **more: str) -> Self:
-        """Return an account as answers show it."""
-        return cls(**account._asdict(), **more, complete=per_cent(account))
+    def of(cls, counted: Counted, **more: str) -> Self:
+        """Return what was counted as answers show it."""
+        return cls(
+            **counted.minutes._asdict(),
+            settlements=counted.settlements.wanted,
+            settlements_missing=counted.settlements.missing,
+            **more,
+            complete=per_cent(counted),
+        )
 
 
 class SymbolCount(Count):
@@ -53,6 +69,7 @@ class LedgerAnswer(BaseModel):
     begin: datetime
     end: datetime
     until: datetime = Field(description="Minutes that open from here on are still on their way, and not counted")
+    dataset: str
     total: Count
     symbols: list[SymbolCount] = Field(description="In alphabetical order")
 
@@ -80,6 +97,7 @@ class Gaps(BaseModel):
 
     begin: datetime
     end: datetime
+    dataset: str
     verdict: Literal["missing", "refused", "absent", "halted"]
     total: int = Field(description="How many gaps there are")
     minutes: int = Field(description="Minutes in all of them")
@@ -144,27 +162,37 @@ async def days_of(reader: LedgerReader, ledger: LedgerView | None, span: Span) -
     return [known for day in asked if (known := on_bus.get(day) or stored.get(day)) is not None]
 
 
-def ledger_of_span(days: Sequence[Day], span: Span, symbol: str | None) -> LedgerAnswer:
+def ledger_of_span(days: Sequence[Day], span: Span, symbol: str | None, dataset: str = Candle.dataset) -> LedgerAnswer:
     """Sum up a span, or one symbol's part of it."""
-    accounts = {name: total(found) for name, found in by_symbol(days, span.begin, span.last, symbol).items()}
+    counts = {name: sum_of(found) for name, found in by_symbol(days, span.begin, span.last, symbol, dataset).items()}
     return LedgerAnswer(
         begin=span.begin,
         end=span.end,
         until=span.until,
-        total=Count.of(total(accounts.values())),
-        symbols=[SymbolCount.of(account, symbol=name) for name, account in accounts.items()],
+        dataset=dataset,
+        total=Count.of(sum_of(counts.values())),
+        symbols=[SymbolCount.of(counted, symbol=name) for name, counted in counts.items()],
     )
 
 
-def gaps_of_span(days: Sequence[Day], span: Span, verdict: MinuteVerdict, symbol: str | None, limit: int) -> Gaps:
-    """Return the newest gaps of a verdict; with `missing` also the settlements."""
-    found = gaps(days, span.begin, span.last, verdict, symbol)
-    with_settlements = verdict is MinuteVerdict.MISSING
+def gaps_of_span(
+    days: Sequence[Day],
+    span: Span,
+    verdict: MinuteVerdict,
+    symbol: str | None,
+    limit: int,
+    *,
+    dataset: str = Candle.dataset,
+) -> Gaps:
+    """Return the newest gaps of a verdict; with `missing` candles also the settlements."""
+    found = gaps([day.of(dataset) for day in days], span.begin, span.last, verdict, symbol)
+    with_settlements = verdict is MinuteVerdict.MISSING and dataset == Candle.dataset
     settled = missing_settlements(days, span.begin, span.last, symbol) if with_settlements else []
     return Gaps.model_validate(
         {
             "begin": span.begin,
             "end": span.end,
+            "dataset": dataset,
             "verdict": str(verdict),
             "total": len(found),
             "minutes": sum(one.gap.minutes for one in found),

@@ -13,8 +13,9 @@ import structlog
 
 from services.api.completeness.days import Day
 from shared.bus.bus import Bus
+from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import LedgerRow
-from shared.ledger.day import SETS, DayLedger, from_sets
+from shared.ledger.day import OLD_SETS, SETS, ByDataset, from_old_sets, from_sets
 from shared.ledger.replica import LedgerCopy
 from shared.storage.layout import partitions, signature
 from shared.storage.parquet import read_rows
@@ -48,18 +49,18 @@ class LedgerReader:
                 self._copy = LedgerCopy()  # Redis lost it: its versions start again, unrelated to ours
                 return None
             await self._refresh(bus)
-            for day, ledgers in self._copy.days.items():
-                known = self._days.get(day)
-                if known is None or known.ledgers is not ledgers:  # a day that changes is a new mapping
-                    self._days[day] = Day(day, ledgers)
-            for day in self._days.keys() - self._copy.days.keys():
+            for day in self._copy.known_days:
+                datasets, known = self._copy.of_day(day), self._days.get(day)
+                if known is None or not known.is_of(datasets):
+                    self._days[day] = Day(day, datasets)
+            for day in self._days.keys() - self._copy.known_days:
                 del self._days[day]
             return dict(self._days)
 
     async def _refresh(self, bus: Bus) -> None:
         """Read what has changed, and what was never read in parts, the newest first."""
-        unread = sorted((await bus.ledger_versions()).keys() - self._copy.days.keys(), reverse=True)
-        wanted = set(self._copy.days)
+        unread = sorted((await bus.ledger_versions()).keys() - self._copy.known_days, reverse=True)
+        wanted = self._copy.known_days
         try:
             for part in [*batched(unread, _DAYS_AT_ONCE)] or [()]:
                 wanted.update(part)
@@ -91,10 +92,10 @@ class LedgerReader:
         return None
 
 
-_READ = ["symbol", *SETS]
+_READ = ["about", "symbol", *SETS, *OLD_SETS]
 
 
-def read_day(path: Path) -> dict[str, DayLedger]:
+def read_day(path: Path) -> ByDataset:
     """Read the ledger of a day from its file. Raises `OSError`, and `ValueError` where it is unreadable."""
     try:
         table = read_rows(LedgerRow, path, _READ)
@@ -102,5 +103,11 @@ def read_day(path: Path) -> dict[str, DayLedger]:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # pyarrow's own errors about a file's content carry no number
         raise ValueError(f"{path.name} is unreadable: {error}") from error
-    symbols, *sets = (column.to_pylist() for column in table.columns)
-    return dict(zip(map(sys.intern, symbols), map(from_sets, *sets), strict=True))
+    found: ByDataset = {}
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    for about, symbol, *sets, due, settled in rows:
+        name = sys.intern(symbol)
+        found.setdefault(about, {})[name] = from_sets(*sets)
+        if (old := from_old_sets(due, settled)) is not None:
+            found.setdefault(FundingRate.dataset, {}).setdefault(name, old)
+    return found

@@ -5,11 +5,11 @@ from datetime import date
 from functools import lru_cache
 from html import escape
 
-from services.api.completeness.days import Day, per_cent
+from services.api.completeness.days import Counted, Day, per_cent, sum_of
 from services.api.completeness.query import Span
 from services.api.text import counted
 from shared.grid import days_between
-from shared.ledger.day import Account, MinuteVerdict, total
+from shared.ledger.day import Account, MinuteVerdict
 from shared.ledger.minutes import day_mask
 
 _LEVELS = (
@@ -49,10 +49,10 @@ def page(days: Sequence[Day], span: Span, sentence: str) -> str:
     columns = days_between(span.begin, span.end)
     counted = {day.day: day.count(day_mask(day.day, span.begin, span.last)) for day in days}
     rows = _rows(counted)
-    sums = {name: total(accounts.values()) for name, accounts in rows.items()}
-    order = sorted(rows, key=lambda name: (-sums[name].missing, -sums[name].settlements_missing, name))
-    everything = total(sums.values())
-    whole = {day: total(accounts.values()) for day, accounts in counted.items()}
+    sums = {name: sum_of(found.values()) for name, found in rows.items()}
+    order = sorted(rows, key=lambda name: (-sums[name].minutes.missing, -sums[name].settlements.missing, name))
+    everything = sum_of(sums.values())
+    whole = {day: sum_of(found.values()) for day, found in counted.items()}
     head = "".join(f'<th title="{day}">{day:%d}</th>' for day in columns)
     body = [_row("all symbols", whole, everything, columns, style="all")]
     body += [_row(name, rows[name], sums[name], columns) for name in order]
@@ -74,37 +74,37 @@ As numbers: /ledger, /gaps.</p>
 """
 
 
-def _rows(counted: Mapping[date, Mapping[str, Account]]) -> dict[str, dict[date, Account]]:
-    """Turn accounts by day into accounts by symbol; symbols of which nothing was wanted have no row."""
-    rows: dict[str, dict[date, Account]] = {}
-    for day, accounts in counted.items():
-        for name, account in accounts.items():
-            if account.wanted or account.settlements:
-                rows.setdefault(name, {})[day] = account
+def _rows(by_day: Mapping[date, Mapping[str, Counted]]) -> dict[str, dict[date, Counted]]:
+    """Turn counts by day into counts by symbol; symbols of which nothing was wanted have no row."""
+    rows: dict[str, dict[date, Counted]] = {}
+    for day, found in by_day.items():
+        for name, one in found.items():
+            if one:
+                rows.setdefault(name, {})[day] = one
     return rows
 
 
-def _row(name: str, accounts: Mapping[date, Account], whole: Account, columns: Iterable[date], style: str = "") -> str:
+def _row(name: str, by_day: Mapping[date, Counted], whole: Counted, columns: Iterable[date], style: str = "") -> str:
     title = escape(name)
-    cells = [_cell(f"{title} {day}", accounts.get(day)) for day in columns]
+    cells = [_cell(f"{title} {day}", by_day.get(day)) for day in columns]
     opening = f'<tr class="{style}">' if style else "<tr>"
     return f'{opening}<th scope="row">{title}</th>{"".join(cells)}<td class="s">{per_cent(whole) or ""}</td></tr>'
 
 
-def _cell(title: str, account: Account | None) -> str:
-    if account is None or not (account.wanted or account.settlements):
+def _cell(title: str, found: Counted | None) -> str:
+    if not found:
         return f'<td class="o" title="{title}: nothing wanted"></td>'
-    style, text, counts = _appearance(account)
+    style, text, counts = _appearance(found)
     return f'<td class="{style}" title="{title}: {counts}">{text}</td>'
 
 
 @lru_cache(maxsize=4096)
-def _appearance(account: Account) -> tuple[str, str, str]:
+def _appearance(found: Counted) -> tuple[str, str, str]:
     """Return style, text and tooltip of a cell. Nearly all cells are alike."""
-    style = level(account) + (" w" if account.settlements_missing else "")
-    missing = account.missing
+    style = level(found.minutes) + (" w" if found.settlements.missing else "")
+    missing = found.minutes.missing
     text = "" if not missing else str(missing) if missing < _MANY else f"{missing // _MANY}k"
-    return style, text, escape(_counts(account))
+    return style, text, escape(_counts(found))
 
 
 def level(account: Account) -> str:
@@ -115,13 +115,14 @@ def level(account: Account) -> str:
     return next(style for style, least, _ in _LEVELS if share >= least)
 
 
-def _counts(account: Account) -> str:
+def _counts(found: Counted) -> str:
     """Return the counts that are not zero, as text."""
-    parts = [f"{count:,} {verdict}" for verdict in MinuteVerdict if (count := getattr(account, verdict))]
-    if account.settlements:
-        lacking = account.settlements_missing
-        parts.append(counted(account.settlements, "settlement") + (f", {lacking:,} of them missing" if lacking else ""))
-    return f"{account.wanted:,} minutes wanted: {', '.join(parts)}" if parts else "nothing wanted yet"
+    minutes, settled = found
+    parts = [f"{count:,} {verdict}" for verdict in MinuteVerdict if (count := getattr(minutes, verdict))]
+    if settled.wanted:
+        lacking = settled.missing
+        parts.append(counted(settled.wanted, "settlement") + (f", {lacking:,} of them missing" if lacking else ""))
+    return f"{minutes.wanted:,} minutes wanted: {', '.join(parts)}" if parts else "nothing wanted yet"
 
 
 def _legend() -> str:

@@ -11,6 +11,7 @@ from services.api.health.snapshot import Snapshot
 from services.api.text import duration, instant, some_of
 from shared.bus.heartbeat import Heartbeat
 from shared.bus.streams import CAPS, GroupLag
+from shared.datasets.channels import CHANNELS
 from shared.runtime.heartbeat import TTL_SECONDS
 
 LAGGING_SECONDS = 120.0
@@ -23,8 +24,6 @@ RANKED_STALE_SECONDS = 900.0
 """Beyond the interval between rankings: the exchange may be in maintenance for some minutes at that instant."""
 CONVERTED_STALE_SECONDS = 2 * 3600.0
 """Beyond the interval between conversions: a long run, and its repetition after a failure."""
-DATA_STALE_SECONDS = {"candles": 90.0, "funding": 360.0}
-"""Three times the silence after which the collector opens a new connection: then two new ones did not help."""
 SETTLED_STALE_SECONDS = 1800.0
 """The exchange's history shows a settlement minutes after it, and is asked for it repeatedly."""
 
@@ -145,7 +144,7 @@ def _stale_collector(_: Snapshot, beat: Heartbeat) -> Iterator[Diagnosis]:
             reason = f"the exchange rejects {len(rejected)} subscriptions of {name}: {named}"
             yield Diagnosis(ServiceState.DEGRADED, reason)
         age = channel.get("data_age_seconds")
-        if age is not None and age > DATA_STALE_SECONDS.get(name, max(DATA_STALE_SECONDS.values())):
+        if age is not None and name in CHANNELS and age > CHANNELS[name].stale_seconds:
             yield Diagnosis(ServiceState.STALE, f"no data on {name} for {duration(age)}")
 
 

@@ -22,6 +22,8 @@ from services.api.completeness.query import (
 from services.api.dashboard.completeness import page
 from services.api.health.snapshot import Snapshot, Sources
 from services.api.routes.dependencies import Problem, SnapshotDep, SourcesDep, in_utc
+from shared.datasets.candle import Candle
+from shared.datasets.registry import COMPLETENESS
 from shared.grid import DAY, floor_day
 from shared.ledger.day import MinuteVerdict
 
@@ -32,6 +34,9 @@ type BeginQuery = Annotated[
     Query(description="ISO 8601; without an offset it is UTC", examples=["2025-04-05T08:00:00Z"]),
 ]
 type EndQuery = Annotated[datetime | None, Query(description="The same, exclusive. Left out: now, at the exchange")]
+type DatasetQuery = Annotated[
+    str, Query(description=f"Whose minutes: {', '.join(COMPLETENESS)}", pattern=f"^({'|'.join(COMPLETENESS)})$")
+]
 type SymbolQuery = Annotated[str | None, Query(description="Only this one", examples=["BTC_USDT"])]
 
 _LEDGER: dict[int | str, dict[str, Any]] = {
@@ -62,13 +67,16 @@ async def ledger(
     begin: BeginQuery = None,
     end: EndQuery = None,
     symbol: SymbolQuery = None,
+    *,
+    dataset: DatasetQuery = Candle.dataset,
 ) -> LedgerAnswer:
     """Return the wanted minutes by verdict, and the settlements, per symbol and in total: the last 7 days, or a span.
 
     A span is at most 366 days long. Days that are older than the bus' come from disk; with Redis down all do.
     """
     span = _span(snapshot, begin, end, timedelta(days=7))
-    answer = await asyncio.to_thread(ledger_of_span, await _ledger_days(sources, snapshot, span), span, symbol)
+    days = await _ledger_days(sources, snapshot, span)
+    answer = await asyncio.to_thread(ledger_of_span, days, span, symbol, dataset)
     if symbol is not None and not answer.symbols:
         raise HTTPException(404, f"the ledger has no minutes of {symbol} in that time")
     return answer
@@ -90,6 +98,7 @@ async def gaps(
         ),
     ] = "missing",
     limit: Annotated[int, Query(ge=1, le=10_000, description="How many of the newest to show")] = 100,
+    dataset: DatasetQuery = Candle.dataset,
 ) -> Gaps:
     """Return runs of minutes of a verdict, the newest first: within all days on the bus, or a span.
 
@@ -98,7 +107,7 @@ async def gaps(
     usual = snapshot.clock.exchange_time - first_day(snapshot.ledger, snapshot.clock.exchange_time)
     span = _span(snapshot, begin, end, usual)
     days = await _ledger_days(sources, snapshot, span)
-    return await asyncio.to_thread(gaps_of_span, days, span, MinuteVerdict(verdict), symbol, limit)
+    return await asyncio.to_thread(gaps_of_span, days, span, MinuteVerdict(verdict), symbol, limit, dataset=dataset)
 
 
 @router.get("/completeness", summary="How complete is the data, as a heat map?", response_class=HTMLResponse)

@@ -1,4 +1,4 @@
-"""What is missing, fetched over REST: through the same normalisation, onto the same stream. I/O.
+"""What is missing of a channel, fetched over REST: through the same normalisation, onto the same stream. I/O.
 
 Gaps are looked for all the time, in one way for every cause: a start, a reconnect, a lost confirm, a new member.
 The newest come first. Fresh minutes have workers of their own, so a month of history never delays the minute that was
@@ -7,20 +7,20 @@ just lost.
 
 import asyncio
 import heapq
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import structlog
 
-from services.collector.channels.candles import CandleIntake
+from services.collector.channels.channel import Surroundings
 from services.collector.metrics import ABSENT, HALTED, MISSING, PAGES, REFUSED
-from services.collector.publisher import Publisher
 from services.collector.tracking.instrument import NEARLY_NONE
-from services.collector.tracking.lifecycle import Instruments
 from services.collector.tracking.requests import Request, give_up, pages, settle
 from services.collector.tracking.universe import Tracker
-from shared.datasets.candle import Candle
-from shared.exchanges.base import ExchangeError, UnknownInstrument
+from shared.datasets.channel import Channel
+from shared.datasets.row import Event
+from shared.exchanges.base import ExchangeError, Page, UnknownInstrument
 from shared.ledger.minutes import Gap
-from shared.runtime.service import Service
 
 log = structlog.get_logger()
 
@@ -31,17 +31,32 @@ _RETRY_SECONDS = 1.0
 _BELIEVED_SECONDS = 60.0
 
 
-class Backfill:
-    """Keeps asking for what is missing until nothing is."""
+class History(Protocol):
+    """Where the rows of a channel come from, and what becomes of them."""
 
-    def __init__(
-        self, service: Service, universe: Tracker, instruments: Instruments, intake: CandleIntake, publisher: Publisher
-    ) -> None:
-        self._service = service
-        self._universe = universe
-        self._instruments = instruments
-        self._intake = intake
-        self._publisher = publisher
+    async def fetch(self, request: Request) -> Page[Any]:
+        """Ask the exchange for a page. Raises `ExchangeError`."""
+
+    def history(self, request: Request, page: Page[Any]) -> Sequence[Event]:
+        """Return the rows of a page that are still missing. They count as seen once `published` is called."""
+
+    def published(self, request: Request, events: Sequence[Any]) -> None:
+        """Count rows of a page as seen: they are on their way."""
+
+
+class Backfill:
+    """Keeps asking for what is missing of a channel until nothing is."""
+
+    def __init__(self, channel: Channel, around: Surroundings, tracker: Tracker, history: History) -> None:
+        self._channel = channel
+        self._service = around.service
+        self._publisher = around.publisher
+        self._instruments = around.instruments
+        self._tracker = tracker
+        self._history = history
+        self._problem = "history" if channel.name == "candles" else f"{channel.name} history"
+        self.missing: int | None = None
+        """Minutes that should be there and are not, at the last sweep; None before the first."""
         self._running: dict[Request, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
         self._unknown_since: dict[str, float] = {}
@@ -68,7 +83,7 @@ class Backfill:
             kind: count - sum(request.fresh is kind for request in self._running) for kind, count in WORKERS.items()
         }
         missing, candidates = 0, []
-        for symbol, wanted in self._universe.symbols.items():
+        for symbol, wanted in self._tracker.symbols.items():
             gaps = wanted.gaps(now)
             missing += sum(gap.minutes for gap in gaps)
             twice = _in_both(gaps, self._missing_before.get(symbol, []))
@@ -87,30 +102,31 @@ class Backfill:
         return chosen
 
     def _report(self, missing: int) -> None:
-        symbols, details = self._universe.symbols.values(), self._service.health.details
-        MISSING.set(missing)
-        ABSENT.set(sum(wanted.absent.count() for wanted in symbols))
-        HALTED.set(sum(wanted.halted.count() for wanted in symbols))
-        REFUSED.set(sum(wanted.refused.count() for wanted in symbols))
-        details["missing_minutes"] = missing
-        details["refused_minutes"] = {wanted.symbol: count for wanted in symbols if (count := wanted.refused.count())}
-        # The converter waits for this before it lays the calendar's origin down. What the exchange denies is not on its
-        # way: it only waits for its verdict.
-        on_its_way = missing - sum(wanted.denials.count() for wanted in symbols)
-        details["history_complete"] = on_its_way < NEARLY_NONE * max(1, len(symbols))
+        self.missing = missing
+        symbols, dataset = self._tracker.symbols.values(), self._tracker.dataset
+        MISSING.labels(dataset).set(missing)
+        ABSENT.labels(dataset).set(sum(wanted.absent.count() for wanted in symbols))
+        HALTED.labels(dataset).set(sum(wanted.halted.count() for wanted in symbols))
+        REFUSED.labels(dataset).set(sum(wanted.refused.count() for wanted in symbols))
+
+    def is_complete(self) -> bool:
+        """Return whether nearly nothing is on its way. What the exchange denies is not: it waits for its verdict."""
+        symbols = self._tracker.symbols.values()
+        if self.missing is None:
+            return False
+        on_its_way = self.missing - sum(wanted.denials.count() for wanted in symbols)
+        return on_its_way < NEARLY_NONE * max(1, len(symbols))
 
     async def _fetch(self, request: Request) -> None:
         try:
-            await self._publisher.wait_for_stream(Candle.stream)
+            await self._publisher.wait_for_stream(self._channel.name)
             PAGES.labels("recent" if request.fresh else "history").inc()
             asked = self._service.clock.now()  # the answer speaks of now, however long its rows then wait for room
-            page = await self._service.exchange.candles(
-                request.symbol, request.gap.begin, request.gap.end, now=self._service.clock.latest()
-            )
-            candles = self._intake.history(request, page)
-            await self._publisher.put(candles)
-            self._intake.published(candles)
-            if (wanted := self._universe.symbols.get(request.symbol)) is not None:
+            page = await self._history.fetch(request)
+            events = self._history.history(request, page)
+            await self._publisher.put(events)
+            self._history.published(request, events)
+            if (wanted := self._tracker.symbols.get(request.symbol)) is not None:
                 settle(
                     wanted,
                     request,
@@ -120,11 +136,11 @@ class Backfill:
                     disputed=self._service.clock.disputed,
                 )
             self._unknown_since.pop(request.symbol, None)
-            self._service.health.solved("history")
+            self._service.health.solved(self._problem)
         except UnknownInstrument as error:
             self._on_unknown(request, error)
         except ExchangeError as error:
-            self._service.health.problem("history", f"the exchange does not give history: {error}")
+            self._service.health.problem(self._problem, f"the exchange does not give {self._problem}: {error}")
             self._not_before[request.symbol] = _seconds() + _RETRY_SECONDS
         finally:
             del self._running[request]
@@ -139,7 +155,7 @@ class Backfill:
             self._not_before[request.symbol] = _seconds() + _RETRY_SECONDS
             return
         log.warning("no history", symbol=request.symbol, begin=request.gap.begin.isoformat(), error=str(error))
-        if (wanted := self._universe.symbols.get(request.symbol)) is not None:
+        if (wanted := self._tracker.symbols.get(request.symbol)) is not None:
             give_up(wanted, request.gap)
 
 

@@ -1,19 +1,24 @@
-"""Candles of the stream and of history become events: is one wanted, and new? No I/O: callbacks only append."""
+"""The channel of candles: rows of the stream and of history become events, each minute once."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
-from services.collector.channels.channel import SetAside, note_unrequested
+from services.collector.channels.backfill import Backfill
+from services.collector.channels.channel import SetAside, Surroundings, note_unrequested
 from services.collector.metrics import CANDLES
 from services.collector.stream.connection import Row
 from services.collector.tracking.requests import Request
 from services.collector.tracking.universe import Tracker
 from shared.clock import ExchangeClock
 from shared.datasets.candle import Candle
+from shared.datasets.channel import Channel
 from shared.datasets.registry import AnyEvent
 from shared.exchanges.base import Page
 from shared.grid import MINUTE, floor_minute
 from shared.ledger.minutes import Gap
+from shared.symbol import Symbol
 
 
 class CandleIntake:
@@ -75,11 +80,46 @@ class CandleIntake:
     def published(self, candles: Sequence[Candle]) -> None:
         """Mark candles of history as seen: they are on their way."""
         for candle in candles:
-            if (wanted := self._tracker.symbols.get(candle.symbol)) is not None:
-                wanted.seen.add(candle.open_time)
+            self._tracker.note_published(candle.symbol, candle.open_time)
         CANDLES.labels("rest").inc(len(candles))
+
+
+class Candles:
+    """The channel of candles: every minute, healed over REST."""
+
+    def __init__(self, channel: Channel, around: Surroundings) -> None:
+        service = around.service
+        self.channel = channel
+        self.tracker = Tracker(around.reach, around.ledger, Candle.dataset)
+        self._clock, self._exchange = service.clock, service.exchange
+        self._intake = CandleIntake(self.tracker, service.clock, around.publisher.append, service.set_aside)
+        self._backfill = Backfill(channel, around, self.tracker, self)
+        self.take, self.history, self.run = self._intake.take, self._intake.history, self._backfill.run
+
+    async def fetch(self, request: Request) -> Page[Candle]:
+        """Ask the exchange for a page."""
+        begin, end = request.gap.begin, request.gap.end
+        return await self._exchange.candles(request.symbol, begin, end, now=self._clock.latest())
+
+    def published(self, _: Request, candles: Sequence[Candle]) -> None:
+        """Mark candles of history as seen."""
+        self._intake.published(candles)
 
     def forget(self, event: AnyEvent) -> None:
         """Count a candle as missing again: it was dropped from a full buffer."""
-        if isinstance(event, Candle) and (wanted := self._tracker.symbols.get(event.symbol)) is not None:
-            wanted.seen.discard(event.open_time)
+        if isinstance(event, Candle):
+            self.tracker.forget(event.symbol, event.open_time)
+
+    def ask_since(self, symbol: Symbol, begin: datetime) -> None:
+        """Do nothing: which of its minutes are missing a minute's own ledger says."""
+
+    def report(self) -> Mapping[str, Any]:
+        """Return what is missing. The converter waits for the history before it lays its calendar's origin down."""
+        if self._backfill.missing is None:
+            return {}
+        refused = {wanted.symbol: wanted.refused.count() for wanted in self.tracker.symbols.values()}
+        return {
+            "missing_minutes": self._backfill.missing,
+            "refused_minutes": {symbol: count for symbol, count in refused.items() if count},
+            "history_complete": self._backfill.is_complete(),
+        }

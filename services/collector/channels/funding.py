@@ -1,120 +1,39 @@
-"""Funding rates of the stream and of history become events. No I/O: callbacks that only append."""
+"""The channel of funding rates: predicted ones as they come, settled ones complete."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
-import structlog
-
-from services.collector.channels.channel import SetAside, note_unrequested
-from services.collector.channels.funding_tracker import FundingTracker
-from services.collector.metrics import FLAGGED, LIFE_CYCLE, SETTLEMENTS
-from services.collector.stream.connection import Row
+from services.collector.channels.channel import Surroundings
+from services.collector.channels.funding_intake import FundingIntake
+from services.collector.channels.settlements import Settlements
 from services.collector.tracking.universe import Tracker
-from shared.datasets.funding import FundingRate, PredictedFundingRate
+from shared.datasets.channel import Channel
+from shared.datasets.funding import FundingRate
 from shared.datasets.registry import AnyEvent
-from shared.grid import DAY, floor_minute
 from shared.symbol import Symbol
 
-log = structlog.get_logger()
 
+class Funding:
+    """The channel at work. Counted are the settlements; what was predicted cannot be asked for again."""
 
-class FundingIntake:
-    """What happens to a funding rate: every prediction and every settlement becomes an event, once."""
+    def __init__(self, channel: Channel, around: Surroundings) -> None:
+        self.channel = channel
+        self.tracker = Tracker(around.reach, around.ledger, FundingRate.dataset)
+        self._clock = around.service.clock
+        self._intake = FundingIntake(self.tracker, around.publisher.append, around.service.set_aside)
+        self._settlements = Settlements(around, self.tracker, self._intake)
+        self.take, self.run = self._intake.take, self._settlements.run
 
-    def __init__(self, tracker: Tracker, emit: Callable[[AnyEvent], None], set_aside: SetAside) -> None:
-        self._tracker = tracker
-        self._emit = emit
-        self._set_aside = set_aside
-        self._funding = FundingTracker()
-        self._missed: list[tuple[Symbol, datetime]] = []
-        self._settled: list[FundingRate] = []
-        self._interval_hours: dict[Symbol, int] = {}
-        self._flagged: dict[Symbol, datetime] = {}
+    def ask_since(self, symbol: Symbol, begin: datetime) -> None:
+        """Ask the history of a symbol: whoever left candles behind may have left settlements, too."""
+        self._settlements.ask_since(symbol, begin)
 
-    def take(self, row: Row) -> None:
-        """Take a row of the stream."""
-        if row.symbol not in self._tracker.symbols:
-            note_unrequested(self._tracker, self._set_aside, "funding", row)
-            return
-        for refused in row.page.refused:
-            self._set_aside("funding", refused.row, refused.reason)
-        predicted = next((event for event in row.page.events if isinstance(event, PredictedFundingRate)), None)
-        settled = next((event for event in row.page.events if isinstance(event, FundingRate)), None)
-        if predicted is None:
-            return
-        events, missed = self._funding.observe(predicted, settled)
-        for event in events:
-            self._note(event)
-            self._emit(event)
-        if missed is not None:
-            self._note_due(row.symbol, missed)
-            self._missed.append((row.symbol, missed))
-
-    def _note(self, event: FundingRate | PredictedFundingRate) -> None:
-        if event.flag is not None:
-            self._note_flag(event)
+    def forget(self, event: AnyEvent) -> None:
+        """Count a settlement as missing again: it was dropped from a full buffer."""
         if isinstance(event, FundingRate):
-            self._note_due(event.symbol, event.funding_time)
-            self._settled.append(event)
-        else:
-            self._note_interval(event.symbol, event.interval_hours)
+            self.tracker.forget(event.symbol, event.funding_time)
 
-    def settled_by_history(self, found: Sequence[FundingRate]) -> list[FundingRate]:
-        """Take settlements of the history; return those worth publishing: not stored yet, or with another rate.
-
-        What is stored keeps the instant at which it became known.
-        """
-        fresh = []
-        for settled in found:
-            if settled.flag is not None:
-                self._note_flag(settled)
-            self._note_due(settled.symbol, settled.funding_time)
-            stored = self._tracker.is_settled(settled.symbol, settled.funding_time)
-            if stored and self._funding.differs(settled):
-                SETTLEMENTS.labels("corrected").inc()
-                log.warning("the history corrects a settlement", symbol=settled.symbol, rate=settled.funding_rate)
-                fresh.append(settled)
-            elif not stored:
-                SETTLEMENTS.labels("added").inc()
-                fresh.append(settled)
-            else:
-                SETTLEMENTS.labels("confirmed").inc()
-        self._funding.learn(found)
-        return fresh
-
-    def take_missed(self) -> list[tuple[Symbol, datetime]]:
-        """Return the settlements that happened unseen since the last call: (symbol, instant)."""
-        missed, self._missed = self._missed, []
-        return missed
-
-    def take_settled(self) -> list[FundingRate]:
-        """Return the settlements that were taken after a roll since the last call."""
-        settled, self._settled = self._settled, []
-        return settled
-
-    def flagged(self, exchange_now: datetime) -> list[str]:
-        """Return the symbols with a suspicious rate of a settlement of the last day, or of one to come."""
-        return sorted(symbol for symbol, at in self._flagged.items() if at > exchange_now - DAY)
-
-    def _note_flag(self, event: FundingRate | PredictedFundingRate) -> None:
-        """Log that a rate is suspicious, once for each settlement; it is kept all the same."""
-        if self._flagged.get(event.symbol) != event.funding_time:
-            self._flagged[event.symbol] = event.funding_time
-            FLAGGED.inc()
-            log.warning("suspicious funding rate", symbol=event.symbol, rate=event.funding_rate, why=event.flag)
-
-    def _note_due(self, symbol: Symbol, at: datetime) -> None:
-        """Note that funding was settled, for the ledger."""
-        wanted = self._tracker.symbols.get(symbol)
-        if wanted is not None and at >= wanted.begin:
-            wanted.due.add(floor_minute(at))
-
-    def _note_interval(self, symbol: Symbol, hours: int | None) -> None:
-        """Log that the exchange settles an instrument's funding more or less often than before."""
-        if hours is None:
-            return
-        before = self._interval_hours.setdefault(symbol, hours)
-        if hours != before:
-            self._interval_hours[symbol] = hours
-            LIFE_CYCLE.labels("funding interval").inc()
-            log.info("funding interval changed", symbol=symbol, before=before, now=hours)
+    def report(self) -> Mapping[str, Any]:
+        """Return whose rates are suspicious."""
+        return {"flagged_rates": self._intake.flagged(self._clock.now())}

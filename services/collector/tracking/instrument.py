@@ -1,4 +1,4 @@
-"""One instrument that is followed: which of its minutes are wanted, and which are missing. Pure: time is an argument.
+"""One instrument on one channel: which of its minutes are wanted, and which are missing. Pure: time is an argument.
 
 A minute is settled once it was published, or once the exchange said that it has no such row.
 """
@@ -42,14 +42,14 @@ class TrackedInstrument:
     """Minutes of which the exchange has a row that cannot be true."""
     unwanted: Coverage = field(default_factory=Coverage)
     """Minutes since `begin` that are not to be collected: an absence that is not to be filled."""
-    due: Coverage = field(default_factory=Coverage)
-    """Minutes at whose open funding was settled."""
+    due: Coverage | None = None
+    """The minutes at which a row is due; None: at every minute."""
     denials: Denials = field(default_factory=Denials)
     """Minutes that the exchange did not give, though not often enough, or long enough, to believe it."""
     refusals: Denials = field(default_factory=lambda: Denials(first_wait=_REFUSED_AGAIN_SECONDS))
     """Minutes of which it gave a row that cannot be true, though not often enough to take that for its last word."""
-    funding_known: bool = True
-    """Whether its funding history was asked for; a fresh one's was not."""
+    asked: bool = True
+    """Whether the exchange was asked since `begin` for what is due, where that has to be found out."""
     only_healed: bool = False
     """Whether it is not followed: what the ledger lacks of it is fetched, no more."""
     forming: datetime | None = None
@@ -94,13 +94,13 @@ class TrackedInstrument:
             return known
         for minutes in (self.absent, self.halted, self.refused, self.unwanted):
             known |= minutes.days.get(day, 0)
-        return known
+        return known if self.due is None else known | (FULL_DAY & ~self.due.days.get(day, 0))
 
     def is_done(self, exchange_now: datetime) -> bool:
         """Return whether a symbol that left has nothing more to come."""
         if self.last is None or exchange_now < ceil_minute(self.last) + GRACE:
             return False
-        return self.funding_known and not self.gaps(exchange_now)
+        return self.asked and not self.gaps(exchange_now)
 
     def is_warm(self, exchange_now: datetime) -> bool:
         """Return whether its history is there, but for minutes that may be on their way."""
@@ -115,11 +115,12 @@ class TrackedInstrument:
             self.halted,
             self.refused,
             self.unwanted,
-            self.due,
             self.denials,
             self.refusals,
         ):
             minutes.forget_before(self.begin.date())
+        if self.due is not None:
+            self.due.forget_before(self.begin.date())
 
 
 NEARLY_NONE = 10

@@ -1,4 +1,4 @@
-"""Who is followed, as the rankings come in, and what the ledger lacks of them. Pure: time is an argument.
+"""Who is followed on a channel, as the rankings come in, and what the ledger lacks. Pure: time is an argument.
 
 A member of the universe is wanted from BACKFILL_DAYS before today on, without an end; one that left stays wanted for a
 grace time after the ranking that dropped it, so that a symbol that comes back has no hole.
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from services.collector.tracking.instrument import GRACE, TrackedInstrument
-from shared.datasets.ledger import Finding, Verdict
+from shared.datasets.channel import DueInstants
+from shared.datasets.ledger import CANDLES, Finding, Verdict
+from shared.datasets.registry import COMPLETENESS
 from shared.datasets.universe import Ranking
 from shared.grid import DAY, MINUTE, ceil_minute, day_start, days_between, floor_day, floor_minute
 from shared.ledger.minutes import FULL_DAY, Coverage, Gap, day_mask, gaps_of, gaps_of_mask
@@ -36,11 +38,15 @@ class Reach:
 
 
 class Tracker:
-    """Everything that is wanted now, as the rankings come in."""
+    """Everything that is wanted of one dataset now, as the rankings come in."""
 
-    def __init__(self, reach: Reach, ledger: LedgerCopy) -> None:
+    def __init__(self, reach: Reach, ledger: LedgerCopy, dataset: str = CANDLES) -> None:
+        self.dataset = dataset
         self._reach = reach
-        self._ledger = ledger
+        self._ledger = ledger[dataset]
+        self._by_instants = isinstance(COMPLETENESS[dataset], DueInstants)
+        # Between two settlements nothing is due: that a symbol was collected then, only a row a minute can say.
+        self._collected = ledger[CANDLES] if self._by_instants else self._ledger
         self._ranking: Ranking | None = None
         self._ranked_time: datetime | None = None
         self._members: frozenset[Symbol] = frozenset()
@@ -127,8 +133,8 @@ class Tracker:
     def left_by_ledger(self, exchange_now: datetime, listed: Collection[str]) -> dict[Symbol, datetime]:
         """Return who left, and when it was collected last, as far as the ledger knows: where that was forgotten."""
         found = {}
-        for symbol in {Symbol(symbol) for symbols in self._ledger.days.values() for symbol in symbols}:
-            last = self._ledger.last_collected(symbol)
+        for symbol in {Symbol(symbol) for symbols in self._collected.days.values() for symbol in symbols}:
+            last = self._collected.last_collected(symbol)
             if last is not None and symbol in listed and symbol not in self._members:
                 found[symbol] = min(last, exchange_now)
         return found
@@ -138,7 +144,7 @@ class Tracker:
     ) -> TrackedInstrument:
         begin = history_begin(exchange_now, self._reach.backfill_days)
         kept_from = history_begin(exchange_now, self._reach.retention_days)
-        last, since = self._ledger.last_collected(symbol), self._ledger.since(symbol)
+        last, since = self._collected.last_collected(symbol), self._collected.since(symbol)
         away = timedelta(0) if last is None else ranking.ranked_time - last
         returned = symbol in ranking.added and away > self._reach.leaver_grace
         if since is not None and (self._reach.fill_absence or not returned):
@@ -151,25 +157,27 @@ class Tracker:
         wanted = self._known(symbol, begin)
         wanted.listed = list_time
         self._leave_out(wanted, begin_again)
-        if last is not None and returned and not self._reach.fill_absence:
+        if last is not None and returned and not (self._reach.fill_absence or self._by_instants):
             wanted.unwanted.add_span(last + MINUTE, floor_minute(ranking.ranked_time))
         return wanted
 
     def _known(self, symbol: Symbol, begin: datetime) -> TrackedInstrument:
         """Return a symbol with what the ledger knows about it."""
-        wanted = TrackedInstrument(symbol, begin, funding_known=False)
+        wanted = TrackedInstrument(symbol, begin, asked=not self._by_instants)
+        wanted.due = Coverage() if self._by_instants else None
         for day, symbols in self._ledger.days.items():
             if symbol in symbols and day >= begin.date():
                 wanted.seen.add_mask(day, symbols[symbol].stored)
                 wanted.absent.add_mask(day, symbols[symbol].absent)
                 wanted.halted.add_mask(day, symbols[symbol].halted)
                 wanted.refused.add_mask(day, symbols[symbol].refused)
-                wanted.due.add_mask(day, symbols[symbol].due)
+                if wanted.due is not None:
+                    wanted.due.add_mask(day, symbols[symbol].wanted)
         return wanted
 
     def _leave_out(self, wanted: TrackedInstrument, end: datetime) -> None:
-        """Leave out what was never wanted between the begin and `end`."""
-        for day in days_between(wanted.begin, end):
+        """Leave out what was never wanted between the begin and `end`; what is due is wanted whenever it was."""
+        for day in () if self._by_instants else days_between(wanted.begin, end):
             never = day_mask(day, wanted.begin, end) & ~self._ledger.of(wanted.symbol, day).wanted
             wanted.unwanted.add_mask(day, never)
 
@@ -211,9 +219,11 @@ class Tracker:
     def _begin_earlier(self, wanted: TrackedInstrument, begin: datetime) -> None:
         earlier = self._known(wanted.symbol, begin)
         self._leave_out(earlier, wanted.begin)
-        wanted.begin, wanted.funding_known = begin, False
-        for name in ("seen", "absent", "halted", "refused", "due", "unwanted"):
+        wanted.begin, wanted.asked = begin, earlier.asked
+        for name in ("seen", "absent", "halted", "refused", "unwanted"):
             getattr(wanted, name).add_masks(getattr(earlier, name).days.items())
+        if wanted.due is not None and earlier.due is not None:
+            wanted.due.add_masks(earlier.due.days.items())
 
     def followed(self, exchange_now: datetime) -> list[Symbol]:
         """Return the symbols whose live data is wanted: members, and leavers in their grace time."""
@@ -235,7 +245,8 @@ class Tracker:
         What the ledger was asked to want since then, while the end was in doubt, does not exist.
         """
         if (wanted := self.symbols.get(symbol)) is not None and (wanted.ended is None or at < wanted.ended):
-            wanted.absent.add_span(max(ceil_minute(at), wanted.begin), wanted.over_until(exchange_now))
+            if wanted.due is None:
+                wanted.absent.add_span(max(ceil_minute(at), wanted.begin), wanted.over_until(exchange_now))
             wanted.ended = at
 
     def revive(
@@ -307,6 +318,7 @@ class Tracker:
             Verdict(
                 exchange=exchange,
                 verdict=finding,
+                about=self.dataset,
                 symbols=tuple(symbols),
                 begin=gap.begin,
                 end=gap.end,
@@ -316,33 +328,50 @@ class Tracker:
         ]
 
     def _pending(self, wanted: TrackedInstrument, exchange_now: datetime) -> Iterator[tuple[Finding, Gap]]:
-        end = wanted.over_until(exchange_now)
-        days = days_between(wanted.begin, end)
-        known = {day: self._ledger.of(wanted.symbol, day) for day in days}
-        unwanted = {day: known[day].wanted | wanted.unwanted.days.get(day, 0) for day in days}
-        yield from (("wanted", gap) for gap in gaps_of(wanted.begin, end, lambda day: unwanted[day]))
         sets: dict[Finding, Coverage] = {
             "absent": wanted.absent,
             "halted": wanted.halted,
             "refused": wanted.refused,
-            "due": wanted.due,
         }
+        if wanted.due is None:
+            end = wanted.over_until(exchange_now)
+            days = days_between(wanted.begin, end)
+            known = {day: self._ledger.of(wanted.symbol, day) for day in days}
+            unwanted = {day: known[day].wanted | wanted.unwanted.days.get(day, 0) for day in days}
+            yield from (("wanted", gap) for gap in gaps_of(wanted.begin, end, lambda day: unwanted[day]))
+        else:
+            sets["wanted"] = wanted.due
         for finding, found in sets.items():
             for day, mask in found.days.items():
                 fresh = mask & ~getattr(self._ledger.of(wanted.symbol, day), finding)
                 yield from ((finding, gap) for gap in gaps_of_mask(day, fresh))
 
-    def is_settled(self, symbol: Symbol, at: datetime) -> bool:
-        """Return whether the rate of a settlement is stored."""
-        return at in Coverage({at.date(): self._ledger.of(symbol, at.date()).settled})
+    def note_due(self, symbol: Symbol, at: datetime) -> None:
+        """Note that a row was due at an instant."""
+        wanted = self.symbols.get(symbol)
+        if wanted is not None and wanted.due is not None and at >= wanted.begin:
+            wanted.due.add(floor_minute(at))
 
-    def missing_settlements(self) -> list[Symbol]:
-        """Return the symbols of which a settlement is known to have happened whose rate is not stored."""
-        return [
-            symbol
-            for symbol, wanted in self.symbols.items()
-            if any(mask & ~self._ledger.of(symbol, day).settled for day, mask in wanted.due.days.items())
-        ]
+    def note_published(self, symbol: Symbol, at: datetime) -> None:
+        """Note that a row is on its way."""
+        if (wanted := self.symbols.get(symbol)) is not None:
+            wanted.seen.add(floor_minute(at))
+
+    def forget(self, symbol: Symbol, at: datetime) -> None:
+        """Count a row as missing again: it was dropped on its way."""
+        if (wanted := self.symbols.get(symbol)) is not None:
+            wanted.seen.discard(floor_minute(at))
+
+    def is_known(self, symbol: Symbol, at: datetime) -> bool:
+        """Return whether the row of an instant is stored, or on its way."""
+        wanted, minute = self.symbols.get(symbol), floor_minute(at)
+        if wanted is not None and minute in wanted.seen:
+            return True
+        return minute in Coverage({at.date(): self._ledger.of(symbol, at.date()).stored})
+
+    def first_wanted(self, symbol: Symbol) -> datetime | None:
+        """Return the first minute that was ever to be collected of a symbol; None where none was."""
+        return self._ledger.first_wanted(symbol)
 
     def slide(self, exchange_now: datetime) -> None:
         """Let the windows move with time, but over no minute that the ledger cannot account for yet."""
@@ -357,6 +386,8 @@ class Tracker:
 
         def accounted(day: date) -> int:
             known = self._ledger.of(wanted.symbol, day)
+            if wanted.due is not None:
+                return FULL_DAY & ~known.missing(FULL_DAY)
             return (known.wanted & ~known.missing(FULL_DAY)) | wanted.unwanted.days.get(day, 0)
 
         holes = gaps_of(wanted.begin, end, accounted)

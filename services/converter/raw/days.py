@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from services.converter.features.asof import Floats, Ints, PredictedRates, Rankings, SettledRates
 from services.converter.features.fields import COLUMNS
 from services.converter.lives import Definition
+from shared.datasets.candle import Candle
 from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import FLOAT32_SAFE
 from shared.grid import FIRST_DAY, LAST_DAY, day_start, to_ms
@@ -191,7 +192,7 @@ class LedgerDays(NamedTuple):
 
 
 def read_ledgers(root: Path, files: Iterable[Partition]) -> LedgerDays:
-    """Read the ledger of some days."""
+    """Read what the ledger says of the candles of some days."""
     found, unreadable = dict[date, dict[str, LedgerDay]](), Unreadable()
     for file in files:
         try:
@@ -203,8 +204,9 @@ def read_ledgers(root: Path, files: Iterable[Partition]) -> LedgerDays:
 
 def _read_ledger(root: Path, file: Partition) -> dict[str, LedgerDay]:
     found = {}
-    rows = _read(root, [file], ["symbol", "absent", "halted", "refused", "received", "healed", "version"])
-    for symbol, *texts, version in rows.iter_rows():
+    rows = _read(root, [file], ["about", "symbol", "absent", "halted", "refused", "received", "healed", "version"])
+    of_candles = rows.filter(pl.col("about") == Candle.dataset).drop("about")
+    for symbol, *texts, version in of_candles.iter_rows():
         absent, halted, refused, received, healed = (mask_from_text(text or "") for text in texts)
         stored = received | healed
         found[symbol] = LedgerDay((absent | halted) & ~(stored | refused), stored, version or "")

@@ -33,7 +33,7 @@ from services.writer.audit.compare import (
     sure_until,
 )
 from services.writer.audit.suspects import Suspects
-from services.writer.disk.ledger import DayRecord, changed_since, scan_day
+from services.writer.disk.ledger import DayRecord, Records, changed_since, scan_day
 from services.writer.metrics import (
     AUDIT_CORRECTED,
     AUDIT_FAILED,
@@ -98,13 +98,14 @@ def _scalar(instant: datetime) -> pa.Scalar:
     return pa.scalar(instant, pa.timestamp("ms", tz="UTC"))
 
 
-def read_ledgers(root: Path, day: date, exchange: str) -> dict[Symbol, DayLedger]:
-    """Return what the ledger's file of a day says of the symbols of an exchange."""
+def read_ledgers(root: Path, day: date, exchange: str, about: str = Candle.dataset) -> dict[Symbol, DayLedger]:
+    """Return what the ledger's file of a day says of a dataset and the symbols of an exchange."""
     try:
         rows = read_partition(root, Partition(LedgerRow.dataset, day)).to_pylist()
     except FileNotFoundError:
         return {}
-    return {row["symbol"]: from_row(row) for row in rows if belongs(row["symbol"], exchange)}
+    ours = [(row["symbol"], *said) for row in rows if belongs(row["symbol"], exchange) for said in from_row(row)]
+    return {symbol: known for symbol, dataset, known in ours if dataset == about}
 
 
 def auditable_days(root: Path, today: date, retention_days: int) -> list[date]:
@@ -158,16 +159,19 @@ class Auditor:
         for day in days_between(begin, end):
             rows = _stored(FundingRate, self._root, Partition(FundingRate.dataset, day), begin, end)
             stored |= {row.funding_time: row for row in rows if row.symbol == symbol}
-            ledger = read_ledgers(self._root, day, self._exchange.name).get(symbol, NOTHING)
-            wanted = (ledger.wanted | ledger.due) & over_mask(day, end)
-            due |= minutes_of(day, wanted)
+            for dataset in (
+                Candle.dataset,
+                FundingRate.dataset,
+            ):  # what is settled while a symbol is followed is wanted
+                known = read_ledgers(self._root, day, self._exchange.name, dataset).get(symbol, NOTHING)
+                due |= minutes_of(day, known.wanted & over_mask(day, end))
         theirs = {row.funding_time: row for row in said}
         found = compare_settlements(symbol, stored, theirs, lambda at: floor_minute(at) in due)
         inside = [mismatch for mismatch in found if begin <= mismatch.at < end]
         return Finding(sum(begin <= at < end for at in {*stored, *theirs}), inside)
 
 
-def withdraw(root: Path, day: date, symbol: str, opens: Collection[datetime]) -> tuple[int, dict[str, DayRecord]]:
+def withdraw(root: Path, day: date, symbol: str, opens: Collection[datetime]) -> tuple[int, Records]:
     """Delete candles from a file durably; return how many, and what the ledger says of it then.
 
     The last candle of a file stays: a file without rows, or none, would leave the bins as they are. Only whoever may
@@ -232,7 +236,7 @@ class ContinuousAudit:
     _turn: int = 0
 
     def note(self, day: date, symbols: Mapping[str, DayRecord]) -> None:
-        """Look through what the ledger says of a day for minutes to doubt."""
+        """Look through what the ledger says of the candles of a day for minutes to doubt."""
         for symbol, known in symbols.items():
             at = (day, Symbol(symbol))
             if doubted := known.ledger.absent & known.ledger.stored & ~self._believed.get(at, 0):

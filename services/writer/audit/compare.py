@@ -131,7 +131,7 @@ def answer_of(page: Page, answer: base.Page[Candle]) -> Answer:
 
 def comparable(page: Page, stored: Collection[datetime], answer: Answer, ledger: DayLedger) -> list[datetime]:
     """Return the minutes to compare, in order: stored, or wanted and there; and the exchange speaks clearly of them."""
-    known = ledger.wanted | ledger.without_candle
+    known = ledger.wanted | ledger.without_row
     there = {at for at in answer.candles if known >> ((at - day_start(page.day)) // MINUTE) & 1}
     return sorted((there | set(stored)) - answer.unsure)
 

@@ -9,20 +9,20 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import structlog
 
+from services.writer.disk.stored import Border, border_of, columns_of_rule, instants, minutes, unbroken
 from services.writer.metrics import DAMAGED
-from shared.datasets.candle import Candle
-from shared.datasets.funding import FundingRate
+from shared.datasets.channel import DueInstants, EveryMinute, Sequence
 from shared.datasets.ledger import LedgerRow, Verdict
-from shared.grid import MINUTE, MINUTE_MS, day_start, to_ms
+from shared.datasets.registry import BY_DATASET, COMPLETENESS
 from shared.ledger.day import NOTHING, DayLedger, by_day, from_row, to_row
-from shared.ledger.minutes import last_of_mask, mask_from_minutes, span_mask
+from shared.ledger.minutes import last_of_mask
 from shared.storage.files import free_name, replace_text
 from shared.storage.layout import Partition, day_folder, partitions, signature
 from shared.storage.parquet import read_partition, table_of, write_table
@@ -31,58 +31,72 @@ from shared.symbol import Symbol
 log = structlog.get_logger()
 
 
+class Key(NamedTuple):
+    """Whose day it is."""
+
+    dataset: str
+    symbol: str
+
+
 @dataclass(frozen=True)
 class DayRecord:
-    """What the ledger knows about one symbol's day."""
+    """What the ledger knows about a dataset's day of one symbol."""
 
     exchange: str
     ledger: DayLedger = NOTHING
     version: str = ""
 
 
+type Records = dict[Key, DayRecord]
+
+
 @dataclass
 class Changes:
     """What a batch adds to the ledger."""
 
-    candles: dict[date, dict[str, DayRecord]] = field(default_factory=lambda: defaultdict(dict))
-    """Candle files as they are now: they replace what was known of them."""
-    settled: dict[date, dict[str, DayRecord]] = field(default_factory=dict)
-    """Funding files as they are now, whole: they replace what was known of them."""
-    verdicts: dict[date, dict[str, DayRecord]] = field(default_factory=lambda: defaultdict(dict))
+    files: dict[date, Records] = field(default_factory=lambda: defaultdict(dict))
+    """What files hold now: it replaces what was known to be stored."""
+    shared: dict[date, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Datasets among them whose one file holds all symbols: of one that `files` does not name, nothing is stored."""
+    verdicts: dict[date, Records] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, verdicts: Iterable[Verdict]) -> None:
         """Add what the collector found out."""
         for verdict in verdicts:
-            for day, found in by_day(verdict):
+            for day, about, found in by_day(verdict):
                 for symbol in verdict.symbols:
-                    before = self.verdicts[day].get(symbol, DayRecord(verdict.exchange))
-                    self.verdicts[day][symbol] = replace(before, ledger=before.ledger | found)
+                    key = Key(about, symbol)
+                    before = self.verdicts[day].get(key, DayRecord(verdict.exchange))
+                    self.verdicts[day][key] = replace(before, ledger=before.ledger | found)
+
+    def add_file(self, file: Partition, records: Records) -> None:
+        """Add what a file holds now."""
+        self.files[file.day] |= records
+        if file.symbol is None:
+            self.shared[file.day].add(file.dataset)
 
     def days(self) -> set[date]:
         """Return the days that change."""
-        return {*self.candles, *self.settled, *self.verdicts}
+        return {*self.files, *self.verdicts}
 
 
-def apply_changes(before: Mapping[str, DayRecord], changes: Changes, day: date) -> dict[str, DayRecord]:
-    """Return the symbols of a day that a batch changes, as they are then. Pure."""
-    after: dict[str, DayRecord] = {}
-    for symbol, file in changes.candles.get(day, {}).items():
-        known = before.get(symbol, file)
+def apply_changes(before: Mapping[Key, DayRecord], changes: Changes, day: date) -> Records:
+    """Return the records of a day that a batch changes, as they are then. Pure."""
+    files, shared = changes.files.get(day, {}), changes.shared.get(day, set())
+    emptied = {key: DayRecord(known.exchange) for key, known in before.items() if key.dataset in shared}
+    after: Records = {}
+    for key, file in (emptied | files).items():
+        known = before.get(key, file)
         stored = replace(known.ledger, received=file.ledger.received, healed=file.ledger.healed)
-        after[symbol] = DayRecord(known.exchange, stored, file.version)
-    for symbol in {*before, *changes.settled[day]} if day in changes.settled else ():
-        file = changes.settled[day].get(symbol, DayRecord(""))
-        known = after.get(symbol) or before.get(symbol, DayRecord(file.exchange))
-        found = replace(known.ledger, due=known.ledger.due | file.ledger.due, settled=file.ledger.settled)
-        after[symbol] = replace(known, ledger=found)
-    for symbol, record in changes.verdicts.get(day, {}).items():
-        known = after.get(symbol) or before.get(symbol, DayRecord(record.exchange))
-        after[symbol] = replace(known, ledger=known.ledger | record.ledger)
-    return {symbol: known for symbol, known in after.items() if known != before.get(symbol, DayRecord(known.exchange))}
+        after[key] = DayRecord(known.exchange, replace(stored, wanted=stored.wanted | file.ledger.wanted), file.version)
+    for key, record in changes.verdicts.get(day, {}).items():
+        known = after.get(key) or before.get(key, DayRecord(record.exchange))
+        after[key] = replace(known, ledger=known.ledger | record.ledger)
+    return {key: known for key, known in after.items() if known != before.get(key, DayRecord(known.exchange))}
 
 
-def update_day(root: Path, changes: Changes, day: date) -> dict[str, DayRecord]:
-    """Write what changes on a day durably; return the symbols that changed."""
+def update_day(root: Path, changes: Changes, day: date) -> Records:
+    """Write what changes on a day durably; return the records that changed."""
     before = read_day(root, day)
     after = apply_changes(before, changes, day)
     if after:
@@ -90,82 +104,99 @@ def update_day(root: Path, changes: Changes, day: date) -> dict[str, DayRecord]:
     return after
 
 
-def read_day(root: Path, day: date) -> dict[str, DayRecord]:
+def read_day(root: Path, day: date) -> Records:
     """Return what the file of a day knows; a damaged one is put aside and knows nothing: it is made again."""
     table = read_or_put_aside(root, Partition(LedgerRow.dataset, day))
-    rows = [] if table is None else table.to_pylist()
-    return {row["symbol"]: DayRecord(row["exchange"], from_row(row), row["version"]) for row in rows}
+    found: Records = {}
+    for row in [] if table is None else table.to_pylist():
+        for about, ledger in from_row(row):
+            key, own = Key(about, row["symbol"]), about == row["about"]
+            if own or key not in found:  # what an old row says of funding yields to a row of its own
+                found[key] = DayRecord(row["exchange"], ledger, row["version"] if own else "")
+    return found
 
 
-def _write_day(root: Path, day: date, known: Mapping[str, DayRecord]) -> None:
-    rows = [to_row(one.exchange, Symbol(symbol), day, one.ledger, one.version) for symbol, one in sorted(known.items())]
+def _write_day(root: Path, day: date, known: Mapping[Key, DayRecord]) -> None:
+    rows = [
+        to_row(one.exchange, Symbol(symbol), day, one.ledger, one.version, about=about)
+        for (about, symbol), one in sorted(known.items())
+    ]
     path = Partition(LedgerRow.dataset, day).path(root)
     make_way(path.parent)
     write_table(path, table_of(LedgerRow, rows))
 
 
-def scan_day(root: Path, day: date) -> tuple[dict[str, DayRecord], dict[str, DayRecord]]:
-    """Bring the ledger of a day in line with the files that are there; return what it knew before, and now.
-
-    Only files whose signature changed are read. A candle file that is gone takes its minutes with it, unless the whole
-    day is gone: then the retention did it, and what was known stays.
-    """
+def scan_day(root: Path, day: date) -> tuple[Records, Records]:
+    """Bring the ledger of a day in line with the files that are there; return what it knew before, and now."""
     known = read_day(root, day)
     changes = Changes()
-    there = {file.symbol or "": signature(stat) for file, stat in partitions(root, Candle.dataset, day)}
-    for symbol, version in there.items():
-        if symbol not in known or known[symbol].version != version:
-            changes.candles[day][symbol] = _look_into(root, Partition(Candle.dataset, day, symbol), version)
-    if day_folder(root, Candle.dataset, day).exists():
-        for symbol in known.keys() - there.keys():
-            if known[symbol].version:
-                changes.candles[day][symbol] = DayRecord(known[symbol].exchange)
-    funding = read_or_put_aside(root, Partition(FundingRate.dataset, day))
-    changes.settled[day] = {} if funding is None else settled_of(day, funding)
+    for dataset in COMPLETENESS:
+        if BY_DATASET[dataset].file_stem is None:
+            _scan_files(root, day, dataset, known, changes)
+        else:
+            _scan_shared_file(root, Partition(dataset, day), changes)
     return known, known | update_day(root, changes, day)
 
 
-def changed_since(before: Mapping[str, DayRecord], now: Mapping[str, DayRecord]) -> dict[str, DayRecord]:
-    """Return the symbols that are known differently now. Pure."""
-    return {symbol: known for symbol, known in now.items() if before.get(symbol) != known}
+def _scan_files(root: Path, day: date, dataset: str, known: Records, changes: Changes) -> None:
+    """Read the files of a dataset with one for each symbol, as far as their signature changed.
+
+    A file that is gone takes its minutes with it, unless the whole day is gone: then the retention did it, and what was
+    known stays.
+    """
+    there = {file.symbol or "": (file, signature(stat)) for file, stat in partitions(root, dataset, day)}
+    for symbol, (file, version) in there.items():
+        key = Key(dataset, symbol)
+        if key not in known or known[key].version != version:
+            table = read_or_put_aside(root, file, columns_of_rule(dataset))
+            changes.add_file(file, {key: DayRecord("")} if table is None else record_of(root, file, table, version))
+    if day_folder(root, dataset, day).exists():
+        for key in [key for key in known if key.dataset == dataset and key.symbol not in there]:
+            if known[key].version:
+                changes.files[day][key] = DayRecord(known[key].exchange)
 
 
-def _look_into(root: Path, file: Partition, version: str) -> DayRecord:
-    table = read_or_put_aside(root, file, ["exchange", "open_time", "source"])
-    return stored_of(file, table, version) if table is not None and len(table) else DayRecord("")
+def _scan_shared_file(root: Path, file: Partition, changes: Changes) -> None:
+    table = read_or_put_aside(root, file, columns_of_rule(file.dataset))
+    changes.add_file(file, {} if table is None else record_of(root, file, table, ""))
 
 
-def stored_of(file: Partition, table: pa.Table, version: str) -> DayRecord:
-    """Return which minutes a candle file holds, by where they came from."""
-    minutes = pc.divide(pc.subtract(table["open_time"].cast(pa.int64()), to_ms(day_start(file.day))), MINUTE_MS)
-    live = pc.equal(table["source"], "ws")
-    received, healed = mask_of(minutes.filter(live)), mask_of(minutes.filter(pc.invert(live)))
-    return DayRecord(table["exchange"][0].as_py(), DayLedger(received=received, healed=healed), version)
+def changed_since(before: Mapping[Key, DayRecord], now: Mapping[Key, DayRecord]) -> Records:
+    """Return the records that are known differently now. Pure."""
+    return {key: known for key, known in now.items() if before.get(key) != known}
 
 
-def settled_of(day: date, table: pa.Table) -> dict[str, DayRecord]:
-    """Return at which minutes of a day whose funding was settled."""
-    found: dict[str, DayRecord] = {}
-    midnight = day_start(day)
-    for row in table.select(["exchange", "symbol", "funding_time"]).to_pylist():
-        minute = mask_from_minutes([(row["funding_time"] - midnight) // MINUTE])
-        before = found.get(row["symbol"], DayRecord(row["exchange"]))
-        found[row["symbol"]] = replace(before, ledger=before.ledger | DayLedger(due=minute, settled=minute))
-    return found
+def record_of(root: Path, file: Partition, table: pa.Table, version: str) -> Records:
+    """Return what a file holds, as the completeness of its dataset counts it. version: of the file."""
+    rule = COMPLETENESS[file.dataset]
+    match rule:
+        case EveryMinute():
+            found = minutes(file, table)
+        case DueInstants():
+            found = instants(file, table)
+        case Sequence():
+            found = unbroken(file, table, rule.number, _border(root, file, rule, -1), _border(root, file, rule, +1))
+    version = version if file.symbol is not None else ""
+    return {Key(file.dataset, one.symbol): DayRecord(one.exchange, one.ledger, version) for one in found}
 
 
-def mask_of(minutes: pa.ChunkedArray) -> int:
-    """Return the mask of the sorted, unique minutes of a day (0..1439)."""
-    if not len(minutes):
-        return 0
-    first, last = minutes[0].as_py(), minutes[-1].as_py()
-    if last - first + 1 == len(minutes):  # no hole inside: nearly always
-        return span_mask(first, last)
-    return mask_from_minutes(minutes.to_pylist())
+def neighbours(root: Path, file: Partition) -> list[Partition]:
+    """Return the files of the days beside one whose minutes depend on it: a run of numbers goes over midnight."""
+    if not isinstance(COMPLETENESS[file.dataset], Sequence):
+        return []
+    beside = [replace(file, day=file.day + timedelta(days=side)) for side in (-1, 1)]
+    return [one for one in beside if one.path(root).exists()]
+
+
+def _border(root: Path, file: Partition, rule: Sequence, side: Literal[-1, 1]) -> Border | None:
+    """Return the row of the neighbouring day that is next to this one, where it is stored."""
+    neighbour = replace(file, day=file.day + timedelta(days=side))
+    table = read_or_put_aside(root, neighbour, columns_of_rule(file.dataset))
+    return None if table is None else border_of(BY_DATASET[file.dataset].time, table, rule.number, last=side < 0)
 
 
 def newest_of(day: date, ledger: DayLedger) -> datetime | None:
-    """Return the open of the newest stored candle of a day."""
+    """Return the open of the newest stored minute of a day."""
     return last_of_mask(day, ledger.stored)
 
 

@@ -8,17 +8,16 @@ import structlog
 
 from services.writer.disk.ledger import (
     Changes,
-    DayRecord,
+    Records,
     make_way,
+    neighbours,
     read_or_put_aside,
-    settled_of,
-    stored_of,
+    record_of,
     update_day,
 )
-from shared.datasets.candle import Candle
-from shared.datasets.funding import FundingRate
+from services.writer.disk.stored import columns_of_rule
 from shared.datasets.ledger import Verdict
-from shared.datasets.registry import BY_DATASET
+from shared.datasets.registry import BY_DATASET, COMPLETENESS
 from shared.datasets.row import Row
 from shared.storage.files import fsync_path
 from shared.storage.layout import Partition, signature
@@ -26,8 +25,8 @@ from shared.storage.parquet import merge, table_of, write_table
 
 log = structlog.get_logger()
 
-type Written = dict[date, dict[str, DayRecord]]
-"""Day → symbol → what the ledger says of it now."""
+type Written = dict[date, Records]
+"""Day → what the ledger says now of what has changed."""
 
 
 def write_batch(root: Path, rows: Mapping[Partition, list[Row]], verdicts: Sequence[Verdict] = ()) -> Written:
@@ -48,12 +47,16 @@ def write_batch(root: Path, rows: Mapping[Partition, list[Row]], verdicts: Seque
         folders.add(path.parent)
         if new_folder:
             folders |= {path.parent.parent, root}
-        if kind is Candle:
-            known = stored_of(partition, merged, signature(path.stat()))
-            changes.candles[partition.day][partition.symbol or ""] = known
-        if kind is FundingRate:
-            changes.settled[partition.day] = settled_of(partition.day, merged)
+        if partition.dataset in COMPLETENESS:
+            changes.add_file(partition, record_of(root, partition, merged, signature(path.stat())))
+            for beside in neighbours(root, partition):
+                changes.add_file(beside, _look_again(root, beside))
     for folder in folders:
         fsync_path(folder)
     changes.add(verdicts)
     return {day: update_day(root, changes, day) for day in sorted(changes.days())}
+
+
+def _look_again(root: Path, file: Partition) -> Records:
+    table = read_or_put_aside(root, file, columns_of_rule(file.dataset))
+    return {} if table is None else record_of(root, file, table, signature(file.path(root).stat()))

@@ -77,8 +77,10 @@ def ledger(missing=0):
     """Return the ledger of a morning of one symbol, whose minutes from 06:00 on are missing, as many as asked for."""
     wanted = span_mask(0, 719)
     gone = span_mask(360, 359 + missing)
-    ledger = DayLedger(wanted=wanted, received=wanted & ~gone, due=1, settled=1)
-    return LedgerView({NOW.date(): Day(NOW.date(), {"BTC_USDT": ledger})}, NOW - timedelta(seconds=90))
+    candles = {"BTC_USDT": DayLedger(wanted=wanted, received=wanted & ~gone)}
+    funding = {"BTC_USDT": DayLedger(wanted=1, received=1)}
+    day = Day(NOW.date(), {"kline_1m": candles, "funding": funding})
+    return LedgerView({NOW.date(): day}, NOW - timedelta(seconds=90))
 
 
 @pytest.fixture

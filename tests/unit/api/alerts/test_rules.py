@@ -341,7 +341,7 @@ def test_without_the_collector_it_is_unknown_whether_minutes_were_refused(well):
 def test_a_settlement_whose_rate_stays_missing_is_a_condition(well):
     now = well.clock.exchange_time
     at = (now - timedelta(hours=2)).replace(minute=0, second=0, microsecond=0)
-    day = Day(at.date(), {"BTC_USDT": DayLedger(due=1 << (60 * at.hour))})
+    day = Day(at.date(), {"funding": {"BTC_USDT": DayLedger(wanted=1 << (60 * at.hour))}})
 
     condition = only(replace(well, ledger=LedgerView({day.day: day}, now)))
 

@@ -9,7 +9,7 @@ from services.api.completeness.days import Day, LedgerView
 from services.api.completeness.query import Span, SpanError, days_of, first_day, gaps_of_span, ledger_of_span, span_of
 from services.api.completeness.reader import LedgerReader
 from services.api.dashboard.completeness import level, page
-from shared.datasets.ledger import LedgerRow
+from shared.datasets.ledger import CANDLES, LedgerRow
 from shared.grid import DAY
 from shared.ledger.day import Account, DayLedger, MinuteVerdict, to_row
 from shared.ledger.minutes import FULL_DAY, span_mask
@@ -27,8 +27,12 @@ def span(begin=None, end=None):
     return span_of(begin, end, now=NOW, until=UNTIL, usual=WEEK)
 
 
+def a_day(day, **ledgers):
+    return Day(day, {CANDLES: ledgers})
+
+
 def write_day(root, day, **ledgers):
-    rows = [to_row("okx", symbol, day, ledger, "v") for symbol, ledger in ledgers.items()]
+    rows = [to_row("okx", symbol, day, ledger, "v", about=CANDLES) for symbol, ledger in ledgers.items()]
     path = Partition(LedgerRow.dataset, day).path(root)
     write_table(path, table_of(LedgerRow, rows))
     return path
@@ -68,7 +72,7 @@ async def test_days_older_than_the_bus_are_read_from_their_files(tmp_path):
     yesterday, before = DAY_0 - DAY, DAY_0 - 2 * DAY
     write_day(tmp_path, before, BTC_USDT=WHOLE, ETH_USDT=DayLedger(wanted=FULL_DAY, received=FULL_DAY & ~1))
     write_day(tmp_path, yesterday, BTC_USDT=DayLedger())
-    ledger = LedgerView({yesterday: Day(yesterday, {"BTC_USDT": WHOLE}), DAY_0: Day(DAY_0, {"BTC_USDT": WHOLE})}, NOW)
+    ledger = LedgerView({yesterday: a_day(yesterday, BTC_USDT=WHOLE), DAY_0: a_day(DAY_0, BTC_USDT=WHOLE)}, NOW)
     asked = span(begin=MIDNIGHT - 30 * DAY)
 
     answer = ledger_of_span(await days_of(LedgerReader(tmp_path), ledger, asked), asked, None)
@@ -93,7 +97,7 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path):
 
     assert first.keys() == {DAY_0}
     assert again[DAY_0] is first[DAY_0]
-    assert changed[DAY_0].ledgers == {"BTC_USDT": DayLedger(wanted=1)}
+    assert changed[DAY_0].minutes.ledgers == {"BTC_USDT": DayLedger(wanted=1)}
     assert reader.stored([DAY_0]) == {}
 
 
@@ -106,10 +110,11 @@ def test_an_unreadable_file_is_named(tmp_path):
 
 
 def test_gaps_are_counted_whole_and_shown_up_to_the_limit():
-    ledger = DayLedger(wanted=span_mask(0, 9), received=1 << 3 | 1 << 6, due=1)
+    ledger = DayLedger(wanted=span_mask(0, 9), received=1 << 3 | 1 << 6)
+    day = Day(DAY_0, {CANDLES: {"BTC_USDT": ledger}, "funding": {"BTC_USDT": DayLedger(wanted=1)}})
     asked = span(begin=MIDNIGHT)
 
-    answer = gaps_of_span([Day(DAY_0, {"BTC_USDT": ledger})], asked, MinuteVerdict.MISSING, None, limit=2)
+    answer = gaps_of_span([day], asked, MinuteVerdict.MISSING, None, limit=2)
 
     assert (answer.total, answer.minutes, answer.settlements_total) == (3, 8, 1)
     assert [(gap.begin, gap.end, gap.minutes, gap.age_seconds) for gap in answer.gaps] == [
@@ -149,7 +154,7 @@ def drawn(days):
 @pytest.mark.parametrize("symbols", [1, 500])
 def test_the_page_has_a_row_per_symbol_and_a_column_per_day(symbols):
     names = [f"S{number}_USDT" for number in range(symbols)]
-    days = [Day(DAY_0 - number * DAY, dict.fromkeys(names, WHOLE)) for number in range(1, 5)]
+    days = [a_day(DAY_0 - number * DAY, **dict.fromkeys(names, WHOLE)) for number in range(1, 5)]
     text = drawn(days)
     cells = Cells(text)
 
@@ -164,8 +169,9 @@ def test_the_page_has_a_row_per_symbol_and_a_column_per_day(symbols):
 
 
 def test_the_symbol_that_lacks_the_most_comes_first_and_the_total_is_on_top():
-    holey = DayLedger(wanted=FULL_DAY, received=FULL_DAY & ~span_mask(10, 24), due=1)
-    text = drawn([Day(DAY_0 - DAY, {"AAA_USDT": WHOLE, "ZZZ_USDT": holey})])
+    holey = DayLedger(wanted=FULL_DAY, received=FULL_DAY & ~span_mask(10, 24))
+    candles, funding = {"AAA_USDT": WHOLE, "ZZZ_USDT": holey}, {"ZZZ_USDT": DayLedger(wanted=1)}
+    text = drawn([Day(DAY_0 - DAY, {CANDLES: candles, "funding": funding})])
     top, first, second = Cells(text).rows[1:]
 
     tooltip = "1,440 minutes wanted: 1,425 received, 15 missing, 1 settlement, 1 of them missing"
@@ -176,7 +182,7 @@ def test_the_symbol_that_lacks_the_most_comes_first_and_the_total_is_on_top():
 
 
 def test_a_name_is_no_markup():
-    assert "<b>" not in drawn([Day(DAY_0 - DAY, {"<b>": WHOLE})])
+    assert "<b>" not in drawn([a_day(DAY_0 - DAY, **{"<b>": WHOLE})])
 
 
 @pytest.mark.parametrize(

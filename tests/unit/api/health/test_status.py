@@ -295,7 +295,8 @@ def test_a_settlement_whose_rate_stays_missing_is_named(healthy, hours, verdict)
     now = healthy.clock.exchange_time
     at = (now - timedelta(hours=hours)).replace(second=0, microsecond=0)
     minute_of_day = 1 << (60 * at.hour + at.minute)
-    day = Day(at.date(), {"BTC_USDT": DayLedger(due=minute_of_day), "ETH_USDT": DayLedger(due=1, settled=1)})
+    settled = {"BTC_USDT": DayLedger(wanted=minute_of_day), "ETH_USDT": DayLedger(wanted=1, received=1)}
+    day = Day(at.date(), {"funding": settled})
     snapshot = replace(healthy, ledger=LedgerView({day.day: day}, now))
 
     found = row(snapshot, "collector")

@@ -93,7 +93,6 @@ def test_what_is_the_future_at_the_exchange_is_set_aside_though_here_it_has_long
 def test_the_last_pushes_of_one_that_left_are_ignored(desk):
     left = desk.tracker.symbols["ETH_USDT"]
     left.until = left.begin = minute(700)
-    left.funding_known = True
     assert desk.tracker.drop_done(NOON) == ["ETH_USDT"]
 
     desk.live_candle("ETH-USDT-SWAP", a_candle_row(NOON))
@@ -141,7 +140,7 @@ def test_a_candle_that_was_dropped_from_a_full_buffer_is_missing_again(desk):
     """Invariant 11: bounded, and nothing is lost."""
     desk.live_candle(BTC, a_candle_row(NOON))
 
-    desk.candles.forget(desk.events[0])
+    desk.tracker.forget("BTC_USDT", desk.events[0].open_time)
 
     assert NOON not in desk.btc.seen
 
@@ -171,7 +170,7 @@ def test_a_missed_settlement_is_noted(desk):
 
     assert desk.funding.take_missed() == [("BTC_USDT", minute(240))]
     assert desk.funding.take_missed() == []
-    assert minute(240) in desk.btc.due
+    assert minute(240) in desk.settlements.symbols["BTC_USDT"].due
 
 
 def test_a_settlement_taken_after_the_roll_is_due_and_to_be_held_against_the_history(desk):
@@ -182,13 +181,13 @@ def test_a_settlement_taken_after_the_roll_is_due_and_to_be_held_against_the_his
     (settled,) = desk.funding.take_settled()
 
     assert settled.funding_time == minute(480)
-    assert minute(480) in desk.btc.due
+    assert minute(480) in desk.settlements.symbols["BTC_USDT"].due
 
 
 @pytest.mark.invariant(5)
 def test_a_settlement_that_is_stored_keeps_the_instant_at_which_it_became_known(desk):
     """Invariant 5: asking the history again must not make an old rate look newly known."""
-    desk.ledger.days[minute(480).date()] = {"BTC_USDT": DayLedger(due=1 << 480, settled=1 << 480)}
+    desk.ledger["funding"].days[minute(480).date()] = {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)}
     settled = [a_funding_rate("BTC_USDT", minute(480)), a_funding_rate("BTC_USDT", minute(0))]
 
     assert desk.funding.settled_by_history(settled) == settled[1:]
@@ -199,7 +198,7 @@ def test_a_settlement_that_the_history_has_differently_is_corrected(desk):
     desk.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
     desk.live_funding(BTC, a_funding_row(at=minute(480), funding_time=minute(960)))
     (taken,) = desk.funding.take_settled()
-    desk.ledger.days[minute(480).date()] = {"BTC_USDT": DayLedger(due=1 << 480, settled=1 << 480)}
+    desk.ledger["funding"].days[minute(480).date()] = {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)}
     same = a_funding_rate("BTC_USDT", minute(480), rate=taken.funding_rate)
     other = a_funding_rate("BTC_USDT", minute(480), rate=taken.funding_rate + 1e-6)
 

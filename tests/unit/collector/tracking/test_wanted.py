@@ -10,25 +10,26 @@ from services.collector.tracking.denials import AGAIN_SECONDS, AGREE, TIMES
 from services.collector.tracking.instrument import GRACE, TrackedInstrument
 from services.collector.tracking.requests import Request, pages, settle
 from services.collector.tracking.universe import Reach, Tracker, history_begin
+from shared.datasets.ledger import CANDLES
 from shared.exchanges.base import SURE
 from shared.exchanges.okx.rest import LIMITS
 from shared.grid import DAY, MINUTE
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import FULL_DAY, Coverage, Gap, span_mask
 from shared.ledger.replica import LedgerCopy
-from tests.support.builders import DAY_0, MIDNIGHT, a_ranking, minute
+from tests.support.builders import DAY_0, MIDNIGHT, a_ledger_copy, a_ranking, minute
 
 NOON = minute(720)
 
 
-def a_ledger(**symbols):
+def a_ledger(about=CANDLES, **symbols):
     """Return a copy of the ledger of DAY_0."""
-    return LedgerCopy({DAY_0: symbols})
+    return a_ledger_copy({DAY_0: symbols}, about)
 
 
-def a_universe(*members, now=NOON, ledger=None, **reach):
+def a_universe(*members, now=NOON, ledger=None, about=CANDLES, **reach):
     usual = {"backfill_days": 0, "leaver_grace": timedelta(0)}
-    universe = Tracker(Reach(**usual | reach), ledger or LedgerCopy(exchange="okx"))
+    universe = Tracker(Reach(**usual | reach), ledger or LedgerCopy(exchange="okx"), about)
     universe.apply(a_ranking(*members, ranked_time=now), now, {})
     know_funding(universe)
     return universe
@@ -36,7 +37,7 @@ def a_universe(*members, now=NOON, ledger=None, **reach):
 
 def know_funding(universe):
     for wanted in universe.symbols.values():
-        wanted.funding_known = True
+        wanted.asked = True
 
 
 def see(wanted, *numbers):
@@ -106,7 +107,7 @@ def test_without_a_grace_time_a_leaver_is_wanted_until_the_minute_that_was_open_
     assert leaver.gaps(minute(900)) == [Gap(minute(722), minute(723))]
 
     see(leaver, 722)
-    ledger.days[DAY_0] = {"OLD_USDT": DayLedger(wanted=span_mask(720, 722))}
+    ledger[CANDLES].days[DAY_0] = {"OLD_USDT": DayLedger(wanted=span_mask(720, 722))}
     assert universe.drop_done(minute(723)) == []  # it has just ended
     assert universe.drop_done(minute(723) + GRACE) == ["OLD_USDT"]
     assert universe.followed(minute(724)) == ["BTC_USDT"]
@@ -142,7 +143,7 @@ def test_one_that_returns_within_the_grace_time_has_no_hole_and_one_that_leaves_
 @pytest.mark.parametrize("backfill_days", [0, 1])
 def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days, wanted, since):
     """Invariant 7: the ledger knows up to when the symbol was collected, and what of that was wanted."""
-    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=wanted, received=span_mask(7, 99))}})
+    ledger = a_ledger_copy({DAY_0 - 3 * DAY: {"BTC_USDT": DayLedger(wanted=wanted, received=span_mask(7, 99))}})
 
     universe = a_universe("BTC_USDT", ledger=ledger, backfill_days=backfill_days)
 
@@ -150,7 +151,9 @@ def test_what_was_missed_while_the_collector_was_down_is_wanted(backfill_days, w
 
 
 def returned(**reach):
-    ledger = LedgerCopy({DAY_0 - 3 * DAY: {"OLD_USDT": DayLedger(wanted=span_mask(0, 99), received=span_mask(0, 99))}})
+    ledger = a_ledger_copy(
+        {DAY_0 - 3 * DAY: {"OLD_USDT": DayLedger(wanted=span_mask(0, 99), received=span_mask(0, 99))}}
+    )
     universe = Tracker(Reach(**{"backfill_days": 5} | reach), ledger)
     ranking = a_ranking("OLD_USDT", ranked_time=NOON, added=["OLD_USDT"])
     universe.apply(ranking, NOON, {})
@@ -174,7 +177,7 @@ def test_an_absence_is_filled_as_far_as_raw_data_is_kept():
 def a_ledger_with_an_old_hole():
     """OLD_USDT was collected for a while on DAY_0, and lacks some of it."""
     copy = a_ledger(OLD_USDT=DayLedger(wanted=span_mask(100, 199), received=span_mask(100, 149), absent=1 << 150))
-    copy.lacking[DAY_0] = frozenset({"OLD_USDT"})
+    copy[CANDLES].lacking[DAY_0] = frozenset({"OLD_USDT"})
     return copy
 
 
@@ -190,8 +193,6 @@ def test_what_the_ledger_lacks_of_one_that_nobody_follows_is_fetched_and_then_le
     assert old.gaps(NOON) == [Gap(minute(151), minute(200))]
     assert universe.followed(NOON) == ["BTC_USDT"]
     see(old, *range(151, 200))
-    assert universe.drop_done(NOON) == []  # its funding history was not asked for yet
-    know_funding(universe)
     assert universe.drop_done(NOON) == ["OLD_USDT"]
 
 
@@ -200,13 +201,13 @@ def test_one_that_left_is_not_let_go_before_the_ledger_knows_what_the_exchange_d
     """Invariant 7: else its last minutes would be missing for ever, and asked for again and again."""
     ledger = a_ledger(OLD_USDT=DayLedger(wanted=span_mask(700, 702), received=span_mask(700, 701)))
     universe = a_universe("BTC_USDT", ledger=ledger)
-    ledger.lacking = {DAY_0: frozenset({"OLD_USDT"})}
+    ledger[CANDLES].lacking = {DAY_0: frozenset({"OLD_USDT"})}
     universe.adopt(NOON)
     know_funding(universe)
     universe.symbols["OLD_USDT"].absent.add(minute(702))
 
     assert universe.drop_done(NOON) == []
-    ledger.days[DAY_0] = {
+    ledger[CANDLES].days[DAY_0] = {
         "OLD_USDT": DayLedger(wanted=span_mask(700, 702), received=span_mask(700, 701), absent=1 << 702)
     }
     assert universe.drop_done(NOON) == ["OLD_USDT"]
@@ -219,10 +220,10 @@ def test_what_the_ledger_learns_late_to_be_wanted_of_one_that_is_followed_is_fet
     universe = a_universe("BTC_USDT", ledger=ledger)
     old = universe.symbols["BTC_USDT"]
     assert old.gaps(NOON + GRACE) == [Gap(minute(501), NOON)]
-    before = ledger.days[DAY_0 - DAY] = {
+    before = ledger[CANDLES].days[DAY_0 - DAY] = {
         "BTC_USDT": DayLedger(wanted=span_mask(100, 199), healed=span_mask(110, 199), absent=1 << 100)
     }
-    ledger.lacking = {DAY_0 - DAY: frozenset({"BTC_USDT", "OTHER_USDT"})}
+    ledger[CANDLES].lacking = {DAY_0 - DAY: frozenset({"BTC_USDT", "OTHER_USDT"})}
 
     assert universe.reach_back(NOON) == ["BTC_USDT"]
     assert universe.reach_back(NOON) == []
@@ -238,23 +239,25 @@ def test_what_the_ledger_learns_late_to_be_wanted_of_one_that_is_followed_is_fet
 
 def test_the_first_wanted_and_the_last_collected_minute_are_those_of_all_days():
     ledger = a_ledger(BTC_USDT=DayLedger(wanted=span_mask(3, 9)))
-    ledger.days[DAY_0 - DAY] = {"BTC_USDT": DayLedger(wanted=span_mask(100, 199))}
+    ledger[CANDLES].days[DAY_0 - DAY] = {"BTC_USDT": DayLedger(wanted=span_mask(100, 199))}
 
-    assert ledger.first_wanted("BTC_USDT") == minute(100 - 1440)
-    assert ledger.last_collected("BTC_USDT") == minute(9)
-    assert ledger.first_wanted("ETH_USDT") is None
+    assert ledger[CANDLES].first_wanted("BTC_USDT") == minute(100 - 1440)
+    assert ledger[CANDLES].last_collected("BTC_USDT") == minute(9)
+    assert ledger[CANDLES].first_wanted("ETH_USDT") is None
 
 
 @pytest.mark.invariant(7)
 def test_the_funding_history_is_to_be_asked_for_of_everybody_that_is_new_also_of_one_that_left():
     """Invariant 7: a short membership while the collector was away has settlements, too."""
-    universe = a_universe("BTC_USDT", ledger=a_ledger_with_an_old_hole())
+    ledger = a_ledger("funding", OLD_USDT=DayLedger(wanted=0b11, received=1))
+    ledger["funding"].lacking[DAY_0] = frozenset({"OLD_USDT"})
+    universe = a_universe("BTC_USDT", ledger=ledger, about="funding")
     universe.apply(
         a_ranking("BTC_USDT", "NEW_USDT", ranked_time=NOON + MINUTE, removed=["LEFT_USDT"]), NOON + MINUTE, {}
     )
     universe.adopt(NOON + MINUTE)
 
-    unknown = {symbol for symbol, wanted in universe.symbols.items() if not wanted.funding_known}
+    unknown = {symbol for symbol, wanted in universe.symbols.items() if not wanted.asked}
     assert unknown == {"NEW_USDT", "LEFT_USDT", "OLD_USDT"}
 
 
@@ -289,7 +292,7 @@ def test_the_window_slides_and_what_it_leaves_costs_no_memory():
     whole = {
         DAY_0 + number * DAY: {"BTC_USDT": DayLedger(wanted=FULL_DAY, received=FULL_DAY)} for number in range(-2, 6)
     }
-    universe = a_universe("BTC_USDT", backfill_days=2, ledger=LedgerCopy(whole))
+    universe = a_universe("BTC_USDT", backfill_days=2, ledger=a_ledger_copy(whole))
     wanted = universe.symbols["BTC_USDT"]
 
     universe.slide(NOON + 5 * DAY)
@@ -305,7 +308,7 @@ def test_the_window_does_not_slide_over_a_minute_without_a_verdict():
         DAY_0 + number * DAY: {"BTC_USDT": DayLedger(wanted=FULL_DAY, received=FULL_DAY)} for number in range(-2, 200)
     }
     days[DAY_0] = {"BTC_USDT": DayLedger(wanted=FULL_DAY, received=FULL_DAY & ~(1 << 77))}
-    universe = a_universe("BTC_USDT", backfill_days=2, ledger=LedgerCopy(days))
+    universe = a_universe("BTC_USDT", backfill_days=2, ledger=a_ledger_copy(days))
     wanted = universe.symbols["BTC_USDT"]
 
     universe.slide(NOON + 5 * DAY)
@@ -319,8 +322,8 @@ def test_the_window_does_not_slide_over_a_minute_without_a_verdict():
 def test_an_old_hole_is_wanted_again_after_a_restart_and_nothing_beside_it():
     """Invariant 7."""
     old = DAY_0 - 20 * DAY
-    ledger = LedgerCopy({old: {"BTC_USDT": DayLedger(wanted=span_mask(10, 19), received=span_mask(10, 14))}})
-    ledger.days[DAY_0] = {"BTC_USDT": DayLedger(wanted=span_mask(0, 719), received=span_mask(0, 719))}
+    ledger = a_ledger_copy({old: {"BTC_USDT": DayLedger(wanted=span_mask(10, 19), received=span_mask(10, 14))}})
+    ledger[CANDLES].days[DAY_0] = {"BTC_USDT": DayLedger(wanted=span_mask(0, 719), received=span_mask(0, 719))}
 
     universe = a_universe("BTC_USDT", backfill_days=1, ledger=ledger)
 
@@ -587,7 +590,7 @@ def test_what_was_handed_on_and_never_became_durable_is_missing_again():
     see(universe.symbols["BTC_USDT"], 720, 721, 722)
     handed = universe.published()
     see(universe.symbols["BTC_USDT"], 723)  # on its way still
-    ledger.days[DAY_0] = {"BTC_USDT": DayLedger(received=span_mask(720, 721))}
+    ledger[CANDLES].days[DAY_0] = {"BTC_USDT": DayLedger(received=span_mask(720, 721))}
 
     lost = universe.take_back_lost(handed)
 
@@ -607,7 +610,7 @@ def test_a_symbol_of_which_nothing_is_stored_is_asked_for_whole():
 def test_what_somebody_else_stored_is_taken_over():
     ledger = LedgerCopy(exchange="okx")
     universe = a_universe("BTC_USDT", ledger=ledger)
-    ledger.days[DAY_0] = {"BTC_USDT": DayLedger(healed=span_mask(720, 729)), "ETH_USDT": DayLedger(healed=1)}
+    ledger[CANDLES].days[DAY_0] = {"BTC_USDT": DayLedger(healed=span_mask(720, 729)), "ETH_USDT": DayLedger(healed=1)}
 
     universe.take_over({DAY_0})
 
@@ -626,14 +629,12 @@ def test_the_ledger_is_told_what_was_wanted_and_is_over_and_what_the_exchange_do
     """Invariant 7."""
     universe = a_universe("BTC_USDT", "ETH_USDT")
     universe.symbols["ETH_USDT"].absent.add(minute(721))
-    universe.symbols["BTC_USDT"].due.add(minute(720))
 
     told = account(universe.pending_verdicts("okx", minute(725) + GRACE))
 
     assert told == {
         ("wanted", ("BTC_USDT", "ETH_USDT"), NOON, minute(725)),
         ("absent", ("ETH_USDT",), minute(721), minute(722)),
-        ("due", ("BTC_USDT",), minute(720), minute(721)),
     }
 
 
@@ -648,7 +649,7 @@ def test_what_the_ledger_knows_is_not_told_again_and_what_it_forgot_is():
     assert account(universe.pending_verdicts("okx", minute(726) + GRACE)) == {
         ("wanted", ("BTC_USDT",), minute(725), minute(726))
     }
-    ledger.days.clear()
+    ledger[CANDLES].days.clear()
     assert account(universe.pending_verdicts("okx", minute(726) + GRACE)) == {
         ("wanted", ("BTC_USDT",), NOON, minute(726)),
         ("absent", ("BTC_USDT",), minute(722), minute(723)),
@@ -676,15 +677,57 @@ def test_once_told_and_stored_every_wanted_minute_has_a_verdict(seen, absent, st
     assert day.missing(FULL_DAY).bit_count() == 41 - len(stored | (absent - seen))
 
 
-def test_a_settlement_whose_rate_is_not_stored_is_missing():
-    ledger = a_ledger(BTC_USDT=DayLedger(due=1 << 480 | 1, settled=1))
-    universe = a_universe("BTC_USDT", "ETH_USDT", ledger=ledger, backfill_days=1)
+# --- where a row is due at some minutes only
 
-    assert universe.missing_settlements() == ["BTC_USDT"]
-    assert universe.is_settled("BTC_USDT", minute(0))
-    assert not universe.is_settled("BTC_USDT", minute(480))
-    ledger.days[DAY_0] = {"BTC_USDT": DayLedger(due=1 << 480 | 1, settled=1 << 480 | 1)}
-    assert universe.missing_settlements() == []
+
+def test_a_settlement_whose_rate_is_not_stored_is_missing_and_no_other_minute_is():
+    ledger = a_ledger("funding", BTC_USDT=DayLedger(wanted=1 << 480 | 1, received=1))
+    universe = a_universe("BTC_USDT", "ETH_USDT", ledger=ledger, about="funding", backfill_days=1)
+
+    assert universe.symbols["BTC_USDT"].gaps(NOON) == [Gap(minute(480), minute(481))]
+    assert universe.symbols["ETH_USDT"].gaps(NOON) == []
+    assert universe.is_known("BTC_USDT", minute(0))
+    assert not universe.is_known("BTC_USDT", minute(480))
+    ledger["funding"].days[DAY_0] = {"BTC_USDT": DayLedger(wanted=1 << 480 | 1, healed=1 << 480 | 1)}
+    universe.take_over([DAY_0])
+    assert universe.symbols["BTC_USDT"].gaps(NOON) == []
+
+
+@pytest.mark.invariant(7)
+def test_the_ledger_learns_what_was_due_whenever_that_was_found_out():
+    """Invariant 7: a settlement is wanted by having happened, also one before the last that is known."""
+    ledger = a_ledger("funding", BTC_USDT=DayLedger(wanted=1 << 480, received=1 << 480))
+    universe = a_universe("BTC_USDT", ledger=ledger, about="funding", backfill_days=1)
+    for number in (0, 480):
+        universe.note_due("BTC_USDT", minute(number) + timedelta(milliseconds=7))
+
+    (only,) = universe.pending_verdicts("okx", NOON)
+
+    assert (only.about, only.verdict, only.begin, only.end) == ("funding", "wanted", minute(0), minute(1))
+
+
+def test_settlements_are_asked_for_since_the_symbol_was_collected_last():
+    """Between two settlements nothing is due: that the symbol was followed only its candles say."""
+    ledger = a_ledger(BTC_USDT=DayLedger(wanted=span_mask(0, 500), received=span_mask(0, 500)))
+
+    universe = Tracker(Reach(0), ledger, "funding")
+    universe.apply(a_ranking("BTC_USDT", ranked_time=NOON), NOON, {})
+
+    assert universe.symbols["BTC_USDT"].begin == minute(501)
+    assert not universe.symbols["BTC_USDT"].asked
+
+
+def test_one_that_left_is_let_go_once_its_settlements_are_there():
+    universe = a_universe("BTC_USDT", about="funding", backfill_days=1)
+    wanted = universe.symbols["BTC_USDT"]
+    wanted.until = minute(600)
+    universe.note_due("BTC_USDT", minute(480))
+    assert universe.drop_done(NOON) == []
+
+    universe.note_published("BTC_USDT", minute(480))
+    universe._ledger.days[DAY_0] = {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)}
+
+    assert universe.drop_done(NOON) == ["BTC_USDT"]
 
 
 # --- ends, and returns

@@ -312,7 +312,7 @@ def test_what_is_deleted_leaves_the_file_and_the_ledger_but_never_an_empty_file(
     gone, known = withdraw(tmp_path, DAY_0, "BTC_USDT", {minute(1), minute(9)})
 
     path = Partition(Candle.dataset, DAY_0, "BTC_USDT").path(tmp_path)
-    assert (gone, known["BTC_USDT"].ledger.received) == (1, 0b1101)
+    assert (gone, known["kline_1m", "BTC_USDT"].ledger.received) == (1, 0b1101)
     assert read_rows(Candle, path)["open_time"].to_pylist() == [minute(0), minute(2), minute(3)]
     assert withdraw(tmp_path, DAY_0, "BTC_USDT", {minute(number) for number in range(4)}) == (0, {})
     assert withdraw(tmp_path, DAY_0, "ETH_USDT", {minute(0)}) == (0, {})

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.writer.disk import ledger
 from services.writer.disk.ledger import newest_of, read_day, scan_day
 from services.writer.disk.retention import retirable, retire
 from services.writer.disk.store import write_batch
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
+from shared.datasets.ledger import CANDLES
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import mask_from_minutes
 from shared.storage.files import remove_stale_temporaries
@@ -27,7 +29,7 @@ from tests.support.builders import (
     store,
 )
 
-CANDLES = st.lists(
+SOME_CANDLES = st.lists(
     st.builds(
         lambda symbol, number, known, price: a_candle(symbol, minute(number), float(price), receive_time=minute(known)),
         st.sampled_from(["BTC_USDT", "ETH_USDT"]),
@@ -59,7 +61,7 @@ def contents(root):
 
 @pytest.mark.invariant(2)
 @settings(deadline=None, max_examples=40)
-@given(CANDLES, st.data())
+@given(SOME_CANDLES, st.data())
 def test_whatever_is_redelivered_in_whatever_order_the_files_are_the_same(tmp_path_factory, rows, data):
     """Invariant 2."""
     root, model = tmp_path_factory.mktemp("raw"), {}
@@ -74,8 +76,8 @@ def test_whatever_is_redelivered_in_whatever_order_the_files_are_the_same(tmp_pa
     assert contents(root) == model
 
 
-def ledger_of(written, symbol="BTC_USDT", day=DAY_0):
-    return written[day][symbol].ledger
+def ledger_of(written, symbol="BTC_USDT", day=DAY_0, about=CANDLES):
+    return written[day][about, symbol].ledger
 
 
 def test_what_a_file_holds_now_is_told(tmp_path):
@@ -94,10 +96,9 @@ def test_candles_settlements_and_verdicts_share_one_ledger(tmp_path):
 
     written = write_batch(tmp_path, by_file(rows), [a_verdict("wanted", 0, 3), a_verdict("absent", 1, 2)])
 
-    assert ledger_of(written) == DayLedger(wanted=0b111, received=1, absent=0b10, due=1, settled=1)
-    assert {symbol: known.ledger for symbol, known in read_day(tmp_path, DAY_0).items()} == {
-        "BTC_USDT": ledger_of(written)
-    }
+    assert ledger_of(written) == DayLedger(wanted=0b111, received=1, absent=0b10)
+    assert ledger_of(written, about="funding") == DayLedger(wanted=1, received=1)
+    assert read_day(tmp_path, DAY_0) == written[DAY_0]
 
 
 @pytest.mark.invariant(3)
@@ -118,7 +119,7 @@ def test_verdicts_alone_are_durable_too_and_reach_over_midnight(tmp_path):
     """Invariant 7."""
     written = write_batch(tmp_path, {}, [a_verdict("wanted", 1438, 1442, "BTC_USDT", "ETH_USDT")])
 
-    assert [(day, sorted(symbols)) for day, symbols in written.items()] == [
+    assert [(day, sorted(key.symbol for key in records)) for day, records in written.items()] == [
         (DAY_0, ["BTC_USDT", "ETH_USDT"]),
         (DAY_0 + timedelta(days=1), ["BTC_USDT", "ETH_USDT"]),
     ]
@@ -163,9 +164,10 @@ def test_the_ledger_is_rebuilt_from_the_files(tmp_path):
 
     _, found = scan_day(tmp_path, DAY_0)
 
-    assert {symbol: known.ledger for symbol, known in found.items()} == {
-        "BTC_USDT": DayLedger(received=mask_from_minutes([5, 6, 9])),
-        "ETH_USDT": DayLedger(healed=1, due=1 << 480, settled=1 << 480),
+    assert {key: known.ledger for key, known in found.items()} == {
+        (CANDLES, "BTC_USDT"): DayLedger(received=mask_from_minutes([5, 6, 9])),
+        (CANDLES, "ETH_USDT"): DayLedger(healed=1),
+        ("funding", "ETH_USDT"): DayLedger(wanted=1 << 480, received=1 << 480),
     }
     assert read_day(tmp_path, DAY_0) == found
 
@@ -174,7 +176,8 @@ def test_a_second_look_reads_no_candle_file(tmp_path, monkeypatch):
     store(tmp_path, [a_candle("BTC_USDT"), a_candle("ETH_USDT")])
     _, first = scan_day(tmp_path, DAY_0)
     read = []
-    monkeypatch.setattr("services.writer.disk.ledger._look_into", lambda *looked: read.append(looked))
+    look = ledger.record_of
+    monkeypatch.setattr(ledger, "record_of", lambda root, file, *rest: read.append(file) or look(root, file, *rest))
 
     assert scan_day(tmp_path, DAY_0) == (first, first)
     assert read == []
@@ -188,9 +191,9 @@ def test_a_file_that_vanished_takes_its_minutes_with_it_but_not_what_was_wanted(
 
     _, found = scan_day(tmp_path, DAY_0)
 
-    assert found["BTC_USDT"].ledger == DayLedger(wanted=1)
-    assert found["BTC_USDT"].ledger.missing(1) == 1
-    assert found["ETH_USDT"].ledger == DayLedger(received=1)
+    assert found[CANDLES, "BTC_USDT"].ledger == DayLedger(wanted=1)
+    assert found[CANDLES, "BTC_USDT"].ledger.missing(1) == 1
+    assert found[CANDLES, "ETH_USDT"].ledger == DayLedger(received=1)
 
 
 @pytest.mark.invariant(7)
@@ -201,7 +204,7 @@ def test_a_day_that_was_retired_keeps_its_verdicts(tmp_path):
 
     _, found = scan_day(tmp_path, DAY_0)
 
-    assert found["BTC_USDT"].ledger == DayLedger(wanted=1, received=1)
+    assert found[CANDLES, "BTC_USDT"].ledger == DayLedger(wanted=1, received=1)
 
 
 @pytest.mark.invariant(12)
@@ -215,9 +218,9 @@ def test_a_damaged_file_is_put_aside_with_its_reason_and_its_minutes_are_missing
 
     before, found = scan_day(tmp_path, DAY_0)
 
-    assert before["BAD_USDT"].ledger.received == 1
-    assert found["BAD_USDT"].ledger.missing(1) == 1
-    assert found["BTC_USDT"].ledger.stored == 1
+    assert before[CANDLES, "BAD_USDT"].ledger.received == 1
+    assert found[CANDLES, "BAD_USDT"].ledger.missing(1) == 1
+    assert found[CANDLES, "BTC_USDT"].ledger.stored == 1
     assert not path.exists()
     assert path.with_name(f"{path.name}.damaged").read_bytes() == content
     assert path.with_name(f"{path.name}.damaged.txt").read_text().strip()
@@ -245,7 +248,10 @@ def test_a_damaged_file_is_put_aside_and_its_new_rows_are_stored(tmp_path, conte
 
     written = write_batch(tmp_path, by_file([a_candle("BTC_USDT"), a_candle("ETH_USDT")]))
 
-    assert {symbol: known.ledger.received for symbol, known in written[DAY_0].items()} == {"BTC_USDT": 1, "ETH_USDT": 1}
+    assert {key.symbol: known.ledger.received for key, known in written[DAY_0].items()} == {
+        "BTC_USDT": 1,
+        "ETH_USDT": 1,
+    }
     assert [entry.read_bytes() for entry in path.parent.glob("*.damaged")] == [content]
 
 
