@@ -92,7 +92,7 @@ async def test_a_candle_from_the_exchanges_row_to_qlibs_bin(bus, tmp_path):
     (row,) = read_rows(Candle, path).to_pylist()
     assert {name: row[name] for name in EXPECTED} == EXPECTED
     assert row["open_time"] == OPENED
-    assert written[OPENED.date()]["BTC_USDT"].ledger.received == 1 << 1434
+    assert written[OPENED.date()]["kline_1m", "BTC_USDT"].ledger.received == 1 << 1434
     assert [(lag.lag, lag.pending) for lag in await bus.lags() if lag.stream == "candles"] == [(0, 0)]
 
     # 5 → 6: the converter puts it at its own minute.

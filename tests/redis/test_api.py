@@ -331,6 +331,7 @@ async def test_ledger_sums_up_the_bus_and_the_files_of_older_days(api, bus, tmp_
     await publish_ledger(
         bus, TODAY, BTC_USDT=MORNING, ETH_USDT=replace(MORNING, received=span_mask(0, 709), halted=1 << 711)
     )
+    await publish_ledger(bus, TODAY, about="funding", BTC_USDT=SETTLED, ETH_USDT=SETTLED)
 
     answer = (await api.get("/ledger", params={"begin": "2025-04-01"})).json()
 
@@ -386,9 +387,7 @@ async def test_only_days_that_changed_are_counted_again(api, bus):
 
 @pytest.mark.invariant(7)
 async def test_gaps_of_each_verdict(api, bus):
-    ledger = DayLedger(
-        wanted=span_mask(0, 719), received=span_mask(0, 99), absent=span_mask(100, 109), halted=1 << 110
-    )
+    ledger = DayLedger(wanted=span_mask(0, 719), received=span_mask(0, 99), absent=span_mask(100, 109), halted=1 << 110)
     await publish_ledger(bus, TODAY, BTC_USDT=ledger)
     await publish_ledger(bus, TODAY, about="funding", BTC_USDT=DayLedger(wanted=1 << 480))
 
@@ -450,6 +449,7 @@ async def test_damaged_ledger_file_is_reported_with_its_name(api, bus, tmp_path)
 
 async def test_completeness_is_a_page_that_needs_nothing_from_elsewhere(api, bus):
     await publish_ledger(bus, TODAY, BTC_USDT=MORNING)
+    await publish_ledger(bus, TODAY, about="funding", BTC_USDT=SETTLED)
 
     answer = await api.get("/completeness")
 

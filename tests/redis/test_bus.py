@@ -12,9 +12,9 @@ from shared.bus.bus import Bus
 from shared.bus.connection import BusError
 from shared.bus.heartbeat import Cadence, Heartbeat
 from shared.bus.streams import CAPS, GROUPS
+from shared.datasets.ledger import CANDLES
 from shared.datasets.registry import UndecodableError
 from shared.grid import DAY
-from shared.datasets.ledger import CANDLES
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import FULL_DAY
 from shared.ledger.replica import LedgerCopy

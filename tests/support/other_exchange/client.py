@@ -25,9 +25,10 @@ from shared.exchanges.base import (
 )
 from shared.grid import MINUTE
 from shared.symbol import Symbol
-from tests.support.other_exchange.stream import EXCHANGE, candle, name_of, symbol_of
+from tests.support.other_channel.trade import Trade
+from tests.support.other_exchange.stream import EXCHANGE, candle, name_of, symbol_of, trade
 
-HOURS = 4
+HOURS = 1
 
 
 class OtherClient:
@@ -104,6 +105,12 @@ class OtherClient:
             FundingRate(funding_time=_instant(row["at"]), known_time=now, **_rate(name_of(symbol), row)) for row in rows
         ]
         return Page([one for one in reversed(found) if one.funding_time < until])
+
+    async def trades(self, symbol: Symbol, begin: datetime, end: datetime) -> Page[Trade]:
+        """Return the trades of [begin, end), with the one before and the one behind: beyond what an exchange has to."""
+        since, until = int(begin.timestamp()), int(end.timestamp())
+        rows = await self._get("/trades", pair=name_of(symbol), **{"from": since, "to": until})
+        return Page([trade(symbol, row, "rest") for row in rows])
 
     @staticmethod
     def definition(instrument: Instrument, known: datetime, received: datetime) -> InstrumentDefinition:

@@ -46,7 +46,7 @@ class OtherExchange:
             return "slow down"
         if request["do"] == "unsubscribe":
             topics.difference_update(request["topics"])
-        elif all(topic.removesuffix("@1m") in self.listed for topic in request["topics"]):
+        elif all(topic.partition("@")[0] in self.listed for topic in request["topics"]):
             topics.update(request["topics"])
         else:
             return "bad request"
@@ -54,11 +54,13 @@ class OtherExchange:
 
     async def push(self, name: str, **values: Any) -> None:
         """Send a bar to everyone who subscribed to it."""
-        topic = f"{name}@1m"
-        bar = {"topic": topic, "open": 0, "sent": 60, "bar": ["1", "3", "0.5", "2", "10"]} | values
+        await self.send(f"{name}@1m", {"open": 0, "sent": 60, "bar": ["1", "3", "0.5", "2", "10"]} | values)
+
+    async def send(self, topic: str, values: dict[str, Any]) -> None:
+        """Send a frame to everyone who subscribed to a topic."""
         for connection, topics in list(self.topics.items()):
             if topic in topics:
-                await connection.send(json.dumps(bar))
+                await connection.send(json.dumps({"topic": topic} | values))
 
     async def say(self, text: str) -> None:
         """Send a text to everyone."""

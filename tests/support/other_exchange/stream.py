@@ -20,6 +20,7 @@ from shared.datasets.row import Source
 from shared.exchanges.base import Page, Refused
 from shared.grid import MINUTE
 from shared.symbol import Symbol, suffix_of, symbol_at
+from tests.support.other_channel.trade import Trade
 
 EXCHANGE = "other"
 
@@ -37,6 +38,7 @@ class OtherStream:
     url: str
     now: Callable[[], datetime]
     name: str = "candles"
+    topic: str = "@1m"
     covered: str = "its minutes are fetched over REST meanwhile"
     patience: Patience = field(default_factory=lambda: Patience(silence_seconds=inf, connection_seconds=120.0))
     most_symbols: int = 8
@@ -49,7 +51,11 @@ class OtherStream:
 
 def open_streams(base_url: str, *, ca_file: Path | None, now: Callable[[], datetime]) -> Mapping[str, protocol.Stream]:
     assert ca_file is None, "it speaks no TLS"
-    return {"candles": OtherStream(url=base_url.replace("wss://", "ws://"), now=now)}
+    url = base_url.replace("wss://", "ws://")
+    return {
+        "candles": OtherStream(url=url, now=now),
+        "trades": OtherStream(url=url, now=now, name="trades", topic="@trades"),
+    }
 
 
 @dataclass
@@ -82,7 +88,7 @@ class OtherConnection:
             self._why, self._closing = why, asyncio.create_task(self._socket.close())
 
     async def send(self, operation: protocol.Operation, symbols: Collection[Symbol]) -> None:
-        number, topics = len(self._requests), [f"{name_of(symbol)}@1m" for symbol in symbols]
+        number, topics = len(self._requests), [name_of(symbol) + self.stream.topic for symbol in symbols]
         self._requests[number] = operation, symbols
         try:
             if self._socket is not None:
@@ -95,7 +101,7 @@ class OtherConnection:
             frame = json.loads(text)
             if "topic" not in frame:
                 return protocol.WillClose(frame["bye"]) if "bye" in frame else self._answer(frame)
-            symbol = symbol_of(frame["topic"].removesuffix("@1m"))
+            symbol = symbol_of(frame["topic"].partition("@")[0])
             return protocol.Row(symbol, self._page(symbol, frame), frame)
         except (ValueError, LookupError, TypeError) as error:
             return protocol.Unreadable(text, f"{type(error).__name__}: {error}")
@@ -109,12 +115,21 @@ class OtherConnection:
         return protocol.Subscribed(symbols) if status == "ok" else protocol.Rejected(symbols, status, "", together=True)
 
     def _page(self, symbol: Symbol, frame: dict[str, Any]) -> Page[AnyEvent]:
+        if "trade" in frame:
+            return Page([trade(symbol, frame["trade"], "ws")])
         opened = datetime.fromtimestamp(frame["open"], UTC)
         if datetime.fromtimestamp(frame["sent"], UTC) < opened + MINUTE:
             return Page([], partial=[opened])
         if opened > self.stream.now() + 2 * MINUTE:
             return Page([], [Refused(frame, "from the future", opened)])
         return Page([candle(symbol, opened, frame["bar"], "ws")])
+
+
+def trade(symbol: Symbol, row: list[Any], source: Source) -> Trade:
+    """Read number, time and price."""
+    number, seconds, price = row
+    came = {"trade_time": datetime.fromtimestamp(seconds, UTC), "receive_time": datetime.now(UTC)}
+    return Trade(exchange=EXCHANGE, symbol=symbol, trade_id=number, price=float(price), source=source, **came)
 
 
 def candle(symbol: Symbol, opened: datetime, bar: list[str], source: Source) -> Candle:
