@@ -20,7 +20,7 @@ from cli.stack import Stack, free_port
 from proofs.judges.stored import read_refused
 from proofs.rig.small_disk import NoSmallDiskError, SmallDisk
 from services.simulator.faults.bulk import FLOOD_ROWS
-from shared.exchanges.okx.parse import inst_id_of
+from shared.exchanges.okx.names import inst_id_of
 from shared.grid import DAY, MINUTE, floor_minute, to_ms
 from tests.support.builders import wait_for, wait_until_none
 from tests.support.running import MARKET, SYMBOLS, Running, note_healed

@@ -13,7 +13,8 @@ import redis as plain_redis
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import Verdict
-from shared.exchanges.okx.parse import candle_of, settlements_of
+from shared.exchanges.okx.candles import candle_of
+from shared.exchanges.okx.settlements import settlements_of
 from shared.grid import MINUTE, to_ms
 from shared.ledger.day import from_text
 from shared.ledger.minutes import FULL_DAY

@@ -18,7 +18,7 @@ from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import Verdict
 from shared.datasets.registry import decode
 from shared.datasets.universe import Ranking
-from shared.exchanges.okx.parse import inst_id_of
+from shared.exchanges.okx.names import inst_id_of
 from shared.grid import DAY, MINUTE, ceil_minute, floor_day, floor_minute, from_ms, to_ms
 from tests.support.builders import a_ranking, at
 from tests.support.patience import patience

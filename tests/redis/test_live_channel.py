@@ -16,7 +16,7 @@ from services.collector.stream.liveness import Patience
 from services.collector.stream.okx import open_streams
 from services.collector.stream.subscriptions import LiveChannel
 from shared.datasets.candle import Candle
-from shared.exchanges.okx.parse import inst_id_of, symbol_of
+from shared.exchanges.okx.names import inst_id_of, symbol_of
 from shared.grid import to_ms
 from tests.support.builders import at
 from tests.support.patience import patience as stretched

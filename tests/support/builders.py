@@ -16,7 +16,8 @@ from shared.datasets.registry import BY_DATASET, AnyEvent, encode
 from shared.datasets.row import Row
 from shared.datasets.universe import Rank, Ranking
 from shared.exchanges.base import Instrument
-from shared.exchanges.okx.parse import HALTED_STATES, inst_id_of, is_eligible
+from shared.exchanges.okx.instruments import HALTED_STATES, is_eligible
+from shared.exchanges.okx.names import inst_id_of
 from shared.grid import MINUTE, day_start, to_ms
 from shared.ledger.day import DayLedger
 from shared.ledger.replica import LedgerCopy

@@ -15,7 +15,9 @@ from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.registry import AnyEvent
 from shared.exchanges.base import Page
-from shared.exchanges.okx.parse import candles_of, funding_of, symbol_of
+from shared.exchanges.okx.candles import candles_of
+from shared.exchanges.okx.funding import funding_of
+from shared.exchanges.okx.names import symbol_of
 from shared.ledger.replica import LedgerCopy
 from shared.symbol import Symbol
 from tests.support.builders import a_ranking, minute

@@ -43,8 +43,10 @@ from services.collector.stream.connection import (
 from services.collector.stream.liveness import Patience
 from shared.datasets.registry import AnyEvent
 from shared.exchanges.base import ExchangeError, Page, RowError
+from shared.exchanges.okx.candles import candles_of
 from shared.exchanges.okx.decoding import decode_rows
-from shared.exchanges.okx.parse import candles_of, funding_of, inst_id_of, symbol_of
+from shared.exchanges.okx.funding import funding_of
+from shared.exchanges.okx.names import inst_id_of, symbol_of
 from shared.exchanges.proxy import Proxy, proxy_for
 from shared.exchanges.tls import tls_context
 from shared.symbol import Symbol

@@ -38,22 +38,15 @@ from shared.exchanges.base import (
     Share,
     UnknownInstrument,
 )
+from shared.exchanges.okx.candles import candle_window, candles_of
 from shared.exchanges.okx.decoding import decode_rows
-from shared.exchanges.okx.parse import (
-    EXCHANGE,
-    candle_window,
-    candles_of,
-    definition_of,
-    exchange_time_of,
-    inst_id_of,
-    listing_of,
-    maintenances_of,
-    newest_time_of,
-    predictions_of,
-    reread,
-    settlement_time_of,
-    settlements_of,
-)
+from shared.exchanges.okx.funding import predictions_of
+from shared.exchanges.okx.instruments import definition_of, listing_of
+from shared.exchanges.okx.maintenance import maintenances_of
+from shared.exchanges.okx.names import EXCHANGE, inst_id_of
+from shared.exchanges.okx.set_aside import reread
+from shared.exchanges.okx.settlements import settlement_time_of, settlements_of
+from shared.exchanges.okx.times import exchange_time_of, newest_time_of
 from shared.exchanges.proxy import Proxy, proxy_for
 from shared.exchanges.tls import tls_context
 from shared.grid import MINUTE, ceil_minute, floor_minute, minutes_between

@@ -4,7 +4,7 @@ import pytest
 
 from services.collector.channels.funding_tracker import FundingTracker
 from shared.datasets.funding import FundingRate, PredictedFundingRate
-from shared.exchanges.okx.parse import funding_of
+from shared.exchanges.okx.funding import funding_of
 from tests.support.builders import a_funding_rate, a_funding_row, minute
 
 EIGHT, SIXTEEN = minute(480), minute(960)

@@ -17,7 +17,7 @@ from services.collector.stream.connection import (
     WillClose,
 )
 from services.collector.stream.okx import OkxConnection, _OneConnection, open_streams
-from shared.exchanges.okx.parse import symbol_of
+from shared.exchanges.okx.names import symbol_of
 from shared.symbol import Symbol
 from tests.support.builders import MIDNIGHT, a_candle_row, a_funding_row, minute
 

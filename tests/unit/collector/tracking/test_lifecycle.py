@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from services.collector.tracking.lifecycle import Instruments
-from shared.exchanges.okx.parse import Listing, Maintenance
+from shared.exchanges.base import Listing, Maintenance
 from shared.grid import DAY, MINUTE
 from shared.ledger.minutes import Gap
 from tests.support.builders import MIDNIGHT, an_instrument, minute

@@ -33,7 +33,7 @@ from services.writer.disk.ledger import scan_day
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import Verdict
-from shared.exchanges.okx.parse import candles_of
+from shared.exchanges.okx.candles import candles_of
 from shared.exchanges.okx.rest import LIMITS, SHARES
 from shared.grid import DAY, MINUTE
 from shared.ledger.day import NOTHING, DayLedger

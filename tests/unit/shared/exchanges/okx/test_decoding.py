@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.exchanges.okx.decoding import Unreadable, _piecewise, decode_rows
-from shared.exchanges.okx.parse import listing_of, predictions_of
+from shared.exchanges.okx.funding import predictions_of
+from shared.exchanges.okx.instruments import listing_of
 from shared.exchanges.okx.rest import _Envelope, read_envelope
 from tests.support.builders import a_candle_row, a_funding_row, minute
 

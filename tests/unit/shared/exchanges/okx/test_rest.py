@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from shared.exchanges.base import ExchangeRefused, ExchangeUnavailable, UnknownInstrument
-from shared.exchanges.okx.parse import candles_of
+from shared.exchanges.okx.candles import candles_of
 from shared.exchanges.okx.rest import OkxClient, raise_for_code, read_envelope
 from shared.grid import MINUTE, from_ms, to_ms
 from tests.support.builders import at
