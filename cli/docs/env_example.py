@@ -5,9 +5,17 @@ from services.collector.settings import CollectorSettings
 from services.converter.settings import ConverterSettings
 from services.ranker.settings import RankerSettings
 from services.writer.settings import WriterSettings
-from shared.runtime.settings import CommonSettings, catalogue
+from shared.runtime.settings import CommonSettings, RawSettings, catalogue
 
-KINDS = (CommonSettings, RankerSettings, CollectorSettings, WriterSettings, ConverterSettings, ApiSettings)
+KINDS = (
+    CommonSettings,
+    RankerSettings,
+    RawSettings,
+    CollectorSettings,
+    WriterSettings,
+    ConverterSettings,
+    ApiSettings,
+)
 
 _PROXY = """
 # --- A proxy between this machine and the exchange; the environment may name it as well, in upper or lower case

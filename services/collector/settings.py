@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.datasets.channels import CHANNELS
-from shared.runtime.settings import CommonSettings
+from shared.runtime.settings import RawSettings
 
 _FOR_EVER_DAYS = 36_500
 
 
-class CollectorSettings(CommonSettings):
+class CollectorSettings(RawSettings):
     """collector: takes down closed candles and funding rates of the universe."""
 
     channels: Annotated[
@@ -20,10 +20,6 @@ class CollectorSettings(CommonSettings):
     backfill_days: Annotated[
         int, Field(ge=0, le=3650, description="Whole UTC days of history to fetch before today; 0: from the start on")
     ] = 30
-    retention_days: Annotated[
-        int,
-        Field(ge=1, le=100_000, description="Days for which raw candles are kept; history beyond it is not fetched"),
-    ] = 90
     follow_days: Annotated[
         Annotated[int, Field(ge=0, le=36_500)] | Literal["all"],
         Field(description="Days for which a symbol that left the universe is followed on; all: for ever"),

@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from shared.bus.heartbeat import Cadence
-from shared.runtime.settings import CommonSettings
+from shared.runtime.settings import RawSettings
 
 
-class WriterSettings(CommonSettings):
+class WriterSettings(RawSettings):
     """writer: makes rows durable."""
 
     flush_seconds: Annotated[
@@ -17,14 +17,6 @@ class WriterSettings(CommonSettings):
     flush_entries: Annotated[
         int, Field(ge=1, le=1_000_000, description="Most entries that wait in memory before a write")
     ] = 10_000
-    retention_days: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=100_000,
-            description="Days for which raw candles are kept; a day that is not in Qlib yet is kept longer",
-        ),
-    ] = 90
     audit_pages_per_hour: Annotated[
         int,
         Field(

@@ -119,6 +119,20 @@ class CommonSettings(BaseSettings):
         return value
 
 
+class RawSettings(CommonSettings):
+    """collector and writer: how long raw candles are kept."""
+
+    retention_days: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="Days for which raw candles are kept; older history is not fetched, and a day that is not in "
+            "Qlib yet is kept longer",
+        ),
+    ] = 90
+
+
 class QlibSettings(CommonSettings):
     """Settings of a service that reads or writes the Qlib data."""
 

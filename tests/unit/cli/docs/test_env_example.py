@@ -1,6 +1,8 @@
 """The catalogue of the settings, and who passes them on."""
 
+import inspect
 import re
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -28,10 +30,21 @@ def _settings() -> set[str]:
 
 
 def test_committed_example_is_what_the_settings_say():
-    """`make env-example` writes it anew."""
+    """`make env-example` writes it."""
     committed = (ROOT / ".env.example").read_text()
 
     assert example() == committed
+
+
+def test_every_setting_is_declared_by_one_class():
+    """Two declarations of one name would say two things of it, and only one is in the example."""
+    classes = {one for kind in KINDS for one in kind.__mro__ if one.__module__.startswith(("shared", "services"))}
+    declared = Counter(
+        name for one in classes for name in inspect.get_annotations(one) if not name.startswith(("_", "model_"))
+    )
+
+    assert [name for name, times in declared.items() if times > 1] == []
+    assert {name.upper() for name in declared} >= _settings()
 
 
 def test_example_sets_nothing():
