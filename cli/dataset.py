@@ -12,12 +12,13 @@ from services.converter.settings import ConverterSettings
 from services.converter.versions.__main__ import app
 from shared.runtime.exit_codes import ExitCode
 from shared.runtime.settings import read_settings
+from shared.storage.qlib_layout import calendars_of
 
 
 def show(rows: Annotated[int, typer.Option(min=1, help="How many rows of each DataFrame")] = 8) -> None:
     """Read the dataset with the real pyqlib and print its newest rows."""
     qlib_dir = read_settings(ConverterSettings).qlib_dir
-    if not (qlib_dir / "calendars").is_dir():
+    if not calendars_of(qlib_dir).is_dir():
         raise NotAvailableError(f"{qlib_dir}: there is no dataset yet; the converter makes it")
     raise typer.Exit(ExitCode.FINE if print_dataframes(qlib_dir.absolute(), rows) else ExitCode.FINDING)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from shared.datasets.registry import BY_DATASET
 from shared.storage.layout import days, partitions
+from shared.storage.qlib_layout import ALL, BIN_NAME, FUTURE, LISTS, calendars_of, features_of, market_path
 
 FRESH_SECONDS = 10.0
 """For how long a scan is reused: data changes once a minute, and a scan reads the sizes of some ten thousand files."""
@@ -70,7 +71,7 @@ def scan(data_dir: Path, qlib_dir: Path) -> Disk:
     """Scan both folders; what is not there counts as empty. Raises `OSError` where a folder may not be read."""
     return Disk(
         raw=[raw_dataset(data_dir, dataset) for dataset in BY_DATASET],
-        qlib=QlibData(symbols=_symbols(qlib_dir / "instruments" / "all.txt"), frequencies=qlib_frequencies(qlib_dir)),
+        qlib=QlibData(symbols=_symbols(market_path(qlib_dir, ALL)), frequencies=qlib_frequencies(qlib_dir)),
         spaces=spaces(data_dir, qlib_dir),
     )
 
@@ -120,11 +121,11 @@ def raw_dataset(root: Path, dataset: str) -> RawDataset:
 
 def qlib_frequencies(root: Path) -> list[QlibFrequency]:
     """Sum up every frequency that has a calendar, the finest first."""
-    sizes, symbols = _bins(root / "features")
+    sizes, symbols = _bins(features_of(root))
     found = []
-    for path in (root / "calendars").glob("*.txt"):
+    for path in calendars_of(root).glob(LISTS):
         frequency = path.stem
-        if frequency.endswith("_future") or path.name.startswith("."):
+        if frequency.endswith(FUTURE) or path.name.startswith("."):
             continue
         first, last, bars = calendar_span(path)
         found.append(
@@ -170,11 +171,10 @@ def _bins(features: Path) -> tuple[Counter[str], Counter[str]]:
 def _add_bins(folder: str, sizes: Counter[str]) -> set[str]:
     frequencies = set()
     for entry in os.scandir(folder):
-        parts = entry.name.rsplit(".", 2)  # close.1min.bin
-        if len(parts) == len(("field", "frequency", "bin")) and parts[0] and parts[2] == "bin":
+        if match := BIN_NAME.fullmatch(entry.name):
             with suppress(FileNotFoundError):
-                sizes[parts[1]] += entry.stat().st_size
-                frequencies.add(parts[1])
+                sizes[match["frequency"]] += entry.stat().st_size
+                frequencies.add(match["frequency"])
     return frequencies
 
 

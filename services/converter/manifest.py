@@ -16,6 +16,7 @@ from shared.grid import DAY, day_start
 from shared.ledger.minutes import mask_to_text
 from shared.storage.files import replace_file
 from shared.storage.layout import digest_of
+from shared.storage.qlib_layout import OWN
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 def manifest_path(root: Path) -> Path:
     """Return where the manifest lies inside a provider folder; Qlib does not read it."""
-    return root / ".converter" / "manifest.json"
+    return root / OWN / "manifest.json"
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -21,6 +21,7 @@ from shared.ledger.day import account, from_bus
 from shared.runtime.schedule import daily_at, every, firings
 from shared.runtime.service import Service, running, wait_for_clock
 from shared.storage.files import BusyError
+from shared.storage.qlib_layout import calendars_of
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ class Converter:
 
         History that does not grow for a while will not come soon; then what is there is converted.
         """
-        if (head_folder(self.settings.qlib_dir) / "calendars").exists():
+        if calendars_of(head_folder(self.settings.qlib_dir)).exists():
             return
         least, since = None, time.monotonic()
         while True:

@@ -11,6 +11,7 @@ from shared.bus.heartbeat import Cadence
 from shared.datasets.registry import BY_DATASET
 from shared.grid import DAY
 from shared.runtime.settings import QlibSettings
+from shared.storage.qlib_layout import versions_of
 
 
 class ConverterSettings(QlibSettings):
@@ -66,7 +67,7 @@ class ConverterSettings(QlibSettings):
     def _folders_apart(self) -> Self:
         """Refuse raw data inside the dataset, and the reverse: a version is moved, and deleted, as a whole."""
         data, qlib = self.data_dir.resolve(), self.qlib_dir.resolve()
-        versions = qlib.with_name(f"{qlib.name}.versions")
+        versions = versions_of(qlib)
         raw = {data / dataset for dataset in BY_DATASET}
         if data == qlib or raw & {qlib, *qlib.parents} or {qlib, versions} & set(data.parents):
             raise ValueError(

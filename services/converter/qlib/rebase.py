@@ -15,6 +15,7 @@ import numpy as np
 from services.converter.qlib.bins import DamagedBinError, read_bin, read_extent
 from services.converter.qlib.frequencies import FREQUENCIES, calendar_lines, future_bars
 from services.converter.qlib.store import QlibStore
+from shared.storage.qlib_layout import INSTRUMENTS, bins_of, calendar_path, calendars_of
 
 
 def with_span(store: QlibStore, span: tuple[datetime, datetime], begin_version: Callable[[], Path]) -> QlibStore:
@@ -30,20 +31,20 @@ def with_span(store: QlibStore, span: tuple[datetime, datetime], begin_version: 
     moved = QlibStore(begin_version(), converted=store.converted)
     for symbol in store.symbols():
         moved.folder(symbol).mkdir(parents=True)
-    (moved.root / "calendars").mkdir(parents=True)
+    calendars_of(moved.root).mkdir(parents=True)
     for frequency in FREQUENCIES:
         ahead, bars = frequency.position(origin, known[0]), frequency.bars_until(origin, until)
-        _write(moved.root / "calendars" / f"{frequency.name}.txt", calendar_lines(frequency, origin, 0, bars))
+        _write(calendar_path(moved.root, frequency.name), calendar_lines(frequency, origin, 0, bars))
         if frequency.future:
             text = calendar_lines(frequency, origin, 0, future_bars(bars))
-            _write(moved.root / "calendars" / f"{frequency.name}_future.txt", text)
+            _write(calendar_path(moved.root, frequency.name, future=True), text)
         for symbol in store.symbols():
-            paths = sorted(store.folder(symbol).glob(f"*.{frequency.name}.bin"))
+            paths = sorted(store.folder(symbol).glob(bins_of(frequency.name)))
             end = _end_of_values(paths, bars - ahead) if known[1] > span[1] else None
             for path in paths:
                 _move(path, moved.folder(symbol) / path.name, ahead, end)
-    if (store.root / "instruments").is_dir():
-        shutil.copytree(store.root / "instruments", moved.root / "instruments")
+    if (store.root / INSTRUMENTS).is_dir():
+        shutil.copytree(store.root / INSTRUMENTS, moved.root / INSTRUMENTS)
     return moved
 
 
@@ -54,7 +55,7 @@ def last_value(store: QlibStore, until: datetime) -> datetime | None:
         return None
     minutely = FREQUENCIES[0]
     bars = minutely.bars_until(known[0], min(known[1], until))
-    paths = [path for symbol in store.symbols() for path in store.folder(symbol).glob(f"*.{minutely.name}.bin")]
+    paths = [path for symbol in store.symbols() for path in store.folder(symbol).glob(bins_of(minutely.name))]
     return known[0] + _end_of_values(paths, bars) * minutely.step
 
 

@@ -10,7 +10,6 @@ Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarSt
 """
 
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -39,14 +38,13 @@ from services.converter.qlib.bins import (
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency, calendar_lines, future_bars
 from services.converter.qlib.names import Names, folder_of
 from shared.storage.files import fsync_path, stage_file, temporary_of
+from shared.storage.qlib_layout import ALL, BIN_NAME, LISTS, OWN, bin_path, calendar_path, features_of, market_path
 
 log = structlog.get_logger()
 
 _AT_ONCE = 8
 """Files that are made durable at a time."""
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
-
-_BIN_NAME = re.compile(r"(?P<field>\w+)\.(?P<frequency>\w+)\.bin")
 
 
 class CommitError(OSError):
@@ -112,7 +110,7 @@ class QlibStore:
 
     def _feature_folders(self) -> list[str]:
         """Return the names of the folders of features; whatever else lies there is ignored."""
-        with suppress(FileNotFoundError), os.scandir(self.root / "features") as entries:
+        with suppress(FileNotFoundError), os.scandir(features_of(self.root)) as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
         return []
 
@@ -128,7 +126,7 @@ class QlibStore:
 
     def _listed_names(self) -> list[str]:
         """Return the names in `all.txt`, or where it cannot be read those in the other instruments files."""
-        for path in [self.market_path("all"), *sorted(self.market_path("all").parent.glob("*.txt"))]:
+        for path in [self.market_path(ALL), *sorted(self.market_path(ALL).parent.glob(LISTS))]:
             try:
                 # Nothing else is opened: a FIFO would be waited for.
                 text = path.read_text(encoding="utf-8") if path.is_file() else None
@@ -143,7 +141,7 @@ class QlibStore:
 
     def market_path(self, market: str) -> Path:
         """Return where an instruments file lies."""
-        return self.root / "instruments" / f"{market}.txt"
+        return market_path(self.root, market)
 
     def extent(self, symbol: str, name: str, frequency: Frequency) -> Extent | None:
         """Return the positions [first, end) that a bin holds, or None where there is no bin. See `read_extent`."""
@@ -154,7 +152,7 @@ class QlibStore:
         found: dict[str, dict[str, Extent]] = {frequency.name: {} for frequency in FREQUENCIES}
         with suppress(FileNotFoundError), os.scandir(self.folder(symbol)) as entries:
             for entry in entries:
-                match = _BIN_NAME.fullmatch(entry.name)
+                match = BIN_NAME.fullmatch(entry.name)
                 extent = read_extent(entry.path) if match and match["frequency"] in found else None
                 if match and extent is not None:
                     found[match["frequency"]][match["field"]] = extent
@@ -194,14 +192,14 @@ class QlibStore:
 
     def folder(self, symbol: str) -> Path:
         """Return where the bins of a symbol lie."""
-        return self.root / "features" / folder_of(symbol)
+        return features_of(self.root) / folder_of(symbol)
 
     def bin_path(self, symbol: str, name: str, frequency: Frequency) -> Path:
         """Return where a field of a symbol lies."""
-        return Path(f"{self.root}/features/{folder_of(symbol)}/{name}.{frequency.name}.bin")
+        return bin_path(self.root, folder_of(symbol), name, frequency.name)
 
-    def _calendar_path(self, frequency: Frequency, suffix: str = "") -> Path:
-        return self.root / "calendars" / f"{frequency.name}{suffix}.txt"
+    def _calendar_path(self, frequency: Frequency, *, future: bool = False) -> Path:
+        return calendar_path(self.root, frequency.name, future=future)
 
     # --- features
 
@@ -218,7 +216,7 @@ class QlibStore:
 
     @property
     def _marker(self) -> Path:
-        return self.root / ".converter" / "writing"
+        return self.root / OWN / "writing"
 
     def write(
         self,
@@ -347,7 +345,7 @@ class QlibStore:
         _sync_all(self._touched)
         _sync_all(self._folders)
         if self._folders:
-            fsync_path(self.root / "features")
+            fsync_path(features_of(self.root))
         self._touched.clear()
         self._folders.clear()
 
@@ -361,7 +359,7 @@ class QlibStore:
         lines = calendar_lines(frequency, origin, known, bars - known)
         if frequency.future:  # first: the calendar is the record that both are there
             ahead = calendar_lines(frequency, origin, bars, future_bars(bars) - bars)
-            future = self._calendar_path(frequency, "_future")
+            future = self._calendar_path(frequency, future=True)
             yield stage_file(future, lambda temporary: _extend(path, temporary, known, lines + ahead)), future
         yield stage_file(path, lambda temporary: _extend(path, temporary, known, lines)), path
 
@@ -382,7 +380,7 @@ class QlibStore:
         close = self.readable(symbol, frequency, ["close"], bars)
         if not close.damaged:
             return close.common
-        names = {match["field"] for path in self.folder(symbol).iterdir() if (match := _BIN_NAME.fullmatch(path.name))}
+        names = {match["field"] for path in self.folder(symbol).iterdir() if (match := BIN_NAME.fullmatch(path.name))}
         return self.readable(symbol, frequency, names, bars).common
 
 

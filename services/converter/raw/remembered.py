@@ -15,6 +15,7 @@ import msgspec
 from services.converter.raw.days import Unreadable, UnreadableError
 from services.converter.raw.files import DayFiles
 from shared.storage.files import replace_file
+from shared.storage.qlib_layout import OWN
 
 REMEMBERED = ("definitions", "members")
 """The names under which something is remembered."""
@@ -74,4 +75,4 @@ def take_along(before: Path, root: Path) -> None:
 
 
 def _path(root: Path, name: str) -> Path:
-    return root / ".converter" / f"{name}.json"
+    return root / OWN / f"{name}.json"

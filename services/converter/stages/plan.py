@@ -20,6 +20,7 @@ from services.converter.stages.run import Build, Goal, Left, Run
 from services.converter.versions.changing import LockedVersions
 from shared.datasets.candle import Candle
 from shared.grid import day_start
+from shared.storage.qlib_layout import LISTS, calendars_of, features_of
 
 log = structlog.get_logger()
 
@@ -59,9 +60,9 @@ def plan(data_dir: Path, versions: LockedVersions, goal: Goal) -> Run:
 
 def _head(root: Path, manifest: Manifest) -> QlibStore:
     store = QlibStore(root, converted=manifest.symbols())
-    if not any((root / "calendars").glob("*.txt")):
+    if not any(calendars_of(root).glob(LISTS)):
         # A first run that died: without an origin the positions in its bins mean nothing.
-        shutil.rmtree(root / "features", ignore_errors=True)
+        shutil.rmtree(features_of(root), ignore_errors=True)
     return store
 
 

@@ -20,6 +20,7 @@ from services.converter.stages.run import Left, Run
 from services.converter.versions.changing import LockedVersions
 from shared.datasets.instrument import InstrumentDefinition
 from shared.datasets.universe import Rank
+from shared.storage.qlib_layout import calendars_of
 from shared.symbol import suffix_of
 
 log = structlog.get_logger()
@@ -162,7 +163,7 @@ def _later(run: Run, head: Path) -> tuple[str, ...]:
     sentences = [f"{file.path(root)}: of a day that has not begun, left out; move it away" for file in run.later]
     if latest is not None and end > latest:
         sentences.append(
-            f"{head / 'calendars'}: the calendars go on until {end:%Y-%m-%d %H:%M}, which is not over "
+            f"{calendars_of(head)}: the calendars go on until {end:%Y-%m-%d %H:%M}, which is not over "
             "yet; --rebuild makes them end with the data"
         )
     return tuple(sentences)

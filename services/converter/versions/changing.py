@@ -17,10 +17,11 @@ from pathlib import Path
 
 from services.converter.versions.versions import HEAD, VersionError, Versions, number_of, own_name, size_of
 from shared.storage.files import BusyError, exclusive, fsync_path, replace_text
+from shared.storage.qlib_layout import OWN, PARTS
 
 _UNFINISHED = ".unfinished"
-_LOCK = Path(".converter") / "lock"
-_BASE = Path(".converter") / "built-from"
+LOCK = OWN / "lock"
+_BASE = OWN / "built-from"
 """Inside a version: the name of the one that was the head before it."""
 
 _POLL_SECONDS = 0.1
@@ -29,7 +30,7 @@ _ROOM = 1.5
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 LONGEST_NAME = 100
 """Characters of a snapshot's name: with what stands around it while it is made, every file system takes it."""
-_PARTS = {"calendars", "features", "instruments", "lost+found"}
+_PARTS = PARTS | {"lost+found"}
 _SHOWN = 5
 
 
@@ -57,7 +58,7 @@ class LockedVersions(Versions):
         if not self.in_place:
             self._heal()
         head = self.head
-        self.lock_descriptor = self._locks.enter_context(exclusive(head / _LOCK, self._busy))
+        self.lock_descriptor = self._locks.enter_context(exclusive(head / LOCK, self._busy))
         if (self.in_place, self.head) != (in_place, head):
             raise BusyError(self._busy)  # it was moved into the versions while its lock was waited for
 
@@ -212,7 +213,7 @@ class LockedVersions(Versions):
         """Delete what a process that died left unfinished; not what a living process is at work on."""
         for folder in self.folder.glob(f".*{_UNFINISHED}"):
             try:
-                with exclusive(folder / _LOCK, ""):
+                with exclusive(folder / LOCK, ""):
                     shutil.rmtree(folder)
             except BusyError:
                 continue

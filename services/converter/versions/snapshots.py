@@ -23,11 +23,11 @@ import numpy as np
 from services.converter.manifest import manifest_path, read_manifest
 from services.converter.qlib.bins import read_extent
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
-from services.converter.qlib.names import folder_of
 from services.converter.qlib.store import QlibStore
-from services.converter.versions.changing import changing, check_name, give_name, sync_tree
+from services.converter.versions.changing import LOCK, changing, check_name, give_name, sync_tree
 from services.converter.versions.versions import SNAPSHOT_FILE, VersionError
 from shared.storage.files import exclusive, replace_file
+from shared.storage.qlib_layout import CALENDARS, INSTRUMENTS
 
 _ROOT = Path(__file__).parents[3]
 _WIDTH = 4
@@ -119,7 +119,7 @@ def take_snapshot(
             head = QlibStore(versions.head)
             _check_finished(head)
             folder = versions.reserve(name)
-            lock = folder / ".converter" / "lock"
+            lock = folder / LOCK
             being_made.enter_context(exclusive(lock, f"snapshot {name} is being made"))
             base = head.root.name
             _copy_head(head, folder, progress)
@@ -163,8 +163,8 @@ def _check_finished(head: QlibStore) -> None:
 
 def _copy_head(head: QlibStore, folder: Path, progress: Progress) -> None:
     """Copy what readers see, and what the converter remembers of the raw files that it comes from."""
-    texts = [*_listed(head.root, "calendars", ".txt"), *_listed(head.root, "instruments", ".txt")]
-    bins = [path for symbol in head.symbols() for path in _listed(head.root, f"features/{folder_of(symbol)}", ".bin")]
+    texts = [*_listed(head.root / CALENDARS, ".txt"), *_listed(head.root / INSTRUMENTS, ".txt")]
+    bins = [path for symbol in head.symbols() for path in _listed(head.folder(symbol), ".bin")]
     remembered = [manifest_path(head.root)] if manifest_path(head.root).exists() else []
     bars = {frequency.name: _bars(head, frequency) for frequency in FREQUENCIES}
     paths = [*texts, *remembered, *bins]
@@ -180,10 +180,10 @@ def _copy_head(head: QlibStore, folder: Path, progress: Progress) -> None:
     progress("copying", len(paths), len(paths))
 
 
-def _listed(root: Path, folder: str, suffix: str) -> list[Path]:
-    if not (root / folder).is_dir():
+def _listed(folder: Path, suffix: str) -> list[Path]:
+    if not folder.is_dir():
         return []
-    return sorted(path for path in (root / folder).iterdir() if path.suffix == suffix and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
 
 
 def _bars(store: QlibStore, frequency: Frequency) -> int:

@@ -19,7 +19,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-SNAPSHOT_FILE = Path(".converter") / "snapshot.json"
+from shared.storage.qlib_layout import OWN, versions_of
+
+SNAPSHOT_FILE = OWN / "snapshot.json"
 """A snapshot's manifest, inside its folder; Qlib does not read it."""
 
 HEAD = "head"
@@ -57,7 +59,7 @@ class Versions:
     @property
     def folder(self) -> Path:
         """Where versions and snapshots lie: beside the name."""
-        return self.name.with_name(f"{self.name.name}.versions")
+        return versions_of(self.name)
 
     @property
     def in_place(self) -> bool:
@@ -139,7 +141,7 @@ def own_name(qlib_dir: Path) -> Path:
     """Follow symlinks that were made elsewhere: versions lie where the data is, not where it is pointed to from."""
     path = qlib_dir.expanduser().absolute()
     for _ in range(_MAX_LINKS):
-        if not path.is_symlink() or path.readlink().parent.name == f"{path.name}.versions":
+        if not path.is_symlink() or path.readlink().parent.name == versions_of(path).name:
             return path
         path = path.parent / path.readlink()
     raise VersionError(f"{qlib_dir} is a symlink that leads nowhere")
