@@ -261,7 +261,7 @@ async def _serve(world: World, context: ssl.SSLContext, ports: Ports, *, limits:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        rest = rest_app(world.exchange, clock, plan, stats, control, limits=limits)
+        rest = rest_app(world.exchange, clock, plan, stats, control.routes(), limits=limits)
         rest_port = await _listen(stack, rest, ports.host, ports.rest, context)
         ws_port = await _listen(stack, sockets.app(), ports.host, ports.ws, context)
         clock.restart()

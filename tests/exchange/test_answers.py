@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from services.simulator.engine.market import DAY_MS, HOUR_MS, MINUTE_MS
 from services.simulator.engine.replay import load_recording
 from services.simulator.engine.synthetic import SyntheticMarket
-from services.simulator.okx.answers import Exchange, answer
+from services.simulator.faults.fault import REST_PATHS
+from services.simulator.okx.answers import ENDPOINTS, Exchange, answer
 
 BEGIN = 1_748_736_000_000
 NOW = 1_795_000_030_000  # half a minute into a minute
@@ -22,6 +23,10 @@ def ask(path, now_ms=NOW, exchange=SYNTHETIC, **params):
     given_answer = answer(exchange, path, {name: str(value) for name, value in params.items()}, now_ms)
     assert given_answer.code == "0", given_answer
     return given_answer.data
+
+
+def test_a_fault_can_strike_every_endpoint_and_nothing_else():
+    assert tuple(ENDPOINTS) == REST_PATHS
 
 
 def code(path, now_ms=NOW, exchange=SYNTHETIC, **params):

@@ -1,6 +1,6 @@
 import pytest
 
-from services.simulator.okx.names import UnreadableNameError, inst_id_of
+from services.simulator.engine.names import UnreadableNameError, inst_id_of
 
 
 @pytest.mark.parametrize(

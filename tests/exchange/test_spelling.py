@@ -4,10 +4,11 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.simulator.engine.decimals import plain, power_of_ten, shifted
 from services.simulator.engine.forming import partial_candle
 from services.simulator.engine.funding import predicted_rate, settlement_state
 from services.simulator.engine.market import Candle, FundingPeriod, Instrument, Settlement
-from services.simulator.okx.spelling import candle_row, instrument_row, plain, power_of_ten, shifted
+from services.simulator.okx.spelling import candle_row, instrument_row
 
 PLAIN = re.compile(r"-?\d+(\.\d*[1-9])?")
 numbers = st.floats(min_value=1e-12, max_value=1e15) | st.sampled_from([0.0, 0.00000123, 1e16, 1e-9, 123456.0])

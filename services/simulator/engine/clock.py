@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 
 @dataclass(slots=True)
@@ -25,3 +26,14 @@ class SimulatedClock:
     def ended(self) -> bool:
         """Tell whether the recording is over."""
         return self.end_ms is not None and self.now_ms() >= self.end_ms
+
+
+def instant_ms(at: int | str) -> int:
+    """Read ms or an ISO time, UTC unless it says otherwise. Raises ValueError."""
+    if isinstance(at, int):
+        return at
+    try:
+        instant = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise ValueError(f"`at` is neither ms nor an ISO time: {at!r}") from error
+    return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)

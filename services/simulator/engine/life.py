@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from services.simulator.engine.clock import instant_ms
 from services.simulator.engine.maintenance import Window, halts
 from services.simulator.engine.market import (
     DETAILS_MS,
@@ -29,7 +30,6 @@ from services.simulator.engine.market import (
     TickChange,
 )
 from services.simulator.engine.synthetic import SWAP_NAME, SyntheticMarket
-from services.simulator.faults.fault import instant_ms
 
 HOURS = (1, 2, 4, 8)
 """The settlement intervals that there are."""

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from services.simulator.engine.decimals import plain
 from services.simulator.engine.market import HOUR_MS, MINUTE_MS, Candle, FundingPeriod, Instrument, Settlement
-from services.simulator.okx.names import UnreadableNameError, inst_id_of
-from services.simulator.okx.spelling import plain
+from services.simulator.engine.names import UnreadableNameError, inst_id_of
 
 log = logging.getLogger(__name__)
 

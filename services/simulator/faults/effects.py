@@ -7,10 +7,10 @@ from zlib import crc32
 
 import msgspec
 
+from services.simulator.engine.decimals import plain
 from services.simulator.engine.market import HOUR_MS, MINUTE_MS
 from services.simulator.faults.fault import Asked, Delivery, Fault, Outcome, Push, Reply
 from services.simulator.faults.odd import edited, is_closed_candle, with_rows
-from services.simulator.okx.spelling import plain
 
 SWAPPED_MS = MINUTE_MS + 1_000
 """A confirm that leaves this much later comes after the one of the following minute."""

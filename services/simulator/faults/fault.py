@@ -1,11 +1,23 @@
 """What a fault is: the script of one, and what it acts upon."""
 
-from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from services.simulator.engine.clock import instant_ms
+
 Path = Literal["public", "business"]
+REST_PATHS = (
+    "/api/v5/public/instruments",
+    "/api/v5/public/underlying",
+    "/api/v5/public/funding-rate",
+    "/api/v5/public/funding-rate-history",
+    "/api/v5/market/candles",
+    "/api/v5/market/history-candles",
+    "/api/v5/public/time",
+    "/api/v5/system/status",
+)
+"""The paths over REST that a fault can strike: those that are answered."""
 PushType = Literal["forming", "confirm", "funding", "instruments", "status"]
 
 
@@ -114,14 +126,3 @@ class Outcome(NamedTuple):
 def begin_ms(fault: Fault, now_ms: int) -> int:
     """Return the simulated instant at which a fault begins."""
     return now_ms if fault.at is None else instant_ms(fault.at)
-
-
-def instant_ms(at: int | str) -> int:
-    """Read ms or an ISO time, UTC unless it says otherwise. Raises ValueError."""
-    if isinstance(at, int):
-        return at
-    try:
-        instant = datetime.fromisoformat(at)
-    except ValueError as error:
-        raise ValueError(f"`at` is neither ms nor an ISO time: {at!r}") from error
-    return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)

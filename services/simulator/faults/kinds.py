@@ -14,8 +14,7 @@ from msgspec.structs import asdict, replace
 
 from services.simulator.engine.odd_minutes import IMPOSSIBLE, VARIANTS
 from services.simulator.faults import bulk, effects, odd
-from services.simulator.faults.fault import SPELLED, Fault, begin_ms
-from services.simulator.okx.answers import ENDPOINTS
+from services.simulator.faults.fault import REST_PATHS, SPELLED, Fault, begin_ms
 
 LONGEST_SECONDS = 366 * 86_400.0
 LARGEST_BYTES = 1_500_000_000
@@ -437,8 +436,8 @@ def _check_names(fault: Fault, kind: Kind) -> None:
         raise BadFaultError(f"{fault.kind} needs {forgotten}")
     if fault.variant not in (None, *kind.variants):
         raise BadFaultError(f"{fault.kind} has no variant {fault.variant!r}; there are {', '.join(kind.variants)}")
-    if fault.endpoint is not None and not any(path.endswith(fault.endpoint or "?") for path in ENDPOINTS):
-        raise BadFaultError(f"no endpoint ends with {fault.endpoint!r}; there are {', '.join(ENDPOINTS)}")
+    if fault.endpoint is not None and not any(path.endswith(fault.endpoint or "?") for path in REST_PATHS):
+        raise BadFaultError(f"no endpoint ends with {fault.endpoint!r}; there are {', '.join(REST_PATHS)}")
 
 
 def _said(fault: Fault) -> set[str]:

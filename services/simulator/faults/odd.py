@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from services.simulator.engine.decimals import plain
 from services.simulator.faults.fault import Asked, Delivery, Fault, Push, Reply
-from services.simulator.okx.spelling import plain
 
 LISTS = ("/public/instruments", "/public/funding-rate")
 """Endpoints whose answer is a list of everything there is."""

@@ -4,10 +4,10 @@ import asyncio
 import itertools
 import math
 import time
+from collections.abc import Iterable
 
 from aiohttp import web
 
-from services.simulator.control import Control
 from services.simulator.engine.clock import SimulatedClock
 from services.simulator.faults.effects import envelope, rate_limit_reply
 from services.simulator.faults.fault import Asked, Reply
@@ -21,12 +21,18 @@ GONE_TICK_SECONDS = 0.1
 
 
 def rest_app(
-    exchange: Exchange, clock: SimulatedClock, plan: FaultPlan, stats: Stats, control: Control, *, limits: bool
+    exchange: Exchange,
+    clock: SimulatedClock,
+    plan: FaultPlan,
+    stats: Stats,
+    beside: Iterable[web.RouteDef],
+    *,
+    limits: bool,
 ) -> web.Application:
-    """Build the REST application."""
+    """Build the REST application. beside: routes that are none of OKX's."""
     app = web.Application()
     app.add_routes(_okx_routes(exchange, clock, plan, stats, limits=limits))
-    app.add_routes(control.routes())
+    app.add_routes(beside)
     app.router.add_route("*", "/{path:.*}", _not_found)
     return app
 

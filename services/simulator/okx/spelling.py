@@ -1,36 +1,16 @@
 """How OKX spells things: every number a plain decimal string, times in ms, "" for what is absent."""
 
-from decimal import Decimal
 from functools import cache
 from typing import Any
 
 import msgspec
 
+from services.simulator.engine.decimals import plain, power_of_ten, shifted
 from services.simulator.engine.funding import predicted_rate, settlement_state
 from services.simulator.engine.market import Candle, FundingPeriod, Instrument, Settlement
 
 INTEREST = "0.0001"
 """interestRate of crypto swaps; stock and commodity perpetuals carry 0."""
-
-
-def plain(number: float) -> str:
-    """Spell a float as the shortest plain decimal that parses back to exactly it; never an exponent."""
-    text = repr(number)
-    if "e" in text:
-        text = format(Decimal(text), "f")
-    text = text.removesuffix(".0")
-    return "0" if text == "-0" else text
-
-
-def shifted(number: float, exponent: int) -> str:
-    """Spell number / 10**exponent, exactly."""
-    text = format(Decimal(repr(number)).scaleb(-exponent), "f")
-    return (text.rstrip("0").rstrip(".") if "." in text else text).removeprefix("-")
-
-
-def power_of_ten(exponent: int) -> str:
-    """Spell 10**exponent."""
-    return format(Decimal(1).scaleb(exponent), "f")
 
 
 def candle_row(candle: Candle, instrument: Instrument, confirmed: bool) -> list[str]:
