@@ -98,6 +98,8 @@ def run_in(
         "PATH": f"{Path(interpreter).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": f"{root}{os.pathsep}{root / 'research'}",
         "REDIS_URL": "redis://127.0.0.1:9/0",  # none answers: no example needs it
+        "DATA_DIR": str(folder / "okx_data"),  # `qlib-crypto` takes those of its checkout, wherever it is called
+        "QLIB_DIR": str(folder / "qlib_data"),
     }
     return subprocess.run(
         command, cwd=folder, env=environment, input=typed, capture_output=True, text=True, timeout=SECONDS, check=False
