@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from shared.datasets.candle import Candle
 from shared.datasets.ledger import Verdict
-from shared.datasets.registry import AnyEvent, rows_of, symbols_of
+from shared.datasets.registry import COMPLETENESS, AnyEvent, rows_of, symbols_of
 from shared.datasets.row import AMOUNT, POSITIVE, Row
 from shared.grid import DAY, FIRST_DAY, LAST_DAY, day_start, floor_minute
 from shared.symbol import belongs
@@ -53,6 +53,8 @@ def impossible_candle(candle: Candle) -> str | None:
 
 
 def _impossible_verdict(verdict: Verdict, latest: datetime) -> str | None:
+    if verdict.about not in COMPLETENESS:
+        return f"about: {verdict.about[:100]!r} is none of {', '.join(COMPLETENESS)}, of which a ledger is kept"
     if not _FIRST <= verdict.begin <= verdict.end <= latest:
         return f"minutes: {verdict.begin.isoformat()} to {verdict.end.isoformat()} are of no time up to now"
     if verdict.end - verdict.begin > LONGEST_VERDICT:

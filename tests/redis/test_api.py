@@ -403,7 +403,12 @@ async def test_gaps_of_each_verdict(api, bus):
     assert (await gaps(verdict="halted"))["gaps"][0]["end"] == "2025-04-05T01:51:00Z"
     assert (await gaps(verdict="halted"))["settlements"] == []
     assert (await gaps(end="2025-04-05T01:00:00Z"))["total"] == 0
+    settled = await gaps(dataset="funding")
+    assert (settled["dataset"], settled["minutes"], settled["settlements"]) == ("funding", 1, [])
+    counted = (await api.get("/ledger", params={"dataset": "funding"})).json()["total"]
+    assert (counted["wanted"], counted["missing"], counted["settlements"]) == (1, 1, 0)
     assert (await api.get("/gaps", params={"verdict": "received"})).status_code == 422
+    assert (await api.get("/gaps", params={"dataset": "books"})).status_code == 422
 
 
 @pytest.mark.invariant(7)

@@ -34,6 +34,7 @@ def test_what_the_intake_publishes_is_possible(now):
         a_prediction(),
         a_definition(),
         a_verdict("wanted", 0, 1440),
+        msgspec.structs.replace(a_verdict("wanted", 480, 481), about="funding"),
         a_ranking("BTC_USDT", others=["ETH_USDT"]),
     ]
 
@@ -75,6 +76,7 @@ def test_a_candle_that_cannot_be_true_is_named(changes, named):
         (a_prediction(), {"funding_time": FAR}, "funding_time"),
         (a_definition(), {"contract_value": 0.0}, "contract_value"),
         (a_definition(), {"known_time": NOW + 2 * AHEAD}, "future"),
+        (a_verdict("absent", 0, 9), {"about": "books"}, "about"),
         (a_verdict("absent", 0, 9), {"end": FAR}, "minutes"),
         (a_verdict("absent", 0, 9), {"begin": MIDNIGHT + 10 * MINUTE}, "minutes"),
         (a_verdict("absent", 0, 9), {"begin": MIDNIGHT - LONGEST_VERDICT - DAY}, "days"),
