@@ -129,7 +129,7 @@ def main(
         bool, typer.Option(help="Let an instrument whose recording ends early leave the exchange.")
     ] = True,
 ) -> None:
-    """Read the arguments, build the market, serve it until told to stop."""
+    """Read the arguments, build the market, serve it until it is stopped."""
     setup_logging("simulator")
     try:
         with contextlib.ExitStack() as stack:

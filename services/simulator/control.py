@@ -15,7 +15,7 @@ from services.simulator.stats import Stats
 
 
 class _Order(msgspec.Struct, forbid_unknown_fields=True):
-    """What chaos is told: to stop, or (false) to go on."""
+    """What chaos is to do: stop, or (false) go on."""
 
     stop: bool
 
@@ -54,7 +54,7 @@ class Control:
         ]
 
     async def clock(self, _request: web.Request) -> web.Response:
-        """Tell simulated time."""
+        """Return simulated time."""
         clock = self._clock
         return _json(
             {
@@ -83,14 +83,14 @@ class Control:
         return inst_id, [candle_row(row, instrument, confirmed=True) for row in rows]
 
     async def funding(self, request: web.Request) -> web.Response:
-        """Tell every settlement in [begin, end), oldest first, as OKX history rows."""
+        """Return every settlement in [begin, end), oldest first, as OKX history rows."""
         inst_id, begin_ms, end_ms = self._window(request)
         instrument = self._market.instruments[inst_id]
         rows = self._market.settlements(inst_id, begin_ms, end_ms)
         return _json([settlement_row(instrument, row) for row in rows])
 
     async def predicted(self, request: web.Request) -> web.Response:
-        """Tell the fundingRate of every live swap at an instant, spelled as the exchange spells it."""
+        """Return the fundingRate of every live swap at an instant, spelled as the exchange spells it."""
         at_ms = _whole(request, "at", self._clock.now_ms())
         return _json(
             {
@@ -112,7 +112,7 @@ class Control:
         return _json({"armed": len(faults), "now_ms": now_ms})
 
     async def faults(self, _request: web.Request) -> web.Response:
-        """Tell what the faults did so far."""
+        """Return what the faults did so far."""
         return _json(list(self._plan.log))
 
     async def change(self, request: web.Request) -> web.Response:
@@ -127,7 +127,7 @@ class Control:
         return _json({"changes": len(changes), "now_ms": now_ms})
 
     async def chaos(self, _request: web.Request) -> web.Response:
-        """Tell of each kind how many faults chaos has armed and how many of them happened."""
+        """Return of each kind how many faults chaos has armed and how many of them happened."""
         if self._chaos is None:
             return web.json_response({"error": "there is no chaos: start with --chaos SEED"}, status=404)
         return _json(
@@ -154,7 +154,7 @@ class Control:
         return await self.chaos(request)
 
     async def stats(self, _request: web.Request) -> web.Response:
-        """Tell the counters."""
+        """Return the counters."""
         return _json(self._stats.as_json())
 
     def _window(self, request: web.Request) -> tuple[str, int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Stats:
-    """What /sim/stats tells; counters never go down except the `now` ones."""
+    """What /sim/stats shows; counters never go down except the `now` ones."""
 
     connections_now: Counter[str] = field(default_factory=Counter)
     connections_total: Counter[str] = field(default_factory=Counter)

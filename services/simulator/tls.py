@@ -35,7 +35,7 @@ class _Files:
 
 
 def server_context(ca_file: Path | None, extra_names: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """Return the context of both ports, reusing what is stored; without a file everything is made anew."""
+    """Return the context of both ports, reusing what is stored; without a file everything is new."""
     names = tuple(dict.fromkeys(NAMES + extra_names))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if ca_file is None:
@@ -55,7 +55,7 @@ def _is_usable(files: _Files, names: tuple[str, ...]) -> bool:
         leaf.verify_directly_issued_by(ca)
         alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except Exception as error:  # noqa: BLE001 whatever is wrong with stored files, new ones are the answer
-        log.info("certificates are made anew: %s", error)
+        log.info("new certificates are made: %s", error)
         return False
     stored = {str(entry.value) for entry in alternatives}
     now = dt.datetime.now(dt.UTC)
@@ -63,7 +63,7 @@ def _is_usable(files: _Files, names: tuple[str, ...]) -> bool:
 
 
 def _issue(files: _Files, names: tuple[str, ...]) -> None:
-    """Issue a leaf, from the stored authority if it can be read, so that clients need not be told."""
+    """Issue a leaf, from the stored authority if it can be read, so that clients go on to trust it."""
     files.ca.parent.mkdir(parents=True, exist_ok=True)
     ca = _stored_authority(files)
     if ca is None:

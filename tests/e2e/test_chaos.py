@@ -30,8 +30,8 @@ def test_nothing_is_lost_doubled_or_wrong_after_a_minute_of_chaos(tmp_path: Path
     )
 
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]
-    told = json.loads(report.read_text())
-    assert told["compared"]["candles"] > 8 * 2 * 1440
-    assert sum(told["happened"].values()) > 20
-    assert {kind.split()[0] for kind in told["happened"]} > {"kill", "stop", "redis"}
-    assert not any(told["wrong"].values())
+    outcome = json.loads(report.read_text())
+    assert outcome["compared"]["candles"] > 8 * 2 * 1440
+    assert sum(outcome["happened"].values()) > 20
+    assert {kind.split()[0] for kind in outcome["happened"]} > {"kill", "stop", "redis"}
+    assert not any(outcome["wrong"].values())

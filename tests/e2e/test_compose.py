@@ -97,11 +97,11 @@ def project(docker: None) -> Iterator[Project]:
         project.compose("down", "--volumes", "--timeout", "10")
 
 
-def _until(holds: Callable[[], bool], seconds: float, tell: Callable[[], object]) -> None:
-    """Wait until something holds; `tell` says what does instead."""
+def _until(holds: Callable[[], bool], seconds: float, describe: Callable[[], object]) -> None:
+    """Wait until something holds; `describe` says what does instead."""
     deadline = time.monotonic() + seconds
     while not _holds(holds):
-        assert time.monotonic() < deadline, tell()
+        assert time.monotonic() < deadline, describe()
         time.sleep(0.5)
 
 
@@ -137,8 +137,8 @@ def test_compose_project_carries_the_simulated_market_to_qlib(project: Project, 
     for symbol in members:
         stored = _bars(tmp_path / "qlib", symbol, "close")
         begin, end = min(stored), max(stored) + timedelta(minutes=1)
-        told = project.simulator(f"/sim/truth/candles?instId={_instrument(symbol)}&{_window(begin, end)}")
-        truth = {datetime.fromtimestamp(int(row[0]) / 1000, UTC): np.float32(row[4]) for row in told}
+        closed = project.simulator(f"/sim/truth/candles?instId={_instrument(symbol)}&{_window(begin, end)}")
+        truth = {datetime.fromtimestamp(int(row[0]) / 1000, UTC): np.float32(row[4]) for row in closed}
         assert begin == START.replace(hour=0, minute=0) - timedelta(days=1)
         assert end > MIDNIGHT
         assert stored == truth

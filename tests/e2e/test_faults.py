@@ -96,7 +96,7 @@ class Scene(Running):
         )
 
     def says(self, service: str, words: str) -> bool:
-        """Tell whether /status says something of a service."""
+        """Return whether /status says something of a service."""
         return words in self.service(service)["reason"]
 
 
@@ -363,7 +363,7 @@ def test_funding_rows_that_are_nearly_empty_are_read_all_the_same(scene):
     assert scene.letters() == letters
 
 
-def test_an_exchange_that_does_not_tell_its_time_is_said_and_the_clock_goes_on(scene):
+def test_an_exchange_that_does_not_give_its_time_is_said_and_the_clock_goes_on(scene):
     pids = scene.pids()
     scene.stack.tell_simulator("/sim/faults", [{"kind": "time_error", "duration": 10, **_SECOND}])
     wait_for(lambda: scene.says("collector", "the exchange does not report its time"), 15)
@@ -542,8 +542,8 @@ def test_a_subscription_that_is_rejected_or_not_acknowledged_is_said_and_sent_ag
         assert scene.ledger(symbol, scene.begin, scene.now())["healed"] >= seconds
 
 
-def test_a_damaged_ledger_is_put_aside_and_made_anew_from_the_data(scene, damaged_ledger):
-    """What was wanted is told again by the collector."""
+def test_a_damaged_ledger_is_put_aside_and_rebuilt_from_the_data(scene, damaged_ledger):
+    """What was wanted is published again by the collector."""
     victim, damaged = damaged_ledger
     aside = wait_for(lambda: next(victim.parent.glob("*.damaged.txt"), None), 90)
     wait_for(victim.exists)
@@ -557,7 +557,7 @@ def test_a_damaged_ledger_is_put_aside_and_made_anew_from_the_data(scene, damage
 
 
 def _revived(scene, names, pids):
-    """Tell whether other processes have taken the place of some services, and beat."""
+    """Return whether other processes have taken the place of some services, and beat."""
     now = scene.pids()
     return all(
         now[name] and now[name] != pids[name] and scene.service(name)["pid"] not in {None, pids[name]} for name in names
@@ -622,7 +622,7 @@ def test_a_full_disk_is_said_and_waited_out_and_nothing_is_lost(scene, disk):
 
 
 def test_what_the_exchange_corrects_later_is_found_and_mended_by_the_audit(scene):
-    """Nobody is told of a correction: only whoever asks again sees it."""
+    """A correction is not announced: only whoever asks again sees it."""
     rate = scene.stack.ask_simulator("/sim/clock")["speed"]
     old = (10 + rate + 5) * MINUTE
     wait_for(lambda: scene.now() - scene.begin > old + 5 * MINUTE, 90)

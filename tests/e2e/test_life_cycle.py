@@ -73,17 +73,17 @@ class Morning(Running):
         return sum(sample.value for sample in samples if sample.labels["what"] == what)
 
     def subscribed(self, symbol: str) -> dict[str, bool]:
-        """Tell of each channel whether the collector complains of an instrument or expects it to be silent."""
+        """Return of each channel whether the collector complains of an instrument or expects it to be silent."""
         details = self.service("collector")["details"]
         complaints = ("rejected", "unacknowledged", "silent", "expected_silent")
         return {name: any(symbol in details[name][what] for what in complaints) for name in ("candles", "funding")}
 
     def halted(self, symbol: str, begin: datetime, end: datetime) -> bool:
-        """Tell whether the ledger says of every minute that nothing was traded in it."""
+        """Return whether the ledger says of every minute that nothing was traded in it."""
         return self.ledger(symbol, begin, end)["halted"] == (end - begin) // MINUTE
 
     def is_settled(self, symbol: str, at: datetime) -> bool:
-        """Tell whether the rate of an instant is stored."""
+        """Return whether the rate of an instant is stored."""
         return self.ledger(symbol, at, at + MINUTE)["settled"] == 1
 
     def missing(self, symbol: str, end: datetime) -> int:

@@ -61,7 +61,7 @@ class Exchange(Running):
         return at
 
     def is_said(self, symbol, **fields):
-        """Tell whether the newest stored definition of a symbol has these values."""
+        """Return whether the newest stored definition of a symbol has these values."""
         return self.said(symbol, *fields)[-1:] == [tuple(fields.values())]
 
     @contextmanager
@@ -196,7 +196,7 @@ def _all_accounted_for(running, story):
 
 
 def _is_published(story, until):
-    """Tell whether the running converter has come as far; note what it says of the lives."""
+    """Return whether the running converter has come as far; note what it says of the lives."""
     calendar = read_calendar(story.qlib_dir, "1min")
     if not len(calendar) or calendar[-1] < to_ms(until):
         return False

@@ -36,13 +36,13 @@ class Redirected(OKX):
     )
 
 
-def tell(**fields):
+def report(**fields):
     sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
 
 
 async def candle(row, _receipt_time):
-    tell(
+    report(
         event="candle",
         symbol=row.symbol,
         open_ms=round(row.start * 1000),
@@ -52,12 +52,12 @@ async def candle(row, _receipt_time):
 
 
 async def funding(row, _receipt_time):
-    tell(event="funding", symbol=row.symbol, rate=str(row.rate), next_ms=round(row.next_funding_time * 1000))
+    report(event="funding", symbol=row.symbol, rate=str(row.rate), next_ms=round(row.next_funding_time * 1000))
 
 
 async def main():
     mapping = await Redirected.load_symbols()
-    tell(event="symbols", symbols=sorted(mapping))
+    report(event="symbols", symbols=sorted(mapping))
     feed = Redirected(
         symbols=SYMBOLS,
         channels=[CANDLES, FUNDING],

@@ -73,7 +73,7 @@ def test_a_kind_that_is_left_out_never_comes():
     assert {fault.kind for fault in schedule(recipe, 1, NOW, NOW + 10 * HOUR_MS)} == {"drop", "slow"}
 
 
-def test_what_is_due_is_told_once_and_nothing_after_a_stop():
+def test_what_is_due_is_given_once_and_nothing_after_a_stop():
     chaos = Chaos(RECIPE, 1, NOW)
 
     hours = [len(chaos.due(NOW + hour * HOUR_MS)) for hour in (1, 1, 2)]
@@ -131,12 +131,12 @@ async def test_a_run_meets_every_kind_and_settles_when_it_is_stopped(tmp_path):
             asyncio.create_task(curious(sim, live, stop)),
         ]
         deadline = Deadline(60)
-        while missing := KINDS.keys() - (await told(sim))["happened"].keys():
+        while missing := KINDS.keys() - (await progress_of(sim))["happened"].keys():
             assert not deadline.has_passed, f"chaos has not met {missing}"
             await asyncio.sleep(0.5)
         stop.set()
         await asyncio.gather(*clients)
-        running = await told(sim)
+        running = await progress_of(sim)
         stopped = sim.post("/sim/chaos", {"stop": True})
         at, count = sim.now(), len(sim.faults())
         sim.wait_until(at + 60 * MINUTE_MS)
@@ -156,7 +156,7 @@ async def test_a_run_meets_every_kind_and_settles_when_it_is_stopped(tmp_path):
     assert {"drop", *SUBSCRIBE_KINDS} <= {line["kind"] for line in lines}
 
 
-async def told(sim):
+async def progress_of(sim):
     """Ask what chaos has done so far; it does not touch this port's own routes."""
     return await asyncio.to_thread(sim.get, "/sim/chaos")
 

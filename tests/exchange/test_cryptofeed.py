@@ -16,7 +16,7 @@ INST_IDS = {f"{base}-USDT-PERP": f"{base}-USDT-SWAP" for base in ("ADA", "1000PE
 
 
 @pytest.fixture(scope="module")
-def heard(recording, tmp_path_factory):
+def received(recording, tmp_path_factory):
     """Listen to a replay that crosses a gap at 300 times the speed; returns the events and the truth."""
     with Simulator.start(data=recording.folder, start="2025-06-02T11:00:00", speed=300) as sim:
         done = subprocess.run(
@@ -34,15 +34,15 @@ def heard(recording, tmp_path_factory):
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], truth, stats
 
 
-def test_symbols_are_loaded(heard):
-    (loaded,) = [event for event in heard[0] if event["event"] == "symbols"]
+def test_symbols_are_loaded(received):
+    (loaded,) = [event for event in received[0] if event["event"] == "symbols"]
 
     assert loaded["symbols"] == sorted(INST_IDS)
 
 
 @pytest.mark.parametrize("symbol", INST_IDS)
-def test_closed_candles_are_the_truth_without_holes(heard, symbol):
-    events, truth, _ = heard
+def test_closed_candles_are_the_truth_without_holes(received, symbol):
+    events, truth, _ = received
     candles = [event for event in events if event["event"] == "candle" and event["symbol"] == symbol]
 
     times = [event["open_ms"] for event in candles]
@@ -54,14 +54,14 @@ def test_closed_candles_are_the_truth_without_holes(heard, symbol):
     ]
 
 
-def test_funding_arrives_for_every_instrument(heard):
-    funding = [event for event in heard[0] if event["event"] == "funding"]
+def test_funding_arrives_for_every_instrument(received):
+    funding = [event for event in received[0] if event["event"] == "funding"]
 
     assert {event["symbol"] for event in funding} == set(INST_IDS)
 
 
-def test_one_connection_a_channel_was_enough(heard):
-    stats = heard[2]
+def test_one_connection_a_channel_was_enough(received):
+    stats = received[2]
 
     assert stats["connections_total"] == {"public": 1, "business": 1}
     assert stats["closes"] == {}

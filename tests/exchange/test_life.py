@@ -1,4 +1,4 @@
-"""The life of instruments: as the market has it, and as the real process tells it."""
+"""The life of instruments: as the market has it, and as the real process shows it."""
 
 import json
 from decimal import Decimal

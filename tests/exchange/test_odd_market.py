@@ -126,7 +126,7 @@ async def test_a_late_minute_is_neither_pushed_nor_in_a_page_for_a_while_and_the
     ("fields", "codes"),
     [({}, ("11", "1")), ({"env": "2"}, ("5", "2")), ({"serviceType": "99", "env": "1"}, ("99", "1"))],
 )
-async def test_maintenance_of_something_else_is_told_and_nothing_stops(fields, codes):
+async def test_maintenance_of_something_else_is_announced_and_nothing_stops(fields, codes):
     with Simulator.start(symbols=2, seed=5, start=START, speed=60, extra=["--no-limits"]) as sim:
         async with connected(sim, "public") as public, connected(sim, "business") as business:
             await send(public, "subscribe", [{"channel": "status"}])

@@ -208,7 +208,7 @@ def test_requests_fail_as_ordered(sim):
     assert "error" in sim.fault("explode")
 
 
-def test_predictions_told_are_the_truth(sim):
+def test_published_predictions_are_the_truth(sim):
     rows = sim.get("/api/v5/public/funding-rate", instId="ANY")["data"]
 
     truth = sim.truth_predicted(int(rows[0]["ts"]))

@@ -81,7 +81,7 @@ async def test_a_notice_comes_sixty_simulated_seconds_before_a_clean_close_on_pu
     async with connected(sim, "public") as public, connected(sim, "business") as business:
         await arm(sim, "notice")
         notice = json.loads(await asyncio.wait_for(public.recv(), 5))
-        told = sim.now()
+        noticed = sim.now()
         with pytest.raises(ConnectionClosed) as closed:
             await asyncio.wait_for(public.recv(), 5)
         ended = sim.now()
@@ -90,7 +90,7 @@ async def test_a_notice_comes_sixty_simulated_seconds_before_a_clean_close_on_pu
 
     assert (notice["event"], notice["code"], len(notice["connId"])) == ("notice", "64008", 8)
     assert closed.value.rcvd.code == 1000
-    assert ended - told >= 50_000
+    assert ended - noticed >= 50_000
 
 
 async def test_what_a_slow_socket_sends_leaves_late_and_in_order(sim):
@@ -313,7 +313,7 @@ def test_a_request_is_never_answered(sim):
     assert sim.get("/api/v5/public/time")["code"] == "0"
 
 
-def test_the_time_is_not_told(sim):
+def test_the_time_is_not_given(sim):
     sim.fault("time_error", count=2)
 
     assert sim.get("/api/v5/public/funding-rate", instId=BTC)["code"] == "0"

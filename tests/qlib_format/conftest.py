@@ -27,7 +27,7 @@ ODD = ("龙_USDT", "kPEPE_USDT", "ไทย_USDT", "ß_USDT", "A" * 40 + "_USDT"
 MINUTES |= {symbol: range(90 * number, DAYS * 1440) for number, symbol in enumerate(ODD)}
 PRICES = {"BTC_USDT": 60_000.0, "1000PEPE_USDT": 0.0123, "NEW_USDT": 3.0, "GONE_USDT": 1.0, "BTC_USD_UM": 61_000.0}
 PRICES |= {symbol: 5.0 + number for number, symbol in enumerate(ODD)}
-#: Qlib cannot tell the first from KPEPE's other spelling, and reads the second as no name at all.
+#: Qlib takes the first for KPEPE's other spelling, and reads the second as no name at all.
 REFUSED = {"KPEPE_USDT": range(2000, 2100), "NA": range(100)}
 #: (when, members)
 RANKINGS = [

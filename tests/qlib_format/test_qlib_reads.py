@@ -112,11 +112,11 @@ def test_bars_are_those_that_pandas_makes_of_whole_minutes(data, provider, freq,
 def test_members_have_bars_that_opened_while_they_were_members_at_every_frequency(data, provider, freq):
     """Invariant 6: the file of the universe and the field of it agree."""
     listed = read(data, data.instruments("top50"), ["$in_universe"], freq)["$in_universe"].dropna()
-    told = read(data, data.instruments("all"), ["$in_universe", "$funding_rank"], freq).dropna()
+    rows = read(data, data.instruments("all"), ["$in_universe", "$funding_rank"], freq).dropna()
 
     assert len(listed)
     assert set(listed) == {1.0}
-    members = told[told["$in_universe"] == 1.0]
+    members = rows[rows["$in_universe"] == 1.0]
     assert set(listed.index) == set(members.index)
     assert (members["$funding_rank"] <= 2).all()
 
@@ -161,7 +161,7 @@ def test_the_funding_rate_of_a_bar_was_settled_before_its_close(data, provider):
 
 @pytest.mark.invariant(6)
 def test_members_have_bars_only_while_they_were_members(data, provider):
-    """Invariant 6: several spans a symbol, told minute by minute."""
+    """Invariant 6: several spans a symbol, minute by minute."""
     frame = read(data, data.instruments("top50"), ["$open"], "1min")["$open"].dropna()
 
     rankings = [(-5, {"BTC_USDT", "GONE_USDT"}), (480, {"BTC_USDT", PEPE}), (960, {PEPE, "GONE_USDT"})]

@@ -47,7 +47,7 @@ async def bus(bus):
 
 
 def exchange_clock():
-    """Return a clock that the exchange has told 2025."""
+    """Return a clock that the exchange has set to 2025."""
     clock, here, there = ExchangeClock(), time.monotonic(), (EXCHANGE_NOW - EPOCH).total_seconds()
     for ago in (2.0, 1.0, 0.0):
         clock.add(Sample(here - ago, here - ago, there - ago))

@@ -123,7 +123,7 @@ class Installation:
         return self.process.wait(20)
 
     def writer_has_stored(self):
-        """Tell whether everything on the bus is durable."""
+        """Return whether everything on the bus is durable."""
         for stream in ("candles", "funding", "ledger"):
             if self.redis.exists(stream):
                 groups = {group["name"]: group for group in self.redis.xinfo_groups(stream)}
@@ -175,7 +175,7 @@ async def test_what_is_stored_as_the_exchange_has_it_is_clean(exchange, bus, red
 @pytest.mark.invariant(2)
 @pytest.mark.invariant(7)
 @pytest.mark.slow
-async def test_everything_wrong_is_found_told_and_repaired(exchange, bus, redis_url, tmp_path):
+async def test_everything_wrong_is_found_reported_and_repaired(exchange, bus, redis_url, tmp_path):
     """Invariants 2 and 7: a wrong candle, a missing one, one wrongly called absent, an invented one, a wrong rate."""
     by_open, rates, verdicts, (wrong, missing, absent, invented) = a_day_with_faults(exchange)
     with Installation(exchange, redis_url, tmp_path) as here:
@@ -186,16 +186,16 @@ async def test_everything_wrong_is_found_told_and_repaired(exchange, bus, redis_
         wait_for(here.writer_has_stored)
 
         first = here.audit()
-        told = {difference["at"]: difference for difference in first[1]["differences"]}
+        reported = {difference["at"]: difference for difference in first[1]["differences"]}
         assert first[0] == 1, here.printed
-        assert {instant: one["kind"] for instant, one in told.items()} == {
+        assert {instant: one["kind"] for instant, one in reported.items()} == {
             wrong.isoformat(): "changed",
             missing.isoformat(): "missing",
             absent.isoformat(): "absent",
             invented.isoformat(): "invented",
             SETTLED.isoformat(): "rate",
         }
-        assert set(told[wrong.isoformat()]["fields"]) == {"close", "contracts"}
+        assert set(reported[wrong.isoformat()]["fields"]) == {"close", "contracts"}
         assert first[1]["unknown_symbols"] == ["NOSUCH_USDT"]
         assert len(here.candles()) == MINUTES - 1
 

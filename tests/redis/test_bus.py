@@ -170,7 +170,7 @@ async def test_bad_input_has_an_address(bus):
     assert {"payload", "at", "id"} <= set(letters[0])
 
 
-async def test_lag_tells_what_is_waiting_what_is_held_and_how_old_it_is(bus):
+async def test_lag_shows_what_is_waiting_what_is_held_and_how_old_it_is(bus):
     await bus.publish([a_candle(f"S{number}_USDT") for number in range(5)])
     (entries,) = await deliveries(bus, count=2)
 
@@ -238,7 +238,7 @@ async def test_flags_and_marks_are_kept(bus):
 
 
 @pytest.mark.invariant(11)
-async def test_what_is_not_in_qlib_any_more_is_not_told_to_be(bus):
+async def test_what_is_not_in_qlib_any_more_is_not_said_to_be(bus):
     """Invariant 11: after a rollback the retention must not delete what only the other version holds."""
     await bus.set_converted({"kline_1m/2025-04-05": "abc", "kline_1m/2025-04-06": "def"})
 

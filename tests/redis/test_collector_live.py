@@ -163,21 +163,21 @@ async def _missing(tape, spans):
 
 
 async def _check_settlements(exchange, tape):
-    """Whatever of the settlements was told last, per identity, is what was charged; midnight is among them."""
-    told = {}
+    """Whatever of the settlements was published last, per identity, is what was charged; midnight is among them."""
+    newest = {}
     for event in await tape.events(FundingRate.stream):
         if isinstance(event, FundingRate):
             key = event.symbol, event.funding_time
-            if key not in told or event.known_time >= told[key].known_time:
-                told[key] = event
+            if key not in newest or event.known_time >= newest[key].known_time:
+                newest[key] = event
     midnight = at("2025-06-10 00:00")
     for symbol in STAYS:
         truth = exchange.truth_funding(inst_id_of(symbol), to_ms(at("2025-06-08 00:00")), to_ms(midnight) + 1)
         assert truth
         for row in truth:
-            settled = told[symbol, from_ms(int(row["fundingTime"]))]
+            settled = newest[symbol, from_ms(int(row["fundingTime"]))]
             assert settled.funding_rate == float(row["realizedRate"])
-        assert told[symbol, midnight].interval_hours in {1, 2, 4, 8}
+        assert newest[symbol, midnight].interval_hours in {1, 2, 4, 8}
 
 
 async def test_on_sigterm_it_publishes_what_it_holds_and_ends_with_0(redis_url, tmp_path):
@@ -196,7 +196,7 @@ async def test_on_sigterm_it_publishes_what_it_holds_and_ends_with_0(redis_url, 
     await bus.close()
 
 
-async def test_a_ranking_is_acknowledged_once_the_ledger_is_told_what_it_asks_for(redis_url, tmp_path):
+async def test_a_ranking_is_acknowledged_once_what_it_asks_for_is_published(redis_url, tmp_path):
     """Invariant 7: who is dropped by the next ranking, while the collector is down, is not forgotten."""
     bus = Bus(redis_url)
     with Simulator.start(symbols=3, seed=2, start="2025-06-10T12:00:00", speed=1) as exchange:
@@ -205,8 +205,8 @@ async def test_a_ranking_is_acknowledged_once_the_ledger_is_told_what_it_asks_fo
         await bus.set_universe(a_ranking("BTC_USDT", "ETH_USDT", ranked_time=from_ms(exchange.now())))
         with a_collector(exchange, redis_url, tmp_path, BACKFILL_DAYS="2"):
             await wait_until(lambda: _has_acknowledged(bus), 30)
-            told = [event for event in await Tape(bus).events("ledger") if isinstance(event, Verdict)]
-    wanted = [event for event in told if event.verdict == "wanted"]
+            verdicts = [event for event in await Tape(bus).events("ledger") if isinstance(event, Verdict)]
+    wanted = [event for event in verdicts if event.verdict == "wanted"]
     assert {symbol for event in wanted for symbol in event.symbols} == {"BTC_USDT", "ETH_USDT"}
     assert min(event.begin for event in wanted) == at("2025-06-08 00:00")
     await bus.close()

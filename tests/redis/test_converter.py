@@ -57,7 +57,7 @@ def a_heartbeat(service, **changes):
     return Heartbeat(service=service, **fields | changes)
 
 
-async def tell(bus, ledger):
+async def publish_ledger(bus, ledger):
     await bus.set_ledger(DAY_0, {"BTC_USDT": to_text(ledger)})
 
 
@@ -68,14 +68,14 @@ async def test_a_day_with_a_hole_waits_for_it_and_what_comes_later_is_patched_in
     raw, qlib = tmp_path / "okx_data", tmp_path / "qlib_data"
     store(raw, [a_candle(open_time=minute(number)) for number in numbers()])
     hole = DayLedger(wanted=FULL_DAY, received=FULL_DAY & ~(1 << HOLE))
-    await tell(bus, hole)
+    await publish_ledger(bus, hole)
     await bus.set_watermarks({"written_until": MIDNIGHT + DAY})
     await bus.beat(a_heartbeat("collector", details={"history_complete": True}), 3600)
 
     await until_details(bus, lambda details: "1 minutes before 2025-04-06" in details.get("waiting", ""))
     assert not (qlib / "calendars").exists()
 
-    await tell(bus, hole | DayLedger(absent=1 << HOLE))
+    await publish_ledger(bus, hole | DayLedger(absent=1 << HOLE))
     await until_details(bus, lambda details: details.get("converted_until", "").startswith("2025-04-06T00:00"))
     assert minute(HOLE) not in values(qlib, "BTC_USDT", "open")
 
@@ -174,7 +174,7 @@ async def test_a_correction_does_not_wait_for_a_writer_that_is_behind(bus, tmp_p
 
 
 async def until_details(bus, condition):
-    """Wait until the converter's heartbeat tells something."""
+    """Wait until the converter's heartbeat says something."""
     async with asyncio.timeout(patience(30)):
         while not ((beat := await bus.heartbeat("converter")) and condition(beat.details)):  # noqa: ASYNC110
             await asyncio.sleep(0.05)

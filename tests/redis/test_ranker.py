@@ -91,7 +91,7 @@ async def test_a_ranking_is_published_whole_and_becomes_the_universe(exchange, s
     assert abs((ranking.ranked_time - from_ms(now)).total_seconds()) < 5
 
 
-async def test_a_second_ranking_tells_only_what_changed(service, settings):
+async def test_a_second_ranking_says_only_what_changed(service, settings):
     await rank_once(service, settings)
 
     again = await rank_once(service, settings.model_copy(update={"top_n": 3}))
@@ -101,7 +101,7 @@ async def test_a_second_ranking_tells_only_what_changed(service, settings):
 
 
 @pytest.mark.invariant(11)
-async def test_a_failing_exchange_keeps_the_last_universe_and_is_told(exchange, service, settings, bus):
+async def test_a_failing_exchange_keeps_the_last_universe_and_is_reported(exchange, service, settings, bus):
     """Invariant 11: it tries again, with pauses, for ever, until it works or is stopped."""
     before = await rank_once(service, settings)
     length = await bus.stream_length(Ranking.stream)
@@ -225,7 +225,7 @@ def test_a_universe_of_nobody_stops_the_start(wrong, capsys, monkeypatch):
 
 
 @pytest.mark.invariant(11)
-async def test_a_redis_that_forgot_the_universe_is_told_again(service, settings, bus, redis_url):
+async def test_a_redis_that_forgot_the_universe_gets_it_again(service, settings, bus, redis_url):
     """Invariant 11: not only at the next ranking, eight hours later."""
     running = asyncio.create_task(Ranker(service, settings).run())
     try:

@@ -82,11 +82,11 @@ class WriterProcess:
         self.redis.close()
 
     def is_idle(self):
-        """Tell whether everything was delivered and acknowledged."""
+        """Return whether everything was delivered and acknowledged."""
         return self.is_idle_on("candles", "funding", "ledger", "universe")
 
     def is_idle_on(self, *streams):
-        """Tell the same of some streams."""
+        """Return the same of some streams."""
         for stream in streams:
             if not self.redis.exists(stream):
                 return False
@@ -281,7 +281,7 @@ async def test_settlements_and_rankings_have_files_of_their_own(bus, writer):
 
 
 @pytest.mark.invariant(7)
-async def test_what_is_durable_is_told_at_the_start_and_after_every_write(bus, redis_url, tmp_path):
+async def test_what_is_durable_is_published_at_the_start_and_after_every_write(bus, redis_url, tmp_path):
     """Invariant 7: the collector fetches what is missing here."""
     root = tmp_path / "okx_data"
     store(root, [a_candle(open_time=minute(number)) for number in (0, 1, 5)])
@@ -374,7 +374,7 @@ async def test_what_the_collector_found_out_is_durable_before_it_is_acknowledged
 
 @pytest.mark.invariant(11)
 @pytest.mark.invariant(12)
-async def test_a_redis_that_came_back_empty_is_told_everything_anew(bus, writer):
+async def test_a_redis_that_came_back_empty_gets_everything_again(bus, writer):
     """Invariants 11 and 12."""
     await bus.publish([a_candle(), a_verdict("wanted", 0, 1)])
     wait_for(lambda: writer.redis.exists("ledger") and writer.is_idle_on("ledger", "candles"))

@@ -1,6 +1,6 @@
 """A provider folder of a small perpetual market, written with numpy alone: what the research kit is tried on.
 
-Hours are drawn, days are aggregated from them, so both frequencies tell the same story. Whoever pays much funding
+Hours are drawn, days are aggregated from them, so both frequencies agree. Whoever pays much funding
 tends to fall and whoever rose yesterday tends to give some of it back, so that there is something to learn.
 One symbol is listed late, one is delisted early, one has a hole. Layout and meanings: see the README's fields.
 """

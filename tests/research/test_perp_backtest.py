@@ -30,7 +30,7 @@ def exactly(value):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Write symbols at 60min (or as told) and set Qlib up for them."""
+    """Write symbols at 60min (or as given) and set Qlib up for them."""
 
     def make(freq="60min", bars=None, future=3, **symbols):
         count = bars or max(symbol.first + len(symbol.close) for symbol in symbols.values())
@@ -96,7 +96,7 @@ def test_a_partial_close_a_flip_and_a_full_close_are_booked_at_their_prices(data
     assert result.positions[pd.Timestamp(bar(5))].held() == []
 
 
-def test_slippage_makes_every_trade_worse_and_is_told_apart_from_the_price(dataset):
+def test_slippage_makes_every_trade_worse_and_is_kept_apart_from_the_price(dataset):
     dataset(A=Symbol([101, 100, 100], 0, {"open": [100, 102, 100]}))
     result = run({0: [("A", 3.0)], 1: [("A", -5.0)]}, (0, 2), taker_fee=0.002, slippage=0.01)
     cash = 1000 - 3 * 101 * 1.002 + 5 * 102 * 0.99 * 0.998

@@ -132,11 +132,11 @@ def test_a_signal_is_traded_in_the_bar_after_its_own(predictions):
 
 
 @pytest.mark.parametrize(("future", "last"), [(True, "2025-04-16 23:00:00"), (False, "2025-04-16 22:00:00")])
-def test_the_last_bar_is_left_out_where_nothing_tells_when_the_next_one_begins(predictions, monkeypatch, future, last):
+def test_the_last_bar_is_left_out_where_nothing_says_when_the_next_one_begins(predictions, monkeypatch, future, last):
     """As at 1min, which has no future calendar."""
     known = D.calendar(freq=FREQ)
-    told = D.calendar(freq=FREQ, future=future)
-    monkeypatch.setattr("perps.records.D.calendar", lambda future=False, **_: told if future else known)
+    calendar = D.calendar(freq=FREQ, future=future)
+    monkeypatch.setattr("perps.records.D.calendar", lambda future=False, **_: calendar if future else known)
     newest = predictions.copy()
     shift = known[-1] - newest.index.levels[0].max()
     newest.index = newest.index.set_levels(newest.index.levels[0] + shift, level=0)

@@ -135,7 +135,7 @@ def test_nothing_to_report_on_is_said():
 
 
 @pytest.mark.parametrize(("step", "name"), [("D", "day"), ("h", "60min"), ("min", "1min"), ("4h", "240min")])
-def test_the_frequency_is_told_from_the_bars(step, name):
+def test_the_frequency_is_read_from_the_bars(step, name):
     assert frequency_of(pd.date_range("2025-09-01", periods=5, freq=step)) == name
 
 

@@ -259,7 +259,7 @@ def draw(seed: int = 5) -> Market:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a run is told."""
+    """What a run is given."""
 
     topk: int = 4
     leverage: float = 1.5

@@ -13,7 +13,7 @@ Trades = Mapping[int, Sequence[tuple[str, float]]]
 
 
 class Scripted(BaseStrategy):
-    """Does what it is told: number of the bar in the dataset → [(symbol, signed amount)]."""
+    """Trades as given: number of the bar in the dataset → [(symbol, signed amount)]."""
 
     def __init__(self, trades: Trades, freq: str = "60min") -> None:
         super().__init__()

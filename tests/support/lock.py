@@ -17,7 +17,7 @@ _GLIBC = 36
 
 @dataclass(frozen=True)
 class Platform:
-    """A machine that packages are installed on, as far as wheels and markers can tell."""
+    """A machine that packages are installed on, as far as wheels and markers say."""
 
     system: str
     machine: str

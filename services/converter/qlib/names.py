@@ -49,7 +49,7 @@ class Names:
         owner = next((owner for key in _keys(symbol) if (owner := self._owners.get(key, symbol)) != symbol), None)
         if owner is None:
             return None
-        return f"Qlib cannot tell it from {owner}, which is there already: the names differ in nothing but case"
+        return f"Qlib takes it for {owner}, which is there already: the names differ in nothing but case"
 
     def possible(self, symbols: Iterable[str]) -> list[str]:
         """Return those of some symbols that can be in the dataset."""

@@ -95,7 +95,7 @@ def _work(store: QlibStore, raw: RawFiles, build: Build, changed: Dirty) -> _Wor
     held = _held(store, build, dirty)
     damaged = {symbol: bins.damage for symbol, bins in held.items() if bins.damage}
     dirty |= _raw_days(raw, damaged, build.span)
-    # Of two that Qlib cannot tell apart the one that was there first stays, in a rebuild, too.
+    # Of two that Qlib takes for the same the one that was there first stays, in a rebuild, too.
     refused = store.names.admit(sorted(dirty, key=lambda symbol: (dirty[symbol][0], symbol)))
     left = {symbol: dict.fromkeys(dirty.pop(symbol), reason) for symbol, reason in refused.items()}
     left |= {

@@ -24,7 +24,7 @@ class SimulatedClock:
         self._origin = time.monotonic()
 
     def ended(self) -> bool:
-        """Tell whether the recording is over."""
+        """Return whether the recording is over."""
         return self.end_ms is not None and self.now_ms() >= self.end_ms
 
 

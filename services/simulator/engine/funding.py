@@ -26,7 +26,7 @@ def predicted_rate(period: FundingPeriod, at_ms: int) -> float:
 
 
 def settlement_state(period: FundingPeriod, at_ms: int) -> Literal["processing", "settled"]:
-    """Tell whether the last settlement is still being worked off."""
+    """Return whether the last settlement is still being worked off."""
     if period.settled and at_ms < period.settled.funding_ms + PROCESSING_MS:
         return "processing"
     return "settled"

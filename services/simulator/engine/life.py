@@ -1,7 +1,7 @@
 """What happens to instruments in their life: a schedule of changes over a market that knows of none.
 
 A change given at the start is part of the market. One that is added later lies in the future, so that whatever was
-told of the past stays true; only a correction changes a minute that has been told already, since that is its point.
+shown of the past stays true; only a correction changes a minute that has been shown already: that is its point.
 """
 
 import math
@@ -142,7 +142,7 @@ def _exponent(contract_value: str) -> int:
 
 
 class _Times(NamedTuple):
-    """When a change takes effect and when it is told."""
+    """When a change takes effect and when it is announced."""
 
     at_ms: int
     announce_ms: int

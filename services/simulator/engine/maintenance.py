@@ -1,4 +1,4 @@
-"""Windows in which the exchange works on itself, as system/status and the channel `status` tell them."""
+"""Windows in which the exchange works on itself, as system/status and the channel `status` show them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -63,7 +63,7 @@ class Instrument:
     """When it is first shown as `preopen`; None: an hour before the listing."""
     delist_ms: int | None = None
     delist_notice_ms: int | None = None
-    """When expTime is told; None: a day before the delisting."""
+    """When expTime is published; None: a day before the delisting."""
     suspended: bool = False
     """Suspended for ever."""
     suspensions: tuple[Suspension, ...] = ()
@@ -148,7 +148,7 @@ class Instrument:
         return next((span.state for span in self.suspensions if span.begin_ms <= at_ms < span.end_ms), "live")
 
     def is_suspended(self, at_ms: int) -> bool:
-        """Tell whether an instant lies in one of its suspensions."""
+        """Return whether an instant lies in one of its suspensions."""
         return any(span.begin_ms <= at_ms < span.end_ms for span in self.as_of(at_ms).suspensions)
 
     def is_served(self, at_ms: int) -> bool:

@@ -275,7 +275,7 @@ def _floats(path: Path, table: pa.Table, name: str) -> Floats:
 
 
 def _milliseconds(path: Path, column: pa.ChunkedArray) -> Ints:
-    """Read times of any spelling as Unix ms; naive ones are UTC, of integers the magnitude tells the unit."""
+    """Read times of any spelling as Unix ms; naive ones are UTC, of integers the magnitude gives the unit."""
     if column.null_count:
         raise UnusableRecordingError(f"{path}: some rows have no `timestamp`; remove them")
     kind = column.type
@@ -293,7 +293,7 @@ def _milliseconds(path: Path, column: pa.ChunkedArray) -> Ints:
 
 
 def _unit_of(numbers: Ints) -> float:
-    """Tell s, ms, us and ns apart: each is the unit of which a date of our days has so many."""
+    """Return how many of their unit a ms has: of s, ms, us and ns the one of which a date of our days has so many."""
     largest = int(np.abs(numbers).max(initial=0))
     for border, divisor in ((10**11, 0.001), (10**14, 1), (10**17, 1_000)):
         if largest < border:

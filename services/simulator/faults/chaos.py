@@ -81,6 +81,6 @@ class Chaos:
         self._until_ms = max(self._until_ms, now_ms)
 
     def as_json(self) -> dict[str, Any]:
-        """Tell what is under way."""
+        """Return what is under way."""
         recipe = self._recipe
         return {"seed": recipe.seed, "rate": recipe.rate, "per": recipe.per, "stopped": self._stopped}

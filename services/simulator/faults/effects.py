@@ -123,7 +123,7 @@ def rate_limit(_fault: Fault, asked: Asked, _reply: Reply) -> Reply:
 
 
 def time_error(fault: Fault, asked: Asked, reply: Reply) -> Reply | None:
-    """Refuse to tell the time."""
+    """Refuse to give the time."""
     return http_error(fault, asked, reply) if asked.endpoint.endswith("/public/time") else None
 
 

@@ -73,7 +73,7 @@ class _Armed:
         return self.began_wall is not None and wall >= self.began_wall + self.fault.duration
 
     def concerns(self, path: Path, inst_id: str | None = None) -> bool:
-        """Tell whether the filters let a path and an instrument through."""
+        """Return whether the filters let a path and an instrument through."""
         return self.fault.path in (None, path) and self.fault.inst_id in (None, inst_id)
 
 
@@ -225,7 +225,7 @@ class FaultPlan:
         return deliveries
 
     def is_mute(self, path: Path, now_ms: int, wall: float) -> bool:
-        """Tell whether a whole path is silent, acknowledgements included; pongs always go out."""
+        """Return whether a whole path is silent, acknowledgements included; pongs always go out."""
         return any(
             armed.fault.inst_id is None and armed.concerns(path) for armed in self._on(("silence",), now_ms, wall)
         )
@@ -250,8 +250,8 @@ class FaultPlan:
                 continue
             if armed.cause.kind == "maintenance" and asked.endpoint.endswith(STATUS_ENDPOINT):
                 continue
-            told = asked._replace(sequence=armed.happened + 1, seconds=self.wall_seconds(fault))
-            changed = effect(fault, told, reply)
+            counted = asked._replace(sequence=armed.happened + 1, seconds=self.wall_seconds(fault))
+            changed = effect(fault, counted, reply)
             if changed is not None:
                 reply = changed
                 self._happened(armed, asked.now_ms, endpoint=asked.endpoint, instId=asked.inst_id)
@@ -344,7 +344,7 @@ def _is_asked(fault: Fault, asked: Asked) -> bool:
 
 
 def _reaches(armed: _Armed, path: Path) -> bool:
-    """Tell whether a cut is meant for a path: a notice is documented for /public alone, unless a script says more."""
+    """Return whether a cut is meant for a path: a notice is documented for /public alone, unless a script says more."""
     by_default = armed.fault.kind != "notice" or path == "public"
     return armed.fault.path == path or (armed.fault.path is None and by_default)
 

@@ -16,7 +16,7 @@ class SlidingWindow:
         self._events: dict[Hashable, deque[float]] = {}
 
     def allows(self, key: Hashable, now: float) -> bool:
-        """Count an event and tell whether it is within the limit; a refused one does not count."""
+        """Count an event and return whether it is within the limit; a refused one does not count."""
         events = self._events.get(key)
         if events is None:
             self._forget_idle(now)

@@ -70,7 +70,7 @@ def confirm_delay_ms(inst_id: str, open_ms: int) -> int:
 
 
 def is_confirmed(inst_id: str, open_ms: int, now_ms: int) -> bool:
-    """Tell whether a minute reads confirm 1 by now."""
+    """Return whether a minute reads confirm 1 by now."""
     return now_ms >= open_ms + MINUTE_MS + confirm_delay_ms(inst_id, open_ms)
 
 
@@ -96,7 +96,7 @@ class Streams:
         self._told_ms = 0
         """Everything up to here has been pushed."""
         self._edition = 0
-        """Goes up when the schedule of news is made anew."""
+        """Goes up when the schedule of news is made again."""
 
     def activate(self, key: Key, now_ms: int) -> None:
         """Begin to push a key, from an instant on."""
@@ -178,7 +178,7 @@ class Streams:
             return self._forming(key, open_ms, now_ms) if live else None
         if due.event == "forming":
             return self._next_forming(key, open_ms, now_ms) if live else None
-        # Funding is told as of the instant it is due: however late the pump is, no settlement is skipped.
+        # Funding is pushed as of the instant it is due: however late the pump is, no settlement is skipped.
         if due.event == "settlement":
             self._expect_settlement(key, due.due_ms)
         else:
@@ -221,7 +221,7 @@ class Streams:
         return Push("public", FUNDING, key.inst_id, "funding", msgspec.json.encode(message))
 
     def _news(self, due: _Due) -> Push | None:
-        """Tell what changes at an instant, if this is still the schedule."""
+        """Push what changes at an instant, if this is still the schedule."""
         if due.edition != self._edition:
             return None
         self._expect_news(due.key, due.due_ms)

@@ -187,7 +187,7 @@ def outcome_of(do):
 
 
 def named(error):
-    """Return which files a failed conversion says are new; of those that it cannot tell from the old ones nothing."""
+    """Return which files a failed conversion says are new; of those that are like the old ones nothing."""
     said = re.search("new are (.*?);", str(error))
     return set(said[1].split(", ")) if said else None
 

@@ -270,15 +270,15 @@ def test_a_symbol_whose_history_is_taken_in_later_starts_earlier(raw, qlib, tmp_
 
 
 @pytest.mark.parametrize("how", [{"rebuild": True}, {"history": True}])
-def test_history_before_the_origin_is_left_out_and_told_until_it_is_to_be_taken_in(raw, qlib, tmp_path, how):
+def test_history_before_the_origin_is_left_out_and_reported_until_it_is_to_be_taken_in(raw, qlib, tmp_path, how):
     store(raw, some_minutes("BTC_USDT", range(2 * 1440, 3 * 1440)))
     convert(raw, qlib, until=None)
     before = tree(qlib)
     store(raw, some_minutes("BTC_USDT", range(100, 2 * 1440)))
 
-    told = [convert(raw, qlib, until=None).left_out for _ in range(3)]
+    counts = [convert(raw, qlib, until=None).left_out for _ in range(3)]
 
-    assert told == [2, 2, 2]
+    assert counts == [2, 2, 2]
     assert tree(qlib) == before
     assert late_days(raw, qlib).before == 2
     assert convert(raw, qlib, until=None, **how).left_out == 0
@@ -413,8 +413,8 @@ def test_while_a_snapshot_is_pinned_the_conversion_goes_on_with_the_head(raw, ql
 
 
 @pytest.mark.invariant(11)
-def test_a_day_that_was_left_out_is_not_told_to_be_converted(raw, qlib):
-    """Invariant 11: the retention deletes what is told here, so a day that is not in Qlib must not be."""
+def test_a_day_that_was_left_out_is_not_reported_as_converted(raw, qlib):
+    """Invariant 11: the retention deletes what is reported here, so a day that is not in Qlib must not be."""
     store(raw, some_minutes("BTC_USDT", range(2 * 1440, 3 * 1440)))
     convert(raw, qlib, until=None)
     store(raw, some_minutes("BTC_USDT", range(1440)))
@@ -444,7 +444,7 @@ def test_retired_days_keep_their_values_also_on_a_rebuild(raw, qlib):
 
 
 @pytest.mark.invariant(11)
-def test_only_a_whole_day_is_told_to_be_converted_and_as_it_stands(raw, qlib):
+def test_only_a_whole_day_is_reported_as_converted_and_as_it_stands(raw, qlib):
     """Invariant 11."""
     store(raw, some_minutes("BTC_USDT", range(2000)))
 

@@ -35,15 +35,15 @@ def test_nothing_is_known_where_nothing_was_said():
     assert spans() == []
 
 
-def test_a_listing_of_which_no_time_was_told_began_long_ago():
+def test_a_listing_of_which_no_time_was_given_began_long_ago():
     assert spans(said(10, listed=None)) == [(LONG_AGO, None)]
 
 
-def test_an_end_is_the_one_that_was_told():
+def test_an_end_is_the_one_that_was_given():
     assert spans(said(10), said(50, "expired", ended=45)) == [(0, 45)]
 
 
-def test_an_end_of_which_no_time_was_told_was_when_it_was_seen():
+def test_an_end_of_which_no_time_was_given_was_when_it_was_seen():
     assert spans(said(10), said(50, "expired")) == [(0, 50)]
 
 

@@ -158,7 +158,7 @@ def test_a_setting_makes_bars_of_the_minutes_that_there_are(raw, qlib):
     assert hourly(qlib, "volume") == {MIDNIGHT: 58 * 2.0}
 
 
-def test_another_recipe_computes_everything_anew(raw, qlib, tmp_path):
+def test_another_recipe_computes_everything_again(raw, qlib, tmp_path):
     """Fields that were not written yet, and bars that were made by another rule."""
     store(raw, [*some_minutes("BTC_USDT", range(0, 3000, 3)), *some_minutes("ETH_USDT", range(2000))])
     convert(raw, qlib, until=None)

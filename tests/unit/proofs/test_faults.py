@@ -80,8 +80,8 @@ def test_what_was_measured_replaces_the_fourth_column_and_nothing_else():
 
 
 def test_of_several_measurements_the_longest_counts(tmp_path):
-    told = [{"what": "lost", "seconds": 1.5}, {"what": "lost", "seconds": 2.5}, {"what": "late", "seconds": 1}]
-    (tmp_path / "times").write_text("".join(json.dumps(one) + "\n" for one in told))
+    measured = [{"what": "lost", "seconds": 1.5}, {"what": "lost", "seconds": 2.5}, {"what": "late", "seconds": 1}]
+    (tmp_path / "times").write_text("".join(json.dumps(one) + "\n" for one in measured))
 
     assert read_times(tmp_path / "times") == {"lost": 2.5, "late": 1}
     assert read_times(tmp_path / "none") == {}

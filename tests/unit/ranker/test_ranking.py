@@ -78,7 +78,7 @@ def test_a_ranking_keeps_every_swap_members_or_not():
     assert {place.funding_time for place in ranking.ranks} == {MIDNIGHT + timedelta(hours=8)}
 
 
-def test_who_joined_and_who_left_is_told():
+def test_who_joined_and_who_left_is_reported():
     ranks = places([a_prediction("A", 0.3), a_prediction("B", 0.2), a_prediction("C", 0.1)])
 
     ranking = ranking_of(ranks, a_ranking("C", "A"), top_n=2)

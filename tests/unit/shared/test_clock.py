@@ -19,8 +19,8 @@ def samples(*, rate=1.0, begin=1_700_000_000.0, pauses=(0.5, 0.5, 10, 10), delay
     for number, pause in enumerate((0.0, *pauses)):
         moment += pause
         there, back = delays[number % len(delays)]
-        told = begin + rate * (moment + there - first)
-        made.append(Sample(moment, moment + there + back, round(told * 1000) / 1000))
+        theirs = begin + rate * (moment + there - first)
+        made.append(Sample(moment, moment + there + back, round(theirs * 1000) / 1000))
     return made
 
 
@@ -40,7 +40,7 @@ def test_any_rate_from_1_to_600_is_found(rate, delay, offset):
 
 
 @given(st.floats(60, 600), st.lists(st.tuples(st.floats(0.001, 0.02), st.floats(0.001, 0.02)), min_size=2, max_size=5))
-def test_a_fast_clock_is_told_to_within_its_round_trip(rate, delays):
+def test_a_fast_clock_is_known_to_within_its_round_trip(rate, delays):
     made = samples(rate=rate, delays=delays)
     line = fit(made)
     moment = made[-1].sent + 5
@@ -54,7 +54,7 @@ def test_a_clock_that_stands_still_is_seen_to_stand():
     assert fit(samples(rate=0.0)).rate == 0.0
 
 
-def test_one_sample_tells_the_offset_and_not_yet_the_rate():
+def test_one_sample_gives_the_offset_and_not_yet_the_rate():
     clock = ExchangeClock()
 
     clock.add(Sample(time.monotonic(), time.monotonic(), 1_500_000_000.0))
@@ -63,7 +63,7 @@ def test_one_sample_tells_the_offset_and_not_yet_the_rate():
     assert abs(clock.now() - (EPOCH + timedelta(seconds=1_500_000_000))) < timedelta(seconds=1)
 
 
-def test_a_host_whose_clock_is_wrong_tells_the_exchanges_time():
+def test_a_host_whose_clock_is_wrong_has_the_exchanges_time():
     """The host's wall clock is never asked once the exchange was: only the monotonic clock counts."""
     clock = ExchangeClock()
     last_year = 1_600_000_000.0

@@ -25,7 +25,7 @@ def test_a_batch_is_written_once_it_is_old_or_large(count, now, answer):
     assert should_flush(filled(count), now, **ONE_OR_TEN) == answer
 
 
-def test_age_counts_from_the_first_entry_and_anew_after_a_write():
+def test_age_counts_from_the_first_entry_and_again_after_a_write():
     batch = filled(2)
 
     batch.clear()

@@ -204,7 +204,7 @@ def test_patience_grows_with_the_rate_of_the_exchanges_clock(healthy, now):
 
 
 def test_the_hosts_clock_makes_nothing_stale(healthy, now):
-    """A simulator replays last year: until the exchange has told its time, every age would be a year."""
+    """A simulator replays last year: until the exchange has given its time, every age would be a year."""
     replay = replace(healthy, clock=replace(healthy.clock, measured=False, exchange_time=now + timedelta(days=365)))
 
     assert status_of(replay).verdict == "ok"

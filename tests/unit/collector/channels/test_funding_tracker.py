@@ -67,7 +67,7 @@ def test_the_roll_settles_the_period_that_ended_with_its_own_interval(observe):
     assert not missed
 
 
-def test_the_first_message_tells_a_settlement_that_the_history_does_not_have_yet():
+def test_the_first_message_has_a_settlement_that_the_history_does_not_have_yet():
     """Started half a minute after a settlement: the history lags, and the roll was not seen."""
     tracker = FundingTracker()
     tracker.learn([a_funding_rate("BTC_USDT", minute(0))])
@@ -77,7 +77,7 @@ def test_the_first_message_tells_a_settlement_that_the_history_does_not_have_yet
     assert settled(events) == [(EIGHT, 0.003, None)]
 
 
-def test_a_settlement_is_told_once_through_processing_and_settled(observe):
+def test_a_settlement_is_published_once_through_processing_and_settled(observe):
     observe(a_funding_row(at=minute(479), funding_time=EIGHT))
     rows = [
         a_funding_row(at=minute(480), funding_time=SIXTEEN, settState="processing", settFundingRate="0.003"),
@@ -91,7 +91,7 @@ def test_a_settlement_is_told_once_through_processing_and_settled(observe):
     assert not any(missed for _, missed in answers)
 
 
-def test_a_rate_that_is_corrected_after_the_roll_is_told_again_with_the_same_interval(observe):
+def test_a_rate_that_is_corrected_after_the_roll_is_published_again_with_the_same_interval(observe):
     observe(a_funding_row(at=minute(479), funding_time=EIGHT))
     observe(a_funding_row(at=minute(480), funding_time=SIXTEEN, settFundingRate="0.003"))
 
@@ -110,7 +110,7 @@ def test_a_settlement_that_was_missed_asks_the_history(observe):
     assert settled(events) == []
 
 
-def test_a_roll_that_does_not_tell_the_settled_rate_asks_the_history(observe):
+def test_a_roll_that_does_not_give_the_settled_rate_asks_the_history(observe):
     observe(a_funding_row(at=minute(479), funding_time=EIGHT))
 
     _, missed = observe(a_funding_row(at=minute(480), funding_time=SIXTEEN, settFundingRate=""))
@@ -119,7 +119,7 @@ def test_a_roll_that_does_not_tell_the_settled_rate_asks_the_history(observe):
 
 
 def test_the_first_message_settles_nothing(observe):
-    """What period it ended is not known: the history tells it."""
+    """What period it ended is not known: the history has it."""
     events, missed = observe(a_funding_row(at=minute(480) + timedelta(seconds=1), funding_time=SIXTEEN))
 
     assert settled(events) == []

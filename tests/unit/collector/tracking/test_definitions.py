@@ -16,8 +16,8 @@ def look(definitions, *listed, gone=None, at):
         definitions.note(again, gone or {}, minute(at) + timedelta(seconds=seconds))
 
 
-def told(*stored):
-    """Return what a collector knows that was told what is stored."""
+def knowing(*stored):
+    """Return what a collector knows that has read what is stored."""
     definitions = Definitions()
     definitions.note_stored({one.symbol: one for one in stored})
     return definitions
@@ -31,7 +31,7 @@ def test_before_it_is_known_what_is_stored_nothing_is_published():
 
 
 def test_what_is_stored_already_is_not_published_again_by_a_collector_that_starts():
-    definitions = told(a_definition(known_time=minute(0)))
+    definitions = knowing(a_definition(known_time=minute(0)))
 
     look(definitions, a_definition(known_time=minute(500)), at=500)
 
@@ -49,7 +49,7 @@ def test_what_was_seen_before_it_was_known_what_is_stored_keeps_its_time():
 
 
 def test_every_change_is_published_until_it_is_stored():
-    definitions = told(a_definition(known_time=minute(0)))
+    definitions = knowing(a_definition(known_time=minute(0)))
     first = a_definition(known_time=minute(10), tick_size=0.1)
     second = a_definition(known_time=minute(11), tick_size=0.01)
     look(definitions, first, at=10)
@@ -65,8 +65,8 @@ def test_every_change_is_published_until_it_is_stored():
     assert definitions.due(3 * AGAIN_SECONDS) == []
 
 
-def test_a_store_that_forgets_is_told_what_is_true_now():
-    definitions = told(a_definition(known_time=minute(0)))
+def test_a_store_that_forgets_gets_what_is_true_now():
+    definitions = knowing(a_definition(known_time=minute(0)))
     definitions.note_stored({})
 
     look(definitions, a_definition(known_time=minute(30)), at=30)
@@ -74,9 +74,9 @@ def test_a_store_that_forgets_is_told_what_is_true_now():
     assert definitions.due(0.0) == [a_definition(known_time=minute(30))]
 
 
-def test_the_end_of_an_instrument_is_a_definition_told_once():
+def test_the_end_of_an_instrument_is_a_definition_published_once():
     before = a_definition(known_time=minute(0))
-    definitions = told(before)
+    definitions = knowing(before)
 
     look(definitions, gone={"BTC_USDT": minute(90)}, at=100)
     look(definitions, gone={"BTC_USDT": minute(90)}, at=101)
@@ -90,7 +90,7 @@ def test_the_end_of_an_instrument_is_a_definition_told_once():
 
 
 def test_an_instrument_that_was_never_listed_here_has_no_end():
-    definitions = told()
+    definitions = knowing()
 
     look(definitions, gone={"BTC_USDT": minute(90)}, at=100)
 
@@ -98,7 +98,7 @@ def test_an_instrument_that_was_never_listed_here_has_no_end():
 
 
 def test_a_clock_that_stood_ahead_does_not_put_an_older_word_before_a_newer_one():
-    definitions = told(a_definition(known_time=minute(500)))
+    definitions = knowing(a_definition(known_time=minute(500)))
 
     look(definitions, a_definition(known_time=minute(400), tick_size=0.1), at=400)
 
@@ -111,7 +111,7 @@ def test_a_clock_that_stood_ahead_does_not_put_an_older_word_before_a_newer_one(
 )
 def test_one_odd_answer_is_no_change_of_an_instrument(odd):
     """Invariant 12: a life that ends is ended for good."""
-    definitions = told(a_definition(known_time=minute(0)))
+    definitions = knowing(a_definition(known_time=minute(0)))
 
     definitions.note([a_definition(known_time=minute(1), **odd)], {}, minute(1))
     assert definitions.doubtful
@@ -123,7 +123,7 @@ def test_one_odd_answer_is_no_change_of_an_instrument(odd):
 
 
 def test_what_two_looks_say_is_known_since_the_first():
-    definitions = told(a_definition(known_time=minute(0)))
+    definitions = knowing(a_definition(known_time=minute(0)))
 
     look(definitions, a_definition(known_time=minute(1), state="rebase"), at=1)
 

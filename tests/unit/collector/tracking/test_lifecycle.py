@@ -32,7 +32,7 @@ def halted(instruments, begin=FROM, end=TO):
 
 @pytest.mark.invariant(7)
 def test_an_exchange_stands_still_until_the_end_that_it_expects():
-    """Invariant 7: when it is over it is not told any more, so that no look would find its last minutes."""
+    """Invariant 7: when it is over it is not shown any more, so that its last minutes would never be found."""
     instruments = Instruments()
 
     instruments.stood_still([a_window(end=minute(745))], NOW)

@@ -133,7 +133,7 @@ def test_what_does_not_lie_between_rows_of_the_exchange_is_never_absent(shown, g
 
 @pytest.mark.invariant(13)
 def test_while_the_clock_is_in_dispute_nothing_is_judged():
-    """Invariant 13: minutes of a future that a wrong clock tells of would be absent for good."""
+    """Invariant 13: minutes of a future that a wrong clock shows would be absent for good."""
     wanted, gap, now = between_rows(), Gap(minute(720), minute(722)), minute(800)
 
     deny(wanted, gap, now, disputed=True)

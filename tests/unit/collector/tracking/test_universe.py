@@ -205,7 +205,7 @@ def test_one_that_left_is_not_let_go_before_the_ledger_knows_what_the_exchange_d
 
 @pytest.mark.invariant(7)
 def test_what_the_ledger_learns_late_to_be_wanted_of_one_that_is_followed_is_fetched():
-    """Invariant 7: told by a collector that died, and taken in only after the next one had begun."""
+    """Invariant 7: published by a collector that died, and taken in only after the next one had begun."""
     ledger = a_ledger(BTC_USDT=DayLedger(wanted=1 << 500, received=1 << 500))
     universe = a_universe("BTC_USDT", ledger=ledger)
     old = universe.symbols["BTC_USDT"]
@@ -251,7 +251,7 @@ def test_the_funding_history_is_to_be_asked_for_of_everybody_that_is_new_also_of
     assert unknown == {"NEW_USDT", "LEFT_USDT", "OLD_USDT"}
 
 
-def test_one_that_is_only_being_healed_and_returns_begins_anew():
+def test_one_that_is_only_being_healed_and_returns_begins_again():
     universe = a_universe("BTC_USDT", ledger=a_ledger_with_an_old_hole())
     universe.adopt(NOON)
     again = a_ranking("BTC_USDT", "OLD_USDT", ranked_time=NOON + MINUTE, added=["OLD_USDT"])
@@ -336,7 +336,7 @@ def test_one_that_comes_back_before_it_is_gone_stays_with_what_it_has():
     assert universe.symbols["OLD_USDT"].gaps(minute(725) + GRACE) == [Gap(minute(721), minute(725))]
 
 
-def test_an_older_ranking_read_after_a_restart_only_tells_whose_last_minutes_may_be_missing():
+def test_an_older_ranking_read_after_a_restart_only_says_whose_last_minutes_may_be_missing():
     universe = a_universe("BTC_USDT", now=minute(800))
     older = a_ranking("BTC_USDT", "THIRD_USDT", ranked_time=minute(720), removed=["OLD_USDT"])
 
@@ -396,7 +396,7 @@ def test_what_somebody_else_stored_is_taken_over():
     assert universe.symbols["BTC_USDT"].gaps(minute(730) + GRACE) == []
 
 
-# --- what the ledger is told
+# --- what is published for the ledger
 
 
 def account(verdicts):
@@ -404,22 +404,22 @@ def account(verdicts):
 
 
 @pytest.mark.invariant(7)
-def test_the_ledger_is_told_what_was_wanted_and_is_over_and_what_the_exchange_does_not_have():
+def test_what_was_wanted_and_is_over_and_what_the_exchange_does_not_have_is_published():
     """Invariant 7."""
     universe = a_universe("BTC_USDT", "ETH_USDT")
     universe.symbols["ETH_USDT"].absent.add(minute(721))
 
-    told = account(universe.pending_verdicts("okx", minute(725) + GRACE))
+    verdicts = account(universe.pending_verdicts("okx", minute(725) + GRACE))
 
-    assert told == {
+    assert verdicts == {
         ("wanted", ("BTC_USDT", "ETH_USDT"), NOON, minute(725)),
         ("absent", ("ETH_USDT",), minute(721), minute(722)),
     }
 
 
 @pytest.mark.invariant(7)
-def test_what_the_ledger_knows_is_not_told_again_and_what_it_forgot_is():
-    """Invariant 7: the difference is told, so no message has to arrive."""
+def test_what_the_ledger_knows_is_not_published_again_and_what_it_forgot_is():
+    """Invariant 7: the difference is published, so no message has to arrive."""
     ledger = a_ledger(BTC_USDT=DayLedger(wanted=span_mask(720, 724), absent=1 << 722))
     universe = a_universe("BTC_USDT", ledger=ledger)
     universe.symbols["BTC_USDT"].begin = NOON
@@ -437,7 +437,7 @@ def test_what_the_ledger_knows_is_not_told_again_and_what_it_forgot_is():
 
 @pytest.mark.invariant(7)
 @given(st.sets(st.integers(720, 760)), st.sets(st.integers(720, 760)), st.sets(st.integers(720, 760)))
-def test_once_told_and_stored_every_wanted_minute_has_a_verdict(seen, absent, stored):
+def test_once_published_and_stored_every_wanted_minute_has_a_verdict(seen, absent, stored):
     """Invariant 7: wanted minutes are received, healed, absent, halted or missing, never nothing."""
     ledger = LedgerCopy(exchange="okx")
     universe = a_universe("BTC_USDT", ledger=ledger)

@@ -175,7 +175,7 @@ def test_a_bar_without_trades_is_worth_its_close():
 
 @pytest.mark.invariant(5)
 def test_a_rate_settled_at_the_close_belongs_to_the_next_bar():
-    """Invariant 5: the exchange tells it only after the bar has closed."""
+    """Invariant 5: the exchange publishes it only after the bar has closed."""
     candles = {number: a_candle(open_time=minute(number)) for number in range(420, 540)}
 
     found = features(Bars(minutes_of(candles, known_of({480: (0.001, 8)})), HOUR))
@@ -195,7 +195,7 @@ def test_a_prediction_counts_from_the_bar_after_it_until_its_settlement():
     found = features(Bars(minutes_of(candles, known_of(predicted=predictions)), HOUR))
 
     assert [None if math.isnan(rate) else round(float(rate), 3) for rate in found["funding_predicted"]][:8] == [
-        None,  # closes at 60, when it was told
+        None,  # closes at 60, when it was published
         0.1,
         0.2,  # due at 180, when this bar closes
         *[None] * 5,

@@ -107,7 +107,7 @@ def test_what_cannot_be_is_not_published_from_another_process_either(many, qlib)
 
 
 @pytest.mark.invariant(8)
-def test_a_process_that_is_killed_is_told_and_the_next_run_makes_good(many, qlib, tmp_path):
+def test_a_process_that_is_killed_is_reported_and_the_next_run_makes_good(many, qlib, tmp_path):
     """Invariant 8: the kernel ends one process for want of memory."""
 
     def kill_one(_symbol, done, _total):

@@ -317,18 +317,18 @@ def test_while_a_directory_is_moved_in_nobody_else_gets_hold_of_it(qlib):
             pass
 
 
-def test_a_converter_at_work_is_waited_for_and_told_once(qlib):
+def test_a_converter_at_work_is_waited_for_and_reported_once(qlib):
     start(qlib)
     program = "import sys, time; from pathlib import Path; from services.converter.versions.changing import changing\n"
     program += f"with changing(Path({str(qlib)!r})): print('held', flush=True); time.sleep(1)"
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
-    told = []
+    notices = []
 
-    with changing(qlib, patience_seconds=60, waits=lambda: told.append(1)):
+    with changing(qlib, patience_seconds=60, waits=lambda: notices.append(1)):
         assert process.wait(10) == 0
 
-    assert told == [1]
+    assert notices == [1]
     process.stdout.close()
 
 

@@ -64,7 +64,7 @@ def test_anything_else_that_an_audit_finds_is_not():
         assert len(audited(answering(other)).unexpected) == 1
 
 
-def test_an_audit_that_came_to_no_result_is_repeated_and_told_in_the_end():
+def test_an_audit_that_came_to_no_result_is_repeated_and_reported_in_the_end():
     trouble = Answer({}, [], ["no answer"])
 
     assert audited(answering(trouble, an_answer())).troubles == []

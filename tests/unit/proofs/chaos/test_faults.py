@@ -43,7 +43,7 @@ def test_report_names_the_command_that_repeats_it():
     assert values["seconds"] == 12.3
 
 
-def test_around_a_difference_is_told_what_lasted_then_in_order():
+def test_what_lasted_around_a_difference_is_listed_in_order():
     outcome = a_clean_outcome()
     outcome.log = [
         Happened("stop writer", AT - 500_000, AT - 10_000, "", "pid 7"),

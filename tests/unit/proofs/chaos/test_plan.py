@@ -40,7 +40,7 @@ def test_kinds_are_chosen_by_words_in_their_names():
     assert not set(chosen_kinds("", "redis, disk")) & {"redis killed", "redis stopped", "redis emptied", "disk full"}
 
 
-def test_simulator_is_told_which_of_its_kinds_to_leave_out():
+def test_the_simulator_gets_the_kinds_to_leave_out():
     arguments = wire_arguments(5, 0.5, ("kill writer", *WIRE[1:]))
 
     assert arguments[:5] == ["--chaos", "5", "--chaos-wall", "--rate", "30"]

@@ -12,9 +12,9 @@ from proofs.chaos.report import BadReportError, add_up, read_reports
 
 def a_report(seed: int, **changes: Any) -> dict[str, Any]:
     kinds = dict.fromkeys((*HOST, *WIRE), 3)
-    told = {"seed": seed, "command": f"make chaos SEED={seed}", "passed": True, "seconds": 60.0, "injected": kinds}
-    told |= {"happened": kinds, "compared": {"candles": 1000}, "wrong": {"lost": 0}, "qlib": {"bins": {"wrong": 0}}}
-    return told | {"audited": {"changed": 1}, "deaths": [], "unhealed": {}, "dead_letters": 2} | changes
+    report = {"seed": seed, "command": f"make chaos SEED={seed}", "passed": True, "seconds": 60.0, "injected": kinds}
+    report |= {"happened": kinds, "compared": {"candles": 1000}, "wrong": {"lost": 0}, "qlib": {"bins": {"wrong": 0}}}
+    return report | {"audited": {"changed": 1}, "deaths": [], "unhealed": {}, "dead_letters": 2} | changes
 
 
 def test_counts_of_all_runs_are_added_up():
@@ -29,7 +29,7 @@ def test_counts_of_all_runs_are_added_up():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "sentence"),
     [
         ({"passed": False}, "failed: make chaos SEED=2"),
         ({"wrong": {"lost": 1}}, "lost: 1"),
@@ -38,8 +38,8 @@ def test_counts_of_all_runs_are_added_up():
         ({"happened": {"drop": 300}}, "less than 4 times: " + ", ".join(f"{k} 3" for k in HOST + WIRE if k != "drop")),
     ],
 )
-def test_what_one_run_leaves_unproved_is_said(changes: dict[str, Any], told: str):
-    assert add_up([a_report(1), a_report(2, **changes)]).lacking(faults=200, candles=1500, each=4) == [told]
+def test_what_one_run_leaves_unproved_is_said(changes: dict[str, Any], sentence: str):
+    assert add_up([a_report(1), a_report(2, **changes)]).lacking(faults=200, candles=1500, each=4) == [sentence]
 
 
 def test_only_faults_that_took_place_count():

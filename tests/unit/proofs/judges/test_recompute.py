@@ -226,7 +226,7 @@ def test_a_prediction_holds_for_eight_hours(bars):
     assert np.isnan(found("funding_predicted", 480))
 
 
-def test_without_a_prediction_the_settled_interval_tells_how_long_it_is(bars):
+def test_without_a_prediction_the_settled_interval_says_how_long_it_is(bars):
     found = bars(*candles(range(55, 65)), settled(0, interval_hours=1))
 
     assert [found("funding_interval", opened) for opened in (55, 60)] == [1, 1]

@@ -199,7 +199,7 @@ def test_stored_rows_are_read_and_a_damaged_file_is_named(tmp_path: Path):
     assert truth.stored_symbols(tmp_path) == {"A_USDT", "B_USDT"}
 
 
-def test_minutes_unlike_the_truth_are_counted_anew_when_their_file_changes(tmp_path: Path):
+def test_minutes_unlike_the_truth_are_counted_again_when_their_file_changes(tmp_path: Path):
     true = a_truth()
     wanted = np.arange(100) < 4
     stored = truth.StoredMinutes(tmp_path)

@@ -60,7 +60,7 @@ def test_of_several_missed_firings_only_the_last_counts(seconds, hours):
 
 @pytest.mark.invariant(13)
 @pytest.mark.parametrize("behind", [timedelta(0), timedelta(milliseconds=3), timedelta(seconds=20)])
-def test_a_clock_measured_anew_does_not_fire_the_same_instant_twice(behind):
+def test_a_clock_measured_again_does_not_fire_the_same_instant_twice(behind):
     """Invariant 13: a new measurement may set the clock back a little, just after the firing."""
     fired = at("2025-04-05 08:00:00")
 

@@ -78,11 +78,11 @@ def test_a_wrong_value_stops_the_start_naming_setting_value_and_what_is_allowed(
     with pytest.raises(SystemExit) as stopped:
         read_settings(kind)
 
-    told = capsys.readouterr().err
+    said = capsys.readouterr().err
     assert stopped.value.code == 2
-    assert name.upper() in told
-    assert value in told
-    assert allowed in told
+    assert name.upper() in said
+    assert value in said
+    assert allowed in said
 
 
 @pytest.mark.parametrize("kind", [*KINDS, ApiSettings])
@@ -118,10 +118,10 @@ def test_a_wrong_redis_url_is_named_without_its_password(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         read_settings(CommonSettings)
 
-    told = capsys.readouterr().err
+    said = capsys.readouterr().err
     assert stopped.value.code == 2
-    assert "REDIS_URL" in told
-    assert "secret" not in told
+    assert "REDIS_URL" in said
+    assert "secret" not in said
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,10 @@ def test_history_that_would_be_deleted_again_stops_the_start(monkeypatch, capsys
     with pytest.raises(SystemExit) as stopped:
         read_settings(CollectorSettings)
 
-    told = capsys.readouterr().err
+    said = capsys.readouterr().err
     assert stopped.value.code == 2
-    assert "BACKFILL_DAYS=120" in told
-    assert "RETENTION_DAYS=90" in told
+    assert "BACKFILL_DAYS=120" in said
+    assert "RETENTION_DAYS=90" in said
 
 
 @pytest.mark.parametrize("kind", KINDS)

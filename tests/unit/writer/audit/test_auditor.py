@@ -160,7 +160,7 @@ def test_a_repair_is_the_newest_knowledge_whatever_the_clocks_say(candles, price
     )
 
 
-def test_of_an_invented_minute_only_a_doubt_is_told():
+def test_of_an_invented_minute_only_a_doubt_is_reported():
     mismatch = Mismatch(Kind.INVENTED, "BTC_USDT", minute(3), a_candle(open_time=minute(3)), None)
 
     event = repair_of(mismatch, exchange_now=minute(60))
@@ -169,7 +169,7 @@ def test_of_an_invented_minute_only_a_doubt_is_told():
     assert (event.verdict, event.symbols, event.begin, event.end) == ("absent", ("BTC_USDT",), minute(3), minute(4))
 
 
-def test_an_empty_page_is_told_and_not_acted_upon():
+def test_an_empty_page_is_reported_and_not_acted_upon():
     invented = [Mismatch(Kind.INVENTED, "BTC_USDT", minute(n), a_candle(open_time=minute(n)), None) for n in range(3)]
 
     assert repairs_of(invented, 3, exchange_now=minute(60)) == []
@@ -178,11 +178,11 @@ def test_an_empty_page_is_told_and_not_acted_upon():
 
 def test_settlements_are_compared_by_their_instant_and_their_rate():
     hours = [MIDNIGHT + timedelta(hours=8 * number) for number in range(5)]
-    told = {when: a_funding_rate(funding_time=when) for when in hours[1:4]}
+    answered = {when: a_funding_rate(funding_time=when) for when in hours[1:4]}
     stored = {when: a_funding_rate(funding_time=when, source="rest") for when in (hours[0], hours[1], hours[4])}
     stored[hours[1]] = a_funding_rate(funding_time=hours[1], rate=2e-4)
 
-    found = compare_settlements("BTC_USDT", stored, told, wanted=lambda when: when == hours[2])
+    found = compare_settlements("BTC_USDT", stored, answered, wanted=lambda when: when == hours[2])
 
     # The first is older than the history reaches; the fourth is not wanted.
     assert kinds(found) == [(Kind.RATE, hours[1]), (Kind.RATE_MISSING, hours[2]), (Kind.RATE_INVENTED, hours[4])]

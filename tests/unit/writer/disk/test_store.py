@@ -80,7 +80,7 @@ def ledger_of(written, symbol="BTC_USDT", day=DAY_0, about=CANDLES):
     return written[day][about, symbol].ledger
 
 
-def test_what_a_file_holds_now_is_told(tmp_path):
+def test_what_a_file_holds_now_is_returned(tmp_path):
     write_batch(tmp_path, by_file(a_candle(open_time=minute(number)) for number in (0, 1, 2, 7)))
 
     written = write_batch(tmp_path, by_file([a_candle(open_time=minute(3), source="rest")]))
@@ -102,16 +102,16 @@ def test_candles_settlements_and_verdicts_share_one_ledger(tmp_path):
 
 
 @pytest.mark.invariant(3)
-def test_rows_and_their_names_are_durable_before_the_ledger_tells_of_them(tmp_path, disk):
+def test_rows_and_their_names_are_durable_before_the_ledger_names_them(tmp_path, disk):
     """Invariant 3: also where the power goes, and the folders are new."""
     write_batch(tmp_path, by_file([a_candle()]), [a_verdict("wanted", 0, 1)])
 
     candles, ledger = (partition.path(tmp_path) for partition in (partition_of(a_candle()), Partition("ledger", DAY_0)))
     assert disk.synced(candles) < disk.named(candles)
-    told = disk.named(ledger)
+    ledger_named = disk.named(ledger)
     for folder in (candles.parent, candles.parent.parent):
-        assert disk.named(candles) < disk.synced(folder) < told
-    assert disk.synced(ledger) < told < disk.synced(ledger.parent)
+        assert disk.named(candles) < disk.synced(folder) < ledger_named
+    assert disk.synced(ledger) < ledger_named < disk.synced(ledger.parent)
 
 
 @pytest.mark.invariant(7)
@@ -129,8 +129,8 @@ def test_verdicts_alone_are_durable_too_and_reach_over_midnight(tmp_path):
 
 
 @pytest.mark.invariant(7)
-def test_a_verdict_that_is_told_again_changes_nothing(tmp_path):
-    """Invariant 7: the collector tells it until it is there."""
+def test_a_verdict_that_comes_again_changes_nothing(tmp_path):
+    """Invariant 7: the collector repeats it until it is there."""
     write_batch(tmp_path, {}, [a_verdict("wanted", 0, 9)])
 
     assert write_batch(tmp_path, {}, [a_verdict("wanted", 3, 5)]) == {DAY_0: {}}
@@ -227,7 +227,7 @@ def test_a_damaged_file_is_put_aside_with_its_reason_and_its_minutes_are_missing
 
 
 @pytest.mark.invariant(7)
-def test_a_damaged_ledger_is_made_anew_from_the_files(tmp_path):
+def test_a_damaged_ledger_is_rebuilt_from_the_files(tmp_path):
     """Invariant 7."""
     write_batch(tmp_path, by_file([a_candle(), a_funding_rate()]))
     _, whole = scan_day(tmp_path, DAY_0)

@@ -22,7 +22,7 @@ def test_the_interval_is_that_of_the_period_that_ends_at_funding_time():
     assert predicted_of(switched, source="ws", receive_time=RECEIVED, exchange_now=FUNDING_NOW).interval_hours == 8
 
 
-def test_without_the_previous_settlement_the_documented_rule_tells_the_interval():
+def test_without_the_previous_settlement_the_documented_rule_gives_the_interval():
     recorded_2025 = {name: value for name, value in FUNDING.items() if name != "prevFundingTime"}
 
     assert predicted_of(recorded_2025, source="ws", receive_time=RECEIVED, exchange_now=FUNDING_NOW).interval_hours == 8
@@ -36,7 +36,7 @@ def test_an_interval_that_okx_does_not_use_is_unknown():
 
 @pytest.mark.invariant(5)
 def test_the_settled_rate_belongs_to_the_previous_settlement():
-    """Invariant 5: it is not the prediction beside it, and it is known since it was told."""
+    """Invariant 5: it is not the prediction beside it, and it is known since it was published."""
     settled = settled_of(FUNDING, period_hours=8, source="ws", receive_time=RECEIVED, exchange_now=FUNDING_NOW)
 
     assert settled.funding_time == from_ms(1789804800000)
@@ -46,7 +46,7 @@ def test_the_settled_rate_belongs_to_the_previous_settlement():
 
 
 @pytest.mark.parametrize("absent", ["prevFundingTime", "settFundingRate"])
-def test_nothing_is_settled_where_time_or_rate_is_not_told(absent):
+def test_nothing_is_settled_where_time_or_rate_is_not_given(absent):
     assert (
         settled_of(FUNDING | {absent: ""}, period_hours=8, source="ws", receive_time=RECEIVED, exchange_now=FUNDING_NOW)
         is None

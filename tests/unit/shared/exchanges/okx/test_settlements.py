@@ -7,7 +7,7 @@ from shared.grid import from_ms
 from tests.support.okx_rows import FUNDING_NOW, HISTORY, RECEIVED
 
 
-def test_the_history_tells_what_was_charged_not_what_was_predicted():
+def test_the_history_has_what_was_charged_not_what_was_predicted():
     row = HISTORY | {"fundingRate": "0.0009", "realizedRate": "0.0001"}
 
     (settled,) = settlements_of("BTC_USDT", [row], known_time=FUNDING_NOW, receive_time=RECEIVED)[0]
