@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 def commands(folder: Path, *arguments: str) -> list[str]:
     """Return the words that the shell would see in a folder."""
     done = subprocess.run(
-        ["make", "--dry-run", "--file", str(MAKEFILE), "UV=true", *arguments],
+        ["make", "--no-print-directory", "--dry-run", "--file", str(MAKEFILE), "UV=true", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -73,7 +73,7 @@ def test_a_market_that_is_there_is_found_whatever_its_case(folder):
 def run_make(folder: Path, *arguments: str) -> str:
     """Return what a target says that cannot come to its end: the environments are empty."""
     done = subprocess.run(
-        ["make", "--file", str(MAKEFILE), "UV=true", *arguments],
+        ["make", "--no-print-directory", "--file", str(MAKEFILE), "UV=true", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
