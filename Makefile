@@ -27,7 +27,7 @@ export UV_LINK_MODE ?= copy
 # What a shell happens to have active is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help uv env env-research run demo research workflow replay load chaos soak heal freshness faults audit bench test test-unit test-qlib lint types docs format up down logs ps sim-up research-up fields env-example clean
+.PHONY: help uv env env-research run demo research workflow replay load chaos soak heal freshness faults audit bench test proof test-unit test-qlib lint types docs format up down logs ps sim-up research-up fields env-example clean
 
 help:  ## List what there is
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -111,14 +111,21 @@ ps:  ## List the containers and their health
 
 ##@ Check it
 
-test: env env-research  ## Everything that this machine can run, in both environments
-	@failed=0; \
-	$(RESEARCH) -m pytest tests/qlib_format tests/research || failed=1; \
-	$(PYTHON) -m pytest --ignore=tests/qlib_format --ignore=tests/research --numprocesses=$(WORKERS) --dist=loadfile || failed=1; \
-	exit $$failed
+# Tests that share a stack are in one file, so a file stays in one process. In their order, since the longest come first.
+IN_PARALLEL = --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+SERVICES_TESTS = $(PYTHON) -m pytest --ignore=tests/qlib_format --ignore=tests/research $(IN_PARALLEL)
+RESEARCH_TESTS = $(RESEARCH) -m pytest tests/qlib_format tests/research $(IN_PARALLEL)
+# Runs both to their ends, whatever the first one says.
+both = failed=0; $(RESEARCH_TESTS) -m $(1) || failed=1; $(SERVICES_TESTS) -m $(1) || failed=1; exit $$failed
+
+test: env env-research  ## What checks a change, in both environments: every guarantee, in minutes
+	@$(call both,"sample or not proof")
+
+proof: env env-research  ## What `make test` leaves out: long stories of whole systems, and the full counts of what it samples
+	@$(call both,proof)
 
 test-unit: env  ## Only the tests that take seconds
-	@$(PYTHON) -m pytest tests/unit
+	@$(PYTHON) -m pytest tests/unit -m "sample or not proof"
 
 test-qlib: env-research  ## Only the tests in which the real pyqlib is the judge
 	@$(RESEARCH) -m pytest tests/qlib_format tests/research

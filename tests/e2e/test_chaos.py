@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.invariant(7)
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_doubled_or_wrong_after_a_minute_of_chaos(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def _bars(provider: Path, symbol: str, field: str) -> dict[datetime, np.float32]
 
 
 @pytest.mark.docker
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(600)  # the first build downloads everything
 def test_compose_project_carries_the_simulated_market_to_qlib(project: Project, tmp_path: Path):
     _until(lambda: project.api("/status")["verdict"] == "ok", 60, lambda: project.api("/status")["reason"])
@@ -145,7 +145,7 @@ def test_compose_project_carries_the_simulated_market_to_qlib(project: Project, 
 
 
 @pytest.mark.docker
-@pytest.mark.slow
+@pytest.mark.proof
 def test_containers_have_no_more_rights_than_they_need(project: Project):
     for service, container in project.containers().items():
         host = container["HostConfig"]
@@ -160,7 +160,7 @@ def test_containers_have_no_more_rights_than_they_need(project: Project):
 
 
 @pytest.mark.docker
-@pytest.mark.slow
+@pytest.mark.proof
 def test_simulated_candles_stay_out_of_the_real_volume(project: Project):
     stored = project.compose("exec", "-T", "writer", "ls", "/data/sim_okx_data")
     real = project.compose("exec", "-T", "writer", "ls", "-A", "/data/okx_data")
@@ -170,7 +170,7 @@ def test_simulated_candles_stay_out_of_the_real_volume(project: Project):
 
 
 @pytest.mark.docker
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_container_runs_the_commands_that_its_image_has(project: Project):
     for service in ("api", "writer", "ranker"):
         code, said = project.command(service, "status")
@@ -193,7 +193,7 @@ def test_a_container_runs_the_commands_that_its_image_has(project: Project):
 
 
 @pytest.mark.docker
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("service", ["ranker", "collector", "writer", "converter", "api"])
 def test_doctor_finds_nothing_to_do_in_a_container(project: Project, service: str):
     _, said = project.command(service, "doctor", "--json")

@@ -60,7 +60,7 @@ def copy(tmp_path):
     return copy
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("example", "field", "frequency"), [("field", "reach", "day"), ("frequency", "open", "120min")]
 )
@@ -78,7 +78,7 @@ def test_the_steps_lead_to_bins_that_the_judges_accept(example, field, frequency
     assert frequency in (copy / "docs" / "fields.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_field_without_a_formula_of_the_judge_is_named(copy):
     (row, *_), _ = steps_of("field")
     row.apply(copy)

@@ -5,7 +5,7 @@ import pytest
 from cli.stack import Stack
 from tests.support.builders import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant(11), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.invariant(11), pytest.mark.timeout(900)]
 MARKET = ["--symbols", "3", "--seed", "5", "--start", "2026-03-01T00:10:00", "--speed", "60"]
 SETTINGS = {"TOP_N": "3", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1"}
 

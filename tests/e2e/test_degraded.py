@@ -14,7 +14,7 @@ from shared.ledger.replica import LedgerCopy
 from tests.support.builders import wait_for
 from tests.support.running import MARKET, SYMBOLS, Running, minutes_of
 
-pytestmark = [pytest.mark.invariant(7), pytest.mark.invariant(11), pytest.mark.slow]
+pytestmark = [pytest.mark.invariant(7), pytest.mark.invariant(11), pytest.mark.proof]
 
 
 SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1", "BUFFER_EVENTS": "1000"}

@@ -1,6 +1,7 @@
 """Every kind of fault strikes the running system, one after the other: it is seen, it heals, and nothing is lost.
 
 docs/faults.md is the table of them; `make faults` runs this and writes down there how long each took to heal.
+A few rows of every kind are a sample, which `make test` runs, too.
 """
 
 import json
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -25,7 +27,7 @@ from shared.grid import DAY, MINUTE, floor_minute, to_ms
 from tests.support.builders import wait_for, wait_until_none
 from tests.support.running import MARKET, SYMBOLS, Running, note_healed
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.invariant(11)]
+pytestmark = [pytest.mark.proof, pytest.mark.invariant(7), pytest.mark.invariant(11)]
 
 _SECOND = {"clock": "wall"}
 _BTC, _ETH, _SOL = "BTC-USDT-SWAP", "ETH-USDT-SWAP", "SOL-USDT-SWAP"
@@ -310,6 +312,14 @@ CONNECTIONS = {
 }
 
 
+_SAMPLE = {"nothing", "lost_confirm", "garbage", "flood rest", "http_error", "drop", "writer", "collector"}
+
+
+def _rows(names: Iterable[str]) -> list[Any]:
+    """Return rows as parameters, those of the sample marked."""
+    return [pytest.param(name, marks=[pytest.mark.sample] if name in _SAMPLE else []) for name in names]
+
+
 def _strike_and_see(scene: Scene, row: str, case: Case) -> None:
     """Let a case happen; see of it what must be seen, nobody die, and everything heal."""
     pids, healed, letters = scene.pids(), scene.healed(), scene.letters()
@@ -325,7 +335,7 @@ def _strike_and_see(scene: Scene, row: str, case: Case) -> None:
         wait_for(lambda: scene.metric(name, **labels) - before >= least, 5)  # noqa: B023
 
 
-@pytest.mark.parametrize("row", PUSHES)
+@pytest.mark.parametrize("row", _rows(PUSHES))
 def test_what_is_pushed_wrongly_is_seen_and_heals(scene, row):
     _strike_and_see(scene, row, PUSHES[row])
 
@@ -342,7 +352,7 @@ def test_a_deaf_subscription_is_found_and_renewed_and_loses_nothing(scene):
     assert scene.metric("collector_connects_total", channel="candles") == 1
 
 
-@pytest.mark.parametrize("row", ANSWERS)
+@pytest.mark.parametrize("row", _rows(ANSWERS))
 def test_what_is_answered_wrongly_is_seen_and_heals(scene, row):
     _strike_and_see(scene, row, ANSWERS[row])
 
@@ -468,7 +478,7 @@ def test_a_minute_that_is_impossible_for_good_is_refused_and_said(scene):
     assert [gap["symbol"] for gap in scene.stack.ask_api("/gaps?verdict=refused")["gaps"]] == ["SOL_USDT"]
 
 
-@pytest.mark.parametrize("row", CONNECTIONS)
+@pytest.mark.parametrize("row", _rows(CONNECTIONS))
 def test_what_happens_to_connections_is_seen_and_heals(scene, row):
     _strike_and_see(scene, row, CONNECTIONS[row])
 
@@ -564,7 +574,7 @@ def _revived(scene, names, pids):
     )
 
 
-@pytest.mark.parametrize("service", ["writer", "collector", "ranker", "converter", "api"])
+@pytest.mark.parametrize("service", _rows(["writer", "collector", "ranker", "converter", "api"]))
 def test_a_killed_service_comes_back_and_takes_up_where_it_was(scene, service):
     pids = scene.pids()
     scene.stack.kill(service)
@@ -583,6 +593,7 @@ def _answers(scene):
     return False
 
 
+@pytest.mark.sample
 def test_a_killed_redis_comes_back_with_what_it_had(scene):
     pids = scene.pids()
     scene.stack.kill("valkey")
@@ -645,6 +656,7 @@ def test_what_the_exchange_corrects_later_is_found_and_mended_by_the_audit(scene
     assert "1 repairs published" in audit.stdout
 
 
+@pytest.mark.sample
 def test_in_the_end_the_ledger_accounts_for_every_minute(scene):
     """Invariant 7: every one is wanted and stored, or refused for good; none is missing, absent or halted."""
     end = floor_minute(scene.now()) - MINUTE

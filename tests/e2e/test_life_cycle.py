@@ -19,7 +19,7 @@ from shared.grid import MINUTE, to_ms
 from tests.support.patience import Deadline
 from tests.support.running import Running, note_healed
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.invariant(7), pytest.mark.timeout(900)]
 
 SPEED = 60
 DEADLINE_SECONDS = 240

@@ -28,7 +28,7 @@ from tests.support.field_rows import UNJUDGED
 from tests.support.patience import patience
 from tests.support.running import Running, note_healed
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant(7), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.invariant(7), pytest.mark.timeout(900)]
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT", "XRP_USDT", "DOGE_USDT")
 AGAIN, REBASED, LOST = "XRP_USDT", "ETH_USDT", "DOGE_USDT"

@@ -10,7 +10,7 @@ from proofs.judges.bins import read_bin
 from tests.support.builders import wait_for
 from tests.support.running import Running
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant(12), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.invariant(12), pytest.mark.timeout(900)]
 KEPT = {
     "币安人生-USDT-SWAP": "币安人生_USDT",
     "牛-USDT-SWAP": "牛_USDT",

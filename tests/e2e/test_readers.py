@@ -6,7 +6,7 @@ from proofs.readers.__main__ import watch
 from proofs.rig.conversion import RESEARCH_PYTHON
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.proof,
     pytest.mark.skipif(
         not RESEARCH_PYTHON.exists(), reason="pyqlib lives in the research environment: make env-research"
     ),

@@ -56,7 +56,7 @@ def _candles(symbol: str, price: float, minutes, dice) -> list[dict]:
     return rows
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.invariant(4)
 @pytest.mark.parametrize("options", [["--kill"], ["--top-n", "1"]], ids=["killed", "one-member"])
 def test_a_recording_comes_out_of_qlib_value_for_value(tmp_path: Path, options: list[str]) -> None:

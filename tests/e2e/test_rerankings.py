@@ -16,7 +16,7 @@ from tests.support.builders import a_ranking, wait_for
 from tests.support.patience import patience
 from tests.support.running import Running
 
-pytestmark = [pytest.mark.invariant(7), pytest.mark.invariant(10), pytest.mark.slow]
+pytestmark = [pytest.mark.invariant(7), pytest.mark.invariant(10), pytest.mark.proof]
 
 SYMBOLS, MEMBERS, TURNOVER, RANKINGS = 400, 300, 100, 10
 BETWEEN = 5 * MINUTE

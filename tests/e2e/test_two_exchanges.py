@@ -24,7 +24,7 @@ from tests.support.builders import wait_for
 from tests.support.other_exchange.market import PAIRS, PERIOD, Market, is_pushed
 from tests.support.simulator import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant(2), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.invariant(2), pytest.mark.timeout(900)]
 
 SPEED = 60
 MARKET = ["--symbols", "3", "--seed", "7", "--start", "2026-03-01T07:52:00", "--speed", str(SPEED)]

@@ -119,6 +119,7 @@ def ask(sim, path):
         return response.read()
 
 
+@pytest.mark.proof
 async def test_a_run_meets_every_kind_and_settles_when_it_is_stopped(tmp_path):
     log = tmp_path / "faults.jsonl"
     options = ["--no-limits", "--chaos", "3", "--rate", "150", "--chaos-wall", "--fault-log", str(log)]

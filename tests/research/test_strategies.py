@@ -359,8 +359,12 @@ def assert_same(result: perps.Backtest, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "rules",
-    [Rules(), Rules(at_close=True), Rules(leverage=2.0, cap=1.2), Rules(topk=9, fee=-0.0001, slippage=0.0)],
-    ids=["at the open", "at the close", "beyond the cap", "rebate"],
+    [
+        pytest.param(Rules(), id="at the open", marks=pytest.mark.proof),
+        pytest.param(Rules(at_close=True), id="at the close"),
+        pytest.param(Rules(leverage=2.0, cap=1.2), id="beyond the cap"),
+        pytest.param(Rules(topk=9, fee=-0.0001, slippage=0.0), id="rebate", marks=pytest.mark.proof),
+    ],
 )
 def test_a_run_of_the_top_k_equals_an_independent_computation(drawn, rules):
     strategy = perps.LongShortTopK(topk=rules.topk, leverage=rules.leverage, signal=drawn.predictions())

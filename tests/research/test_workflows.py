@@ -84,7 +84,6 @@ def check_what_was_kept(freq, folder, experiments):
     assert scores.index.get_level_values("datetime").min() == ledger.index[0] - step
 
 
-@pytest.mark.slow
 def test_the_daily_workflow_runs_by_the_command_qrun(tmp_path, experiments):
     """From the data to the report; what is kept is read back."""
     write_folder(tmp_path / "qlib_data", MARKETS["day"])
@@ -94,7 +93,7 @@ def test_the_daily_workflow_runs_by_the_command_qrun(tmp_path, experiments):
     check_what_was_kept("day", tmp_path, experiments)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_the_hourly_workflow_runs_by_what_the_command_calls(tmp_path, experiments, monkeypatch):
     """The same in this process, which has Qlib imported already."""
     write_folder(tmp_path / "qlib_data", MARKETS["60min"])
@@ -163,7 +162,7 @@ def test_the_notebook_is_kept_without_outputs():
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_the_notebook_goes_from_data_to_a_backtest(tmp_path, experiments, monkeypatch):
     """Every cell, in a kernel of its own."""
     write_folder(tmp_path / "qlib_data", MARKETS["60min"])

@@ -29,6 +29,11 @@ from tests.support.dying import WRITING, Dying, calls_of, die_at
 from tests.support.provider import labels, tree, values
 from tests.support.simulator import ROOT
 
+SOME_AND_ALL = pytest.mark.parametrize(
+    "every", [pytest.param(7, id="some"), pytest.param(1, id="all", marks=pytest.mark.proof)]
+)
+"""How many of the instants: one in seven, or each."""
+
 
 def test_a_first_conversion_that_died_does_not_fix_the_origin(raw, qlib, tmp_path, monkeypatch):
     """Before the first calendar there is no origin; bins left behind by a run that died must not count as one."""
@@ -55,8 +60,9 @@ def _more(raw):
 
 
 @pytest.mark.invariant(8)
+@SOME_AND_ALL
 @pytest.mark.parametrize("phase", ["first", "next"])
-def test_killed_at_any_instant_and_run_again_it_is_a_rebuild(tmp_path, monkeypatch, phase):
+def test_killed_at_any_instant_and_run_again_it_is_a_rebuild(tmp_path, monkeypatch, phase, every):
     """Invariant 8: crash anywhere, run again, and every byte is that of a run that never died."""
     raw, base = tmp_path / "raw", tmp_path / "base"
     _history(raw)
@@ -71,7 +77,7 @@ def test_killed_at_any_instant_and_run_again_it_is_a_rebuild(tmp_path, monkeypat
     # All bins are written alike, so some of them will do; of calendars, instruments and manifest all.
     chosen = {*range(0, instants, max(1, instants // 12)), *range(instants - 40, instants)}
 
-    for instant in sorted(chosen):
+    for instant in sorted(chosen)[::every]:
         qlib = tmp_path / f"killed{instant}"
         shutil.copytree(base, qlib)
         die_at(monkeypatch, WRITING, instant, partial(convert, raw, qlib, until=None))
@@ -83,7 +89,8 @@ def test_killed_at_any_instant_and_run_again_it_is_a_rebuild(tmp_path, monkeypat
 
 
 @pytest.mark.invariant(8)
-def test_killed_while_the_origin_moves_and_run_again_it_is_a_rebuild(tmp_path, monkeypatch):
+@SOME_AND_ALL
+def test_killed_while_the_origin_moves_and_run_again_it_is_a_rebuild(tmp_path, monkeypatch, every):
     """Invariant 8, for --rebuild with history from before the origin."""
     raw, base = tmp_path / "raw", tmp_path / "base"
     store(raw, some_minutes("BTC_USDT", range(1440, 2900)))
@@ -91,7 +98,8 @@ def test_killed_while_the_origin_moves_and_run_again_it_is_a_rebuild(tmp_path, m
     store(raw, some_minutes("BTC_USDT", range(30, 1440)))
     expected = rebuilt(raw, tmp_path / "fresh")
 
-    for instant in (*range(12), *range(12, 300, 16)):  # a directory becomes a version within the first calls
+    instants = (*range(12), *range(12, 300, 16))
+    for instant in instants[::every]:  # a directory becomes a version within the first calls
         qlib = tmp_path / f"killed{instant}"
         shutil.copytree(base, qlib)
         die_at(monkeypatch, WRITING, instant, partial(convert, raw, qlib, until=None, rebuild=True))
@@ -102,7 +110,8 @@ def test_killed_while_the_origin_moves_and_run_again_it_is_a_rebuild(tmp_path, m
 
 
 @pytest.mark.invariant(8)
-def test_what_is_visible_when_it_dies_is_the_old_state_until_the_calendar_comes(tmp_path, monkeypatch):
+@SOME_AND_ALL
+def test_what_is_visible_when_it_dies_is_the_old_state_until_the_calendar_comes(tmp_path, monkeypatch, every):
     """Invariant 8: the calendar is the commit record; before it nothing new is seen, after it nothing is missing."""
     raw, base = tmp_path / "raw", tmp_path / "base"
     store(raw, some_minutes("BTC_USDT", range(1440)))
@@ -112,7 +121,7 @@ def test_what_is_visible_when_it_dies_is_the_old_state_until_the_calendar_comes(
     instants = calls_of(monkeypatch, WRITING, partial(convert, raw, tmp_path / "counted", until=None))
     seen = set()
 
-    for instant in range(0, instants, 2):
+    for instant in range(0, instants, 2)[::-every]:
         qlib = tmp_path / f"killed{instant}"
         shutil.copytree(base, qlib)
         die_at(monkeypatch, WRITING, instant, partial(convert, raw, qlib, until=None))
@@ -193,7 +202,10 @@ def named(error):
 
 
 @pytest.mark.invariant(8)
-def test_a_step_that_fails_leaves_all_as_it_was_or_says_what_is_new_and_the_next_run_makes_good(tmp_path, monkeypatch):
+@SOME_AND_ALL
+def test_a_step_that_fails_leaves_all_as_it_was_or_says_what_is_new_and_the_next_run_makes_good(
+    tmp_path, monkeypatch, every
+):
     """Invariant 8: a full disk, a refusal, at any call; no new calendar beside an old universe without a word.
 
     Which calls of the many are tried depends on how many there are, and so on the number of fields.
@@ -208,7 +220,7 @@ def test_a_step_that_fails_leaves_all_as_it_was_or_says_what_is_new_and_the_next
     instants = calls_of(monkeypatch, ALL_CALLS, partial(convert, raw, tmp_path / "counted", until=None))
     after = visible(tmp_path / "counted")
     said = set()
-    for instant in sorted({*range(0, instants, max(1, instants // 25)), *range(instants - 75, instants)}):
+    for instant in sorted({*range(0, instants, max(1, instants // 25)), *range(instants - 75, instants)})[::every]:
         qlib, refusal = tmp_path / f"failed{instant}", ERRORS[instant % 3]
         shutil.copytree(base, qlib)
         with monkeypatch.context() as failing:
@@ -235,7 +247,8 @@ def test_a_step_that_fails_leaves_all_as_it_was_or_says_what_is_new_and_the_next
 
 
 @pytest.mark.invariant(8)
-def test_a_new_version_that_cannot_be_finished_is_not_seen_and_takes_no_room(tmp_path, monkeypatch):
+@SOME_AND_ALL
+def test_a_new_version_that_cannot_be_finished_is_not_seen_and_takes_no_room(tmp_path, monkeypatch, every):
     """Invariant 8: whichever call fails while history from before the first day is taken in."""
     raw, base = tmp_path / "raw", tmp_path / "base"
     store(raw, some_minutes("BTC_USDT", range(1440, 2900)))
@@ -246,7 +259,7 @@ def test_a_new_version_that_cannot_be_finished_is_not_seen_and_takes_no_room(tmp
     (tmp_path / "counted").symlink_to("counted.versions/head")
     rebuild = partial(convert, raw, until=None, rebuild=True)
     instants = calls_of(monkeypatch, ALL_CALLS, partial(rebuild, tmp_path / "counted"))
-    for instant in sorted({*range(0, instants, max(1, instants // 25)), *range(instants - 30, instants)}):
+    for instant in sorted({*range(0, instants, max(1, instants // 25)), *range(instants - 30, instants)})[::every]:
         qlib, refusal = tmp_path / f"failed{instant}", ERRORS[instant % 3]
         shutil.copytree(tmp_path / "base.versions", tmp_path / f"{qlib.name}.versions", symlinks=True)
         qlib.symlink_to(f"{qlib.name}.versions/head")

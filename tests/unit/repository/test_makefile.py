@@ -1,8 +1,10 @@
 """The Makefile hands names to commands as they are, whatever is in them."""
 
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,38 @@ def test_a_target_is_the_command_of_that_name(folder, target, command):
 
     expected = [".venv/bin/python", "-m", "cli", *command.split()]
     assert found[-len(expected) :] == expected
+
+
+MARKED = """
+import pytest
+
+def test_plain(): pass
+
+@pytest.mark.proof
+def test_proof(): pass
+
+@pytest.mark.proof
+@pytest.mark.sample
+def test_sample(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"), [("test", {"test_plain", "test_sample"}), ("proof", {"test_proof", "test_sample"})]
+)
+def test_what_the_tests_leave_out_is_in_the_proofs(folder, tmp_path, target, expected):
+    words = commands(folder, target)
+    expressions = {words[place + 1] for place, word in enumerate(words) if word == "-m"} - {"pytest"}
+    (expression,) = expressions  # the same in both environments
+    (tmp_path / "test_marked.py").write_text(MARKED)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", expression, tmp_path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(re.findall(r"::(\w+)", done.stdout)) == expected

@@ -36,7 +36,13 @@ CANDLES = ANY_JSON | st.builds(lambda at, value: [*CANDLE[:at], value, *CANDLE[a
 FUNDINGS = ANY_JSON | st.builds(
     lambda change: FUNDING | change, st.dictionaries(st.sampled_from(sorted(FUNDING)), ANY_JSON, max_size=3)
 )
-MANY = settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW_AND_MANY = pytest.mark.parametrize("examples", [500, pytest.param(10_000, marks=pytest.mark.proof)])
+
+
+def check_with(examples, strategy, holds):
+    """Check that something holds for so many examples."""
+    so_many = settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    so_many(given(strategy)(holds))()
 
 
 def check(events):
@@ -44,9 +50,12 @@ def check(events):
     assert all(decode(encode(event)) == event for event in events)
 
 
-@MANY
-@given(CANDLES)
-def test_any_candle_row_of_the_stream_is_taken_or_set_aside(row):
+@FEW_AND_MANY
+def test_any_candle_row_of_the_stream_is_taken_or_set_aside(examples):
+    check_with(examples, CANDLES, take_or_set_aside_candle)
+
+
+def take_or_set_aside_candle(row):
     desk = Desk()
 
     desk.live_candle(BTC, row)
@@ -56,9 +65,12 @@ def test_any_candle_row_of_the_stream_is_taken_or_set_aside(row):
     check(desk.events)
 
 
-@MANY
-@given(FUNDINGS)
-def test_any_funding_row_of_the_stream_is_taken_or_set_aside(row):
+@FEW_AND_MANY
+def test_any_funding_row_of_the_stream_is_taken_or_set_aside(examples):
+    check_with(examples, FUNDINGS, take_or_set_aside_funding)
+
+
+def take_or_set_aside_funding(row):
     desk = Desk()
 
     desk.live_funding(BTC, row)
@@ -78,9 +90,14 @@ def test_any_page_of_candles_is_taken_or_set_aside_row_by_row(rows):
     assert all(candle.open_time == NOON for candle in found)
 
 
-@MANY
-@given(st.sampled_from(["arg", "data", "event", "code", "msg", "op"]), ANY_JSON, ANY_JSON, st.binary(max_size=8))
-def test_any_frame_and_any_answer_is_read_or_refused(name, value, other, junk):
+@FEW_AND_MANY
+def test_any_frame_and_any_answer_is_read_or_refused(examples):
+    names = st.sampled_from(["arg", "data", "event", "code", "msg", "op"])
+    check_with(examples, st.tuples(names, ANY_JSON, ANY_JSON, st.binary(max_size=8)), read_or_refuse)
+
+
+def read_or_refuse(parts):
+    name, value, other, junk = parts
     whole = {"arg": {"channel": "candle1m", "instId": BTC}, "data": [CANDLE], "code": "0"} | {name: value}
     for text in (msgspec.json.encode(whole), msgspec.json.encode(other), msgspec.json.encode(whole)[:-3] + junk, junk):
         try:

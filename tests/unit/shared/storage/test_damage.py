@@ -52,12 +52,19 @@ def written(tmp_path, rows):
     return partition, partition.path(tmp_path)
 
 
+SOME_AND_ALL = pytest.mark.parametrize(
+    "every", [pytest.param(7, id="some"), pytest.param(1, id="all", marks=pytest.mark.proof)]
+)
+"""How many of the bytes: one in seven, or each."""
+
+
+@SOME_AND_ALL
 @pytest.mark.parametrize("name", FILES)
-def test_a_flip_of_any_byte_is_found_or_changes_no_value(tmp_path, name):
+def test_a_flip_of_any_byte_is_found_or_changes_no_value(tmp_path, name, every):
     partition, path = written(tmp_path, FILES[name])
     whole, true = path.read_bytes(), read_partition(tmp_path, partition).to_pylist()
-    chance, found = random.Random(7), 0
-    for position in range(len(whole)):
+    chance, found, positions = random.Random(7), 0, range(0, len(whole), every)
+    for position in positions:
         damaged = bytearray(whole)
         damaged[position] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
@@ -67,7 +74,7 @@ def test_a_flip_of_any_byte_is_found_or_changes_no_value(tmp_path, name):
             found += 1
         else:
             assert rows == true, f"byte {position} of {len(whole)}"
-    assert found > len(whole) / 4
+    assert found > len(positions) / 4
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"x" * 5000, b"PAR1" * 3])
@@ -149,12 +156,13 @@ def test_other_readers_open_a_file_with_checksums(tmp_path):
     assert pl.read_parquet(path).columns == arrow_schema(Candle).names
 
 
-def test_a_flip_of_any_byte_of_the_kept_rankings_is_found_or_changes_nothing(tmp_path):
+@SOME_AND_ALL
+def test_a_flip_of_any_byte_of_the_kept_rankings_is_found_or_changes_nothing(tmp_path, every):
     ranking = a_ranking("BTC_USDT", "ETH_USDT")
     keep(tmp_path, ranking)
     path = tmp_path / "rankings.json"
     whole = path.read_bytes()
-    for position in range(len(whole)):
+    for position in range(0, len(whole), every):
         for bit in range(8):
             damaged = bytearray(whole)
             damaged[position] ^= 1 << bit
