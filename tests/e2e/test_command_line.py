@@ -14,8 +14,6 @@ COMMAND = Path(sysconfig.get_path("scripts")) / "qlib-crypto"
 MARKET = ["--symbols", "3", "--seed", "5", "--start", "2026-03-01T12:00:00", "--speed", "60"]
 SETTINGS = {"TOP_N": "2", "BACKFILL_DAYS": "1", "FLUSH_SECONDS": "1"}
 
-pytestmark = pytest.mark.slow
-
 
 class Shell:
     """Types commands with the settings of a stack, in a folder that has nothing to do with it."""

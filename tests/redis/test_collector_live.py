@@ -24,7 +24,7 @@ from tests.support.builders import a_ranking, at
 from tests.support.patience import patience
 from tests.support.simulator import ROOT, Simulator
 
-pytestmark = [pytest.mark.invariant(number) for number in (1, 2, 7, 11, 12)] + [pytest.mark.slow]
+pytestmark = [pytest.mark.invariant(number) for number in (1, 2, 7, 11, 12)]
 
 SPEED = 120
 STAYS = ("BTC_USDT", "ETH_USDT", "SOL_USDT")

@@ -22,7 +22,7 @@ from tests.support.builders import at
 from tests.support.patience import patience as stretched
 from tests.support.simulator import Simulator
 
-pytestmark = [pytest.mark.invariant(10), pytest.mark.slow]
+pytestmark = pytest.mark.invariant(10)
 
 SPEED = 60
 """A minute of the exchange lasts a second."""

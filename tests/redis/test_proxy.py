@@ -128,7 +128,6 @@ async def reason_of(bus, service):
     return "" if beat is None else beat.reason
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
 async def test_the_collector_reaches_rest_and_websocket_only_through_the_proxy(
     name, *, exchange, proxy, settings, followed, tmp_path
@@ -163,7 +162,6 @@ async def test_a_proxy_for_something_else_is_not_used(other, exchange, proxy, se
     assert ("ALL_PROXY is not used" in said) == (other == "ALL_PROXY")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [
@@ -187,7 +185,6 @@ async def test_without_a_proxy_or_where_no_proxy_names_the_host_both_go_directly
     assert not proxy.refused
 
 
-@pytest.mark.slow
 async def test_an_exception_for_another_host_changes_nothing(exchange, proxy, settings, followed, tmp_path):
     variables = {"HTTPS_PROXY": proxy.url, "NO_PROXY": f"localhost,::1,127.0.0.1:{exchange.rest_port}"}
 
@@ -197,7 +194,6 @@ async def test_an_exception_for_another_host_changes_nothing(exchange, proxy, se
     assert set(proxy.tunnels) == {f"127.0.0.1:{exchange.ws_port}"}, "the port belongs to the exception"
 
 
-@pytest.mark.slow
 async def test_user_and_password_are_given_to_the_proxy_and_to_no_log(exchange, settings, followed, tmp_path):
     with Proxy(names={FOUND_BY_THE_PROXY: "127.0.0.1"}, user="näme:p@ss/w:rd") as proxy:
         variables = {"HTTPS_PROXY": proxy.url_for("n%C3%A4me:p%40ss%2Fw%3Ard"), "LOG_LEVEL": "DEBUG"}
@@ -212,7 +208,6 @@ async def test_user_and_password_are_given_to_the_proxy_and_to_no_log(exchange, 
     assert f"the proxy of HTTPS_PROXY ({proxy.url})" in log
 
 
-@pytest.mark.slow
 async def test_a_proxy_that_refuses_is_named_with_its_setting_and_used_once_it_does_not(
     exchange, proxy, settings, followed, tmp_path
 ):

@@ -135,7 +135,6 @@ def _refused(server):
 
 @pytest.mark.invariant(2)
 @pytest.mark.invariant(3)
-@pytest.mark.slow
 async def test_killed_again_and_again_it_stores_every_row_exactly_once(bus, writer):
     """Invariants 2 and 3: durable before acknowledged, and redelivery changes nothing."""
     dice = random.Random(3)

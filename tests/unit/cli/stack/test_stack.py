@@ -36,7 +36,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "a folder; 100 % full" / ("x" * 100)
 
 
-@pytest.mark.slow
 def test_stack_comes_up_restarts_what_dies_and_leaves_nothing(folder: Path):
     with Stack(folder, _SETTINGS, simulator=_MARKET) as stack:
         _until(lambda: all(program.pid for program in stack.status().values()))
@@ -57,7 +56,6 @@ def _answers(stack: Stack) -> bool:
         return False
 
 
-@pytest.mark.slow
 def test_killed_launcher_takes_everything_along(folder: Path):
     """`kill -9` runs no clean-up of ours: the kernel does it."""
     code = (
