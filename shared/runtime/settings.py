@@ -287,6 +287,7 @@ NAMES = frozenset(
         "AUDIT_PAGES_PER_HOUR",
         "BACKFILL_DAYS",
         "BUFFER_EVENTS",
+        "CHANNELS",
         "COLLECTOR_METRICS_PORT",
         "CONVERT_AT",
         "CONVERT_EVERY",
