@@ -93,7 +93,9 @@ def make(root: Path, days: int, symbols: int, seed: int) -> Account:
                 parse_symbol(name),
                 day,
                 ledger,
-                f"{chance.randrange(10**5)}-{chance.randrange(_LARGEST_SIGNATURE)}-{symbol}",
+                f"{chance.randrange(10**5)}-{chance.randrange(_LARGEST_SIGNATURE)}-{symbol}"
+                if about == CANDLES
+                else "",
                 about=about,
             )
             for symbol, (name, both) in enumerate(ledgers.items())

@@ -8,6 +8,7 @@ import redis
 from cli.stack import SERVICES, Stack
 from proofs.judges.stored import read_stored
 from shared.bus.bus import Bus
+from shared.datasets.candle import Candle
 from shared.grid import MINUTE, from_ms
 from shared.ledger.day import MinuteVerdict
 from shared.ledger.replica import LedgerCopy
@@ -125,7 +126,7 @@ async def test_what_the_ledger_says_is_what_is_stored(running):
     await bus.close()
     for symbol in SYMBOLS:
         stored = {from_ms(int(opened)) for opened in read_stored(running.stack.data_dir, symbol)[0].opens}
-        for day, symbols in copy.days.items():
+        for day, symbols in copy[Candle.dataset].days.items():
             known = symbols[symbol]
             verdicts = known.verdicts(known.wanted)
             assert not verdicts[MinuteVerdict.ABSENT]

@@ -41,14 +41,9 @@ class DatasetDay:
         self.ledgers = ledgers
 
     @cached_property
-    def accounts(self) -> Mapping[str, Account]:
-        """Symbol → its minutes by verdict, over the whole day."""
-        return accounts_of(self.ledgers, FULL_DAY)
-
-    @cached_property
     def account(self) -> Account:
         """Minutes of all symbols, over the whole day."""
-        return total(self.accounts.values())
+        return total(accounts_of(self.ledgers, FULL_DAY).values())
 
     @cached_property
     def missing(self) -> Mapping[str, int]:
@@ -56,15 +51,9 @@ class DatasetDay:
         found = ((symbol, ledger.missing(FULL_DAY)) for symbol, ledger in self.ledgers.items())
         return {symbol: mask for symbol, mask in found if mask}
 
-    def count(self, over: int) -> Mapping[str, Account]:
-        """Return each symbol's account over some minutes of the day."""
-        if over == FULL_DAY:
-            return self.accounts
-        return accounts_of(self.ledgers, over)
-
     def total(self, over: int) -> Account:
         """Return the account of all symbols over some minutes of the day."""
-        return self.account if over == FULL_DAY else total(self.count(over).values())
+        return self.account if over == FULL_DAY else total(accounts_of(self.ledgers, over).values())
 
     def masks(self, verdict: MinuteVerdict, over: int) -> Iterator[tuple[str, int]]:
         """Yield symbols that have minutes of a verdict among some of the day, with these minutes."""
@@ -82,6 +71,7 @@ class Day:
         self.day = day
         self.datasets = datasets
         self._of: dict[str, DatasetDay] = {name: DatasetDay(day, ledgers) for name, ledgers in datasets.items()}
+        self._whole: dict[str, Mapping[str, Counted]] = {}
 
     def of(self, dataset: str) -> DatasetDay:
         """Return what is known about a dataset."""
@@ -99,9 +89,18 @@ class Day:
 
     def count(self, over: int, dataset: str = Candle.dataset) -> Mapping[str, "Counted"]:
         """Return each symbol's minutes of a dataset over some of the day, with its settlements beside its candles."""
-        minutes = self.of(dataset).count(over)
-        settled = self.settlements.count(over) if dataset == Candle.dataset else {}
-        return {name: Counted(minutes.get(name, _NONE), settled.get(name, _NONE)) for name in {*minutes, *settled}}
+        if over != FULL_DAY:
+            return self._count(over, dataset)
+        if dataset not in self._whole:
+            self._whole[dataset] = self._count(over, dataset)
+        return self._whole[dataset]
+
+    def _count(self, over: int, dataset: str) -> Mapping[str, "Counted"]:
+        minutes = accounts_of(self.of(dataset).ledgers, over)
+        settled = accounts_of(self.settlements.ledgers, over) if dataset == Candle.dataset else {}
+        once: dict[Counted, Counted] = {}  # most symbols of a day are alike
+        found = {name: Counted(minutes.get(name, _NONE), settled.get(name, _NONE)) for name in {*minutes, *settled}}
+        return {name: once.setdefault(one, one) for name, one in found.items()}
 
     def is_of(self, datasets: Mapping[str, Mapping[str, DayLedger]]) -> bool:
         """Return whether it was made of these very objects: what changes is another one."""

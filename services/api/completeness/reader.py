@@ -103,11 +103,14 @@ def read_day(path: Path) -> ByDataset:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # pyarrow's own errors about a file's content carry no number
         raise ValueError(f"{path.name} is unreadable: {error}") from error
-    found: ByDataset = {}
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    for about, symbol, *sets, due, settled in rows:
-        name = sys.intern(symbol)
-        found.setdefault(about, {})[name] = from_sets(*sets)
-        if (old := from_old_sets(due, settled)) is not None:
-            found.setdefault(FundingRate.dataset, {}).setdefault(name, old)
+    abouts, names, *sets, due, settled = (column.to_pylist() for column in table.columns)
+    symbols = [sys.intern(name) for name in names]
+    ledgers = list(map(from_sets, *sets))
+    found: ByDataset = {
+        about: {symbol: known for of, symbol, known in zip(abouts, symbols, ledgers, strict=True) if of == about}
+        for about in set(abouts)
+    }
+    for symbol, *texts in zip(symbols, due, settled, strict=True) if any(due) or any(settled) else ():
+        if (old := from_old_sets(*texts)) is not None:
+            found.setdefault(FundingRate.dataset, {}).setdefault(symbol, old)
     return found
