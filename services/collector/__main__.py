@@ -110,8 +110,8 @@ class Collector:
     async def _wait_for_ledger(self) -> None:
         deadline = time.monotonic() + _LEDGER_PATIENCE_SECONDS
         while time.monotonic() < deadline and not self.service.stop.is_set():
-            if await self.service.until_bus_answers(self.service.bus.ledger_ready):
-                await self.bookkeeping.refresh()
+            ready = await self.service.until_bus_answers(self.service.bus.ledger_ready)
+            if ready and await self.bookkeeping.refresh():
                 return
             await self.service.pause(0.2)
         log.warning("the writer has not said what is on disk: all history counts as missing")

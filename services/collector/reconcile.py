@@ -79,11 +79,17 @@ class Bookkeeping:
                     if other is not channel:
                         other.ask_since(symbol, since)
 
-    async def refresh(self) -> None:
-        """Read what changed in the ledger; what is stored needs no fetching."""
-        changed = await self._service.until_bus_answers(lambda: self._ledger.refresh(self._service.bus))
+    async def refresh(self) -> bool:
+        """Read what changed in the ledger; what is stored needs no fetching. Return whether it could be read."""
+        try:
+            changed = await self._service.until_bus_answers(lambda: self._ledger.refresh(self._service.bus))
+        except ValueError as error:
+            log.warning("the writer has to publish its ledger again", error=str(error))
+            await self._service.until_bus_answers(lambda: self._service.bus.set_ledger_ready(ready=False))
+            return False
         for channel in self._channels:
             channel.tracker.take_over(changed)
+        return True
 
     async def _find_lost(self) -> None:
         """Take back what was published and did not become durable, once everything before it has been stored.
@@ -103,12 +109,13 @@ class Bookkeeping:
         if published.on_bus_ms is None:
             published.on_bus_ms = now_ms
         elif oldest_ms is None or oldest_ms > published.on_bus_ms:
-            await self.refresh()
+            self._published = None
+            if not await self.refresh():
+                return
             for channel, of_channel in zip(self._channels, published.minutes, strict=True):
                 if lost := channel.tracker.take_back_lost(of_channel):
                     LOST.labels(channel.channel.name).inc(lost)
                     log.warning("published but not durable, fetching again", channel=channel.channel.name, minutes=lost)
-            self._published = None
 
     async def _unfinished_since(self) -> tuple[int | None, int]:
         """Return when the oldest entry of our channels was appended that is not stored yet, and now; Unix ms."""

@@ -16,7 +16,7 @@ from services.converter.settings import ConverterSettings
 from services.converter.stages.calendar import NothingToConvertError
 from services.converter.versions.versions import head_folder
 from shared.datasets.candle import Candle
-from shared.grid import floor_day
+from shared.grid import MINUTES_PER_DAY, floor_day
 from shared.ledger.day import account, from_bus
 from shared.runtime.schedule import daily_at, every, firings
 from shared.runtime.service import Service, running, wait_for_clock
@@ -187,9 +187,12 @@ class Converter:
         """Return how many minutes of the day before the ledger cannot account for yet."""
         day = midnight.date() - timedelta(days=1)
         texts = (await self.service.until_bus_answers(lambda: self.service.bus.ledger([day])))[day]
-        missing = account(
-            ((day, known) for known in from_bus(texts).get(Candle.dataset, {}).values()), midnight
-        ).missing
+        try:
+            ledgers = from_bus(texts).get(Candle.dataset, {}).values()
+        except ValueError as error:  # the collector has the writer publish it again
+            log.warning("the ledger on the bus is unreadable, asking again", day=str(day), error=str(error))
+            return MINUTES_PER_DAY
+        missing = account(((day, ledger) for ledger in ledgers), midnight).missing
         metrics.MISSING.set(missing)
         return missing
 

@@ -99,9 +99,12 @@ def to_text(day: DayLedger) -> str:
 def from_text(text: str) -> DayLedger:
     """Read `to_text` back. Equal days are one object: most days of most symbols are alike.
 
-    Raises `TypeError` for a set that there is none of.
+    Raises `ValueError` for what is no set of the minutes of a day.
     """
-    return DayLedger(**{name: mask_from_text(runs) for name, runs in _parts(text) if name not in OLD_SETS})
+    parts = {name: runs for name, runs in _parts(text) if name not in OLD_SETS}
+    if unknown := parts.keys() - set(SETS):
+        raise ValueError(f"{min(unknown)[:100]!r} is no set of a ledger")
+    return DayLedger(**{name: mask_from_text(runs) for name, runs in parts.items()})
 
 
 def _parts(text: str) -> Iterator[tuple[str, str]]:
@@ -114,12 +117,16 @@ def bus_field(about: str, symbol: str) -> str:
 
 
 def from_bus(texts: Mapping[str, str]) -> ByDataset:
-    """Read the fields of a day on the bus. Raises as `from_text`."""
+    """Read the fields of a day on the bus. Raises `ValueError`, naming the field."""
     found: ByDataset = defaultdict(dict)
     for name, text in texts.items():
         about, _, symbol = name.rpartition("/")
-        found[about or CANDLES][symbol] = from_text(text)
-        if old := from_old_sets(*(dict(_parts(text)).get(name) for name in OLD_SETS)):
+        try:
+            found[about or CANDLES][symbol] = from_text(text)
+            old = from_old_sets(*(dict(_parts(text)).get(name) for name in OLD_SETS))
+        except ValueError as error:
+            raise ValueError(f"{name[:200]}: {error}") from error
+        if old:
             found[FundingRate.dataset].setdefault(symbol, old)
     return found
 

@@ -95,12 +95,18 @@ class LedgerCopy:
         return {*self._versions}
 
     async def refresh(self, bus: Bus, wanted: Callable[[date], bool] = lambda _: True) -> set[date]:
-        """Read what changed since the last call, of the days asked for; return those days. Raises `BusError`."""
+        """Read what changed since the last call, of the days asked for; return those days.
+
+        Raises `BusError`; `ValueError` where a day on the bus is unreadable.
+        """
         versions = {day: version for day, version in (await bus.ledger_versions()).items() if wanted(day)}
         changed = {day for day, version in versions.items() if self._versions.get(day) != version}
         gone = self._versions.keys() - versions.keys()
         for day, texts in (await bus.ledger(sorted(changed))).items():
-            self._replace(day, from_bus(texts))
+            try:
+                self._replace(day, from_bus(texts))
+            except ValueError as error:
+                raise ValueError(f"the ledger on the bus is unreadable: {day}, {error}") from error
         for day in gone:
             self._replace(day, {})
         # A day that changes between the two reads is read again next time: its version is the older one.

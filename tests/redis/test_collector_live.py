@@ -212,6 +212,32 @@ async def test_a_ranking_is_acknowledged_once_what_it_asks_for_is_published(redi
     await bus.close()
 
 
+@pytest.mark.invariant(12)
+async def test_a_ledger_on_the_bus_that_makes_no_sense_is_asked_for_again_and_stops_nothing(redis_url, tmp_path):
+    """Invariant 12: what is of another version, or of nobody, is published again by the writer."""
+    bus = Bus(redis_url)
+
+    async def asked_again():
+        return not await bus.ledger_ready()
+
+    with Simulator.start(symbols=3, seed=2, start="2025-06-10T12:00:00", speed=SPEED) as exchange:
+        await bus.create_groups()
+        day = from_ms(exchange.now()).date()
+        await bus.set_ledger(day, {"BTC_USDT": "wonted=0-1439", "foo/BTC_USDT": "wanted=1-2"})
+        await bus.set_ledger_ready(ready=True)
+        await bus.set_universe(a_ranking("BTC_USDT", ranked_time=from_ms(exchange.now())))
+        with a_collector(exchange, redis_url, tmp_path, BACKFILL_DAYS="0") as process:
+            await wait_until(asked_again, 30)
+            await bus.set_ledger(day, {"BTC_USDT": "received=5-99999"}, all_of_them=True)
+            await bus.set_ledger_ready(ready=True)
+            await wait_until(asked_again, 30)
+            await bus.set_ledger(day, {"BTC_USDT": "wanted=0-1"}, all_of_them=True)
+            await bus.set_ledger_ready(ready=True)
+            await wait_until(lambda: _has_live_rows(Tape(bus)), 30)
+            assert process.poll() is None
+    await bus.close()
+
+
 async def _has_acknowledged(bus):
     groups = await bus._redis.xinfo_groups("universe")
     return any(g["name"] == "collector" and g["pending"] == 0 and g["lag"] == 0 for g in groups)
