@@ -155,7 +155,7 @@ class Collector:
         if problem := stream.problem():
             self.service.health.problem(name, problem)
         else:
-            self.service.health.solved(name)
+            self.service.health.resolve(name)
 
 
 async def serve(settings: CollectorSettings) -> None:

@@ -51,7 +51,7 @@ class Follow:
         async for entries in bus.consume(
             [Ranking.stream], group, consumer=consumer_name(group), count=10, block_ms=1000
         ):
-            self._service.health.solved("redis")
+            self._service.health.resolve("redis")
             for entry in entries:
                 try:
                     event = entry.event() if entry.fields else None

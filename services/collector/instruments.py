@@ -84,7 +84,7 @@ class InstrumentWatch:
                 "not believed, asking again",
             )
             return
-        service.health.solved("instruments")
+        service.health.resolve("instruments")
         if note:
             self._note_definitions(listing, now)
         for change in changes:

@@ -120,7 +120,7 @@ class Converter:
             if found is not None and found.unreadable:
                 self.service.health.problem("late", unreadable_sentence(found.unreadable))
             else:
-                self.service.health.solved("late")
+                self.service.health.resolve("late")
             if found is None:
                 continue
             self._history.note(found.before, time.monotonic())
@@ -155,7 +155,7 @@ class Converter:
                 + (f"they cannot be taken in: {why}" if why else "they are taken in once no more of them come"),
             )
         else:
-            self.service.health.solved("origin")
+            self.service.health.resolve("origin")
 
     async def _convert_day(self, midnight: datetime) -> None:
         """Convert up to a midnight once the writer has stored everything before it: the clock alone is no proof.
@@ -219,7 +219,7 @@ class Converter:
             metrics.CONVERSIONS.labels("failed").inc()
             self.service.health.problem("conversion", _failure(error))
             return
-        self.service.health.solved("conversion")
+        self.service.health.resolve("conversion")
         self._report(report, time.monotonic() - began)
         await self.service.until_bus_answers(lambda: publish(self.service.bus, report))
 
@@ -232,7 +232,7 @@ class Converter:
         if sentence := report.left_sentence:
             self.service.health.problem("raw", sentence)
         else:
-            self.service.health.solved("raw")
+            self.service.health.resolve("raw")
         self._report_left_out(report.left_out, report.why_left_out)
         log_report(report, seconds)
 

@@ -125,7 +125,7 @@ class Ranker:
                 if ranking is None:
                     return
                 self.ranking = ranking
-                service.health.solved("ranking")
+                service.health.resolve("ranking")
                 service.health.started = True
                 service.health.details["ranked_time"] = ranking.ranked_time.isoformat()
                 service.health.details["members"] = len(ranking.members)

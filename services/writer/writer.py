@@ -105,8 +105,8 @@ class Writer:
             except OSError as error:
                 self.service.health.problem("disk", f"cannot write to {self.root}: {reason_of(error)}")
             else:
-                self.service.health.solved("standby")
-                self.service.health.solved("disk")
+                self.service.health.resolve("standby")
+                self.service.health.resolve("disk")
                 return True
             if not await self.service.pause(_STANDBY_SECONDS):
                 return False
@@ -140,7 +140,7 @@ class Writer:
         self.batch.clear()
         async for entries in bus.consume(STREAMS, "writer", consumer=me, count=_READ_COUNT, block_ms=_BLOCK_MS):
             self.service.health.started = True
-            self.service.health.solved("redis")
+            self.service.health.resolve("redis")
             for entry in entries:
                 self.batch.add(entry, await self._decode(entry), time.monotonic())
             WAITING.set(len(self.batch))
@@ -250,7 +250,7 @@ class Writer:
                 if not await self.service.pause(_DISK_RETRY_SECONDS):
                     return None
             else:
-                self.service.health.solved("disk")
+                self.service.health.resolve("disk")
                 return written
 
     async def _publish_or_remember(self, written: Written) -> None:
@@ -317,7 +317,7 @@ class Writer:
         except OSError as error:
             self.service.health.problem("ledger", f"cannot look at {self.root}: {reason_of(error)}")
         else:
-            self.service.health.solved("ledger")
+            self.service.health.resolve("ledger")
 
     async def _look_at_disk(self, *, everything: bool) -> None:
         """Bring the ledger in line with the files; publish every day, or those of which something changed."""
@@ -382,7 +382,7 @@ class Writer:
         if retired.failed:
             self.service.health.problem("retention", f"old days stay on disk: {'; '.join(retired.failed)}")
         else:
-            self.service.health.solved("retention")
+            self.service.health.resolve("retention")
         for day in retired.days:
             RETIRED.inc()
             await self.service.bus.forget_ledger([day])

@@ -151,7 +151,7 @@ class Streams(Connection):
                 return
 
     async def acknowledge(self, group: str, entries: Iterable[Entry]) -> None:
-        """Tell that these entries are done: durable, for whoever stores them."""
+        """Acknowledge that these entries are done: durable, for whoever stores them."""
         ids: dict[str, list[str]] = {}
         for entry in entries:
             ids.setdefault(entry.stream, []).append(entry.id)

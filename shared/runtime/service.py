@@ -60,7 +60,7 @@ class Health:
             log.warning("degraded", cause=cause, reason=reason)
         self.problems[cause] = reason
 
-    def solved(self, cause: str) -> None:
+    def resolve(self, cause: str) -> None:
         """Close a cause."""
         if self.problems.pop(cause, None) is not None:
             log.info("recovered", cause=cause)
@@ -129,7 +129,7 @@ class Service:
                     raise asyncio.CancelledError from error
                 attempt += 1
             else:
-                self.health.solved("redis")
+                self.health.resolve("redis")
                 return result
 
 
@@ -203,7 +203,7 @@ async def keep_going(service: Service, name: str, work: Callable[[], Coroutine[A
         try:
             done, _ = await asyncio.wait({task}, timeout=_STEADY_SECONDS)
             if not done:
-                service.health.solved(f"task {name}")
+                service.health.resolve(f"task {name}")
                 attempt = 0
             await task
         except asyncio.CancelledError:
@@ -234,7 +234,7 @@ async def keep_clock(service: Service) -> None:
         if wrong:
             service.health.problem("clock", wrong)
         else:
-            service.health.solved("clock")
+            service.health.resolve("clock")
         CLOCK_OFFSET.set(service.clock.offset_seconds)
         CLOCK_RATE.set(service.clock.rate)
         attempt = 0

@@ -80,7 +80,7 @@ class AlertLoop:
                     log.exception("alerts not evaluated")
                     self._sources.health.problem("alerts", f"alerts are not evaluated: {type(error).__name__}: {error}")
                 else:
-                    self._sources.health.solved("alerts")
+                    self._sources.health.resolve("alerts")
                 if not await service.pause(self._every):
                     return
         finally:
@@ -134,7 +134,7 @@ class AlertLoop:
             ALERTS_SENT.labels(notifier.name, "failed" if notifier.problem else "ok").inc()
             if notifier.problem is None:
                 attempt = 0
-                self._sources.health.solved(f"target {notifier.name}")
+                self._sources.health.resolve(f"target {notifier.name}")
                 with suppress(IndexError, ValueError):  # it was dropped meanwhile
                     notifier.queue.remove(message)
             else:

@@ -152,7 +152,7 @@ async def _ledger(sources: Sources, heartbeats: Mapping[str, Heartbeat]) -> Ledg
     except ValueError as error:
         sources.health.problem("ledger", str(error))
         return None
-    sources.health.solved("ledger")
+    sources.health.resolve("ledger")
     return None if days is None else LedgerView(days, _arrived_until(read_clock(sources.clock), heartbeats))
 
 

@@ -136,7 +136,7 @@ class Backfill:
                     disputed=self._service.clock.disputed,
                 )
             self._unknown_since.pop(request.symbol, None)
-            self._service.health.solved(self._problem)
+            self._service.health.resolve(self._problem)
         except UnknownInstrument as error:
             self._on_unknown(request, error)
         except ExchangeError as error:

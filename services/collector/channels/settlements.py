@@ -127,7 +127,7 @@ class Settlements:
             self.ask_since(symbol, begin)
             self._not_before[symbol] = loop_now + _RETRY_SECONDS
             return
-        self._service.health.solved("settlements")
+        self._service.health.resolve("settlements")
         for row in page.refused:
             self._service.set_aside("settlements", row.row, row.reason)
         self._checked(symbol, {settled.funding_time for settled in page.events}, loop_now)
