@@ -72,6 +72,8 @@ class SequenceIntake:
         self._set_aside = set_aside
         self._runs: dict[Symbol, Run] = {}
         self._fetched: dict[Request, list[Gap]] = {}
+        self._taken: dict[Symbol, dict[int, datetime]] = {}
+        """Rows that came live, by number, in minutes that are not whole yet: a page must not make them look newer."""
 
     def _numbered(self, event: Event) -> Numbered:
         return Numbered(getattr(event, self._number), getattr(event, self._kind.time))
@@ -93,9 +95,11 @@ class SequenceIntake:
             if run is None or fresh.number != run.last.number + 1:
                 run = self._runs[row.symbol] = Run(fresh, fresh)
             before, run.last = run.last, fresh
-            proven = max(floor_minute(before.at), run.whole().begin)
-            wanted.seen.add_span(proven, floor_minute(fresh.at))
             newest = floor_minute(fresh.at)
+            wanted.seen.add_span(max(floor_minute(before.at), run.whole().begin), newest)
+            self._taken.setdefault(row.symbol, {})[fresh.number] = newest
+            if newest > floor_minute(before.at):
+                self._drop_whole(row.symbol)
             wanted.forming = newest if wanted.forming is None else max(wanted.forming, newest)
             self._emit(event)
 
@@ -107,7 +111,12 @@ class SequenceIntake:
         for refused in page.refused:
             self._set_aside(self._kind.stream, refused.row, refused.reason)
         self._fetched[request] = [run.whole() for run in runs_of(map(self._numbered, page.events))]
-        return [event for event in page.events if floor_minute(self._numbered(event).at) not in wanted.seen]
+        taken, found = self._taken.get(request.symbol, {}), []
+        for event in page.events:
+            row = self._numbered(event)
+            if row.number not in taken and floor_minute(row.at) not in wanted.seen:
+                found.append(event)
+        return found
 
     def published(self, request: Request, _: Sequence[Event]) -> None:
         """Count the minutes of a page as seen that its rows have proven whole: they are on their way."""
@@ -115,9 +124,19 @@ class SequenceIntake:
         for gap in self._fetched.pop(request, []):
             if wanted is not None:
                 wanted.seen.add_span(gap.begin, gap.end)
+        self._drop_whole(request.symbol)
+
+    def _drop_whole(self, symbol: Symbol) -> None:
+        """Forget which rows of whole minutes came live: these minutes are asked for again only where rows were lost."""
+        wanted, taken = self._tracker.symbols.get(symbol), self._taken.get(symbol, {})
+        if wanted is None:
+            self._taken.pop(symbol, None)
+        elif taken:
+            self._taken[symbol] = {number: at for number, at in taken.items() if at not in wanted.seen}
 
     def forget(self, event: AnyEvent) -> None:
         """Count the minute of a row as missing again: the row was dropped from a full buffer."""
         if isinstance(event, self._kind):
             self._tracker.forget(event.symbol, self._numbered(event).at)
             self._runs.pop(event.symbol, None)
+            self._taken.get(event.symbol, {}).pop(self._numbered(event).number, None)
