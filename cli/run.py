@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.ask.tables import coloured, freshness
+from cli.docs.env_example import KINDS
 from cli.settings import CommandSettings
 from cli.stack import ROOT, Program, Stack, StackError, end_on_signals, listens, tail
 from shared.runtime.exit_codes import ExitCode
@@ -133,6 +134,8 @@ def main() -> None:
     end_on_signals()
     console = Console()
     settings = read_settings(CommandSettings)
+    for of_service in KINDS:
+        read_settings(of_service)  # a wrong one ends it here, and not each service again and again
     last: deque[View] = deque(maxlen=1)
     try:
         stack = _stack(settings)

@@ -1,7 +1,6 @@
 """`python -m services.collector`: follows the universe of an exchange, publishes closed candles and funding rates."""
 
 import asyncio
-import time
 
 import structlog
 import uvloop
@@ -24,10 +23,6 @@ from shared.runtime.service import Service, running, wait_for_clock
 from shared.runtime.settings import read_settings
 
 log = structlog.get_logger()
-
-_LEDGER_PATIENCE_SECONDS = 60.0
-"""How long to wait for the writer to say what is on disk; without it everything counts as missing, which only costs
-requests."""
 
 
 class Collector:
@@ -108,13 +103,18 @@ class Collector:
             log.warning("Redis is not there: left in the buffer, fetched again next time", events=len(self.publisher))
 
     async def _wait_for_ledger(self) -> None:
-        deadline = time.monotonic() + _LEDGER_PATIENCE_SECONDS
-        while time.monotonic() < deadline and not self.service.stop.is_set():
+        """Wait until the writer has said what is on disk.
+
+        Without it all of history would be fetched again, and stored as if it had become known now.
+        """
+        details = self.service.health.details
+        while not self.service.stop.is_set():
             ready = await self.service.until_bus_answers(self.service.bus.ledger_ready)
             if ready and await self.bookkeeping.refresh():
-                return
+                break
+            details["waiting"] = "for the writer to say what is on disk"
             await self.service.pause(0.2)
-        log.warning("the writer has not said what is on disk: all history counts as missing")
+        details.pop("waiting", None)
 
     async def _look_after_followed(self) -> None:
         """Let go of those that left once their last minute is there; report how the streams are."""

@@ -3,8 +3,9 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from shared.datasets.candle import Candle
 from shared.datasets.channels import CHANNELS
 from shared.runtime.settings import RawSettings
 
@@ -49,13 +50,17 @@ class CollectorSettings(RawSettings):
     @property
     def opened(self) -> list[str]:
         """The names of the channels, each once."""
-        return list(dict.fromkeys(name.strip() for name in self.channels.split(",")))
+        return list(dict.fromkeys(name.strip() for name in self.channels.split(",") if name.strip()))
 
-    @model_validator(mode="after")
-    def _channels_are_known(self) -> Self:
-        if unknown := [name for name in self.opened if name not in CHANNELS]:
-            raise ValueError(f"CHANNELS={self.channels}: {unknown[0]!r} is no channel; there are {', '.join(CHANNELS)}")
-        return self
+    @field_validator("channels")
+    @classmethod
+    def _channels_are_known(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if unknown := [name for name in names if name not in CHANNELS]:
+            raise ValueError(f"{unknown[0]!r} is no channel; there are {', '.join(CHANNELS)}")
+        if Candle.stream not in names:
+            raise ValueError(f"{Candle.stream} cannot be left out: what else there is stands beside them")
+        return value
 
     @model_validator(mode="after")
     def _history_fits_retention(self) -> Self:

@@ -16,7 +16,7 @@ from services.writer.audit.auditor import ContinuousAudit, withdraw
 from services.writer.batch import Batch, should_flush
 from services.writer.disk.day_files import Seen, look_again
 from services.writer.disk.definitions import digests_of_definitions, newest_definitions, read_definitions
-from services.writer.disk.ledger import changed_since, newest_of, scan_day
+from services.writer.disk.ledger import Records, add_verdicts, changed_since, ledger_version, newest_of, scan_day
 from services.writer.disk.retention import is_retired, retire
 from services.writer.disk.store import Written, write_batch
 from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
@@ -33,7 +33,7 @@ from shared.datasets.registry import AnyEvent, UndecodableError
 from shared.datasets.universe import Rank
 from shared.exchanges.registry import EXCHANGES
 from shared.grid import LAST_DAY, day_start
-from shared.ledger.day import bus_field, to_text
+from shared.ledger.day import bus_field, from_bus, to_text
 from shared.runtime.service import Service
 from shared.storage.files import BusyError, exclusive, reason_of, remove_stale_temporaries
 from shared.storage.layout import days
@@ -68,6 +68,8 @@ class Writer:
     rankings: dict[date, Seen] = field(default_factory=dict)
     predictions: dict[date, Seen] = field(default_factory=dict)
     """The files of those datasets, as they were looked at."""
+    ledgers: dict[date, str | None] = field(default_factory=dict)
+    """Version of each day's ledger as it was published last: another one was put there by somebody else."""
     knows_disk: bool = False
     """Whether everything on disk was looked at; before that it is not known up to when all is stored."""
     unpublished: bool = False
@@ -268,6 +270,7 @@ class Writer:
         """Publish what is durable now, of some or all symbols: the ledger, the newest candle of each, the watermark."""
         marks: dict[str, datetime] = {}
         for day, records in written.items():
+            self.ledgers[day] = await asyncio.to_thread(ledger_version, self.root, day)
             of_candles = {key.symbol: known for key, known in records.items() if key.dataset == Candle.dataset}
             self.audit.note(day, of_candles)
             for symbol, known in of_candles.items():
@@ -332,10 +335,14 @@ class Writer:
             await self.service.bus.forget_ledger(sorted((await self.service.bus.ledger_versions()).keys() - raw_days))
         for day in sorted(raw_days, reverse=True):
             async with self.publishing:
+                version, last = await asyncio.to_thread(ledger_version, self.root, day), self.ledgers.get(day)
                 before, known = await asyncio.to_thread(scan_day, self.root, day)
-                changes = known if whole else changed_since(before, known)
+                if not before and (version or last):  # damaged, or deleted
+                    known |= await self._remember_verdicts(day)
+                everything_of_day = whole or version != last  # somebody else has written it
+                changes = known if everything_of_day else changed_since(before, known)
                 changed += len(changes)
-                await self._publish({day: changes}, all_of_them=whole)
+                await self._publish({day: changes}, all_of_them=everything_of_day)
         if whole:
             log.info("ledger published", days=len(raw_days), symbols=len(self.newest))
         elif changed:
@@ -343,6 +350,15 @@ class Writer:
         self.knows_disk = True
         await self.service.bus.set_ledger_ready(ready=True)
         await self._look_at_predictions()
+
+    async def _remember_verdicts(self, day: date) -> Records:
+        """Put what the bus knows of a day into a ledger that was damaged: what was wanted no data file says."""
+        try:
+            books = from_bus((await self.service.bus.ledger([day]))[day])
+        except ValueError as error:
+            log.warning("what the ledger said is lost", day=str(day), error=str(error))
+            return {}
+        return await asyncio.to_thread(add_verdicts, self.root, day, books)
 
     async def _look_at_definitions(self, *, everything: bool) -> None:
         """Publish what is stored of the instruments, where that has changed."""

@@ -198,7 +198,11 @@ def _wrong_time(partition: Partition, table: pa.Table) -> str | None:
 
 
 def _impossible_minutes(kind: type[Row], table: pa.Table) -> str | None:
-    """Look at the sets of minutes of a ledger: what is no set would be read as another one, or as none."""
+    """Look at a ledger's sets of minutes, and what they are about: nonsense would be read as others, or as none."""
+    if kind is LedgerRow and "about" in table.schema.names:
+        for about in pc.unique(table["about"]).to_pylist():
+            if not about or "/" in about:
+                return f"about: {about!r} is no dataset"
     for name in (name for name in (*SETS, *OLD_SETS) if kind is LedgerRow and name in table.schema.names):
         for text in pc.unique(table[name]).to_pylist():
             if not is_mask_text(text or ""):

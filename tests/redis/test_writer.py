@@ -14,19 +14,22 @@ import msgspec
 import pytest
 import redis as plain_redis
 
+from services.writer.disk.ledger import read_day
+from services.writer.disk.store import write_batch
 from services.writer.settings import WriterSettings
 from services.writer.writer import Writer
 from shared.bus.bus import Bus
 from shared.clock import ExchangeClock, Sample
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
+from shared.datasets.ledger import LedgerRow
 from shared.datasets.registry import encode
 from shared.datasets.universe import Rank
 from shared.grid import DAY
-from shared.ledger.day import from_text
+from shared.ledger.day import DayLedger, bus_field, from_bus, from_text, to_row, to_text
 from shared.runtime.service import Health, Service
 from shared.storage.layout import Partition
-from shared.storage.parquet import read_rows
+from shared.storage.parquet import read_rows, table_of, write_table
 from tests.support.builders import (
     DAY_0,
     MIDNIGHT,
@@ -385,6 +388,40 @@ async def test_a_redis_that_came_back_empty_gets_everything_again(bus, writer):
     await bus.publish([a_candle(open_time=minute(1))])
     wait_for(lambda: len(writer.candles()) == 2)
     wait_for(lambda: writer.redis.hget("watermarks", "newest:BTC_USDT") == minute(1).isoformat())
+
+
+@pytest.mark.invariant(7)
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("happens", ["damaged", "deleted", "replaced"])
+async def test_a_ledger_that_somebody_spoils_keeps_what_was_wanted_and_the_bus_says_what_the_file_does(
+    bus, tmp_path, happens
+):
+    """Invariants 7 and 12: what was wanted no data file says; of a day that is collected no more, nobody else does."""
+    service = Service("writer", bus, None, ExchangeClock(), Health(), asyncio.Event())
+    writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path))
+    store(tmp_path, [a_candle(), a_funding_rate()])
+    write_batch(tmp_path, {}, [a_verdict("wanted", 0, 10), a_verdict("absent", 4, 5)])
+    await writer._look_at_disk(everything=True)
+    path = Partition("ledger", DAY_0).path(tmp_path)
+    if happens == "damaged":
+        path.write_bytes(b"torn")
+    elif happens == "deleted":
+        path.unlink()
+    else:
+        row = to_row("okx", "ETH_USDT", DAY_0, DayLedger(wanted=3), "", about="kline_1m")
+        write_table(path, table_of(LedgerRow, [row]))
+
+    await writer._look_at_disk(everything=False)
+
+    books = from_bus((await bus.ledger([DAY_0]))[DAY_0])
+    if happens == "replaced":
+        assert books["kline_1m"] == {"BTC_USDT": DayLedger(received=1), "ETH_USDT": DayLedger(wanted=3)}
+    else:
+        assert books["kline_1m"]["BTC_USDT"] == DayLedger(wanted=0b1111111111, received=1, absent=1 << 4)
+    assert books["funding"] == {"BTC_USDT": DayLedger(wanted=1, received=1)}
+    assert {bus_field(*key): to_text(one.ledger) for key, one in read_day(tmp_path, DAY_0).items()} == {
+        bus_field(about, symbol): to_text(known) for about, of in books.items() for symbol, known in of.items()
+    }
 
 
 async def test_it_says_which_definitions_of_instruments_are_stored_also_to_a_redis_that_forgot(bus, writer):

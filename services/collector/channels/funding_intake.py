@@ -46,7 +46,7 @@ class FundingIntake:
         for event in events:
             self._note(event)
             self._emit(event)
-        if missed is not None:
+        if missed is not None and not self._tracker.is_known(row.symbol, missed):
             self._tracker.note_due(row.symbol, missed)
             self._missed.append((row.symbol, missed))
 

@@ -50,7 +50,7 @@ class FundingTracker:
         last = self.last.get(prediction.symbol)
         if last is None:
             self.last[prediction.symbol] = _Last(prediction)
-            return [prediction, *self._before_the_first(settled)], None
+            return [prediction], self._before_the_first(settled)
         if prediction.known_time <= last.prediction.known_time:
             return [], None  # a copy, or overtaken by a newer one
         before, last.prediction = last.prediction, prediction
@@ -65,11 +65,14 @@ class FundingTracker:
             events.append(last.settled)
         return events, None
 
-    def _before_the_first(self, settled: FundingRate | None) -> list[FundingRate]:
-        """Return the settlement before the first message, where it is so fresh that the history lacks it still."""
+    def _before_the_first(self, settled: FundingRate | None) -> datetime | None:
+        """Return the settlement before the first message, unless the history has given it.
+
+        The message does not say what period it ended, and whether its rate was known to us before.
+        """
         if settled is None or settled.funding_time <= self.learned.get(settled.symbol, EPOCH):
-            return []
-        return [settled]
+            return None
+        return settled.funding_time
 
 
 def _differs(settled: FundingRate, before: FundingRate | None) -> bool:

@@ -21,12 +21,13 @@ from services.writer.metrics import DAMAGED
 from shared.datasets.channel import DueInstants, EveryMinute, Sequence
 from shared.datasets.ledger import LedgerRow, Verdict
 from shared.datasets.registry import BY_DATASET, COMPLETENESS
-from shared.ledger.day import NOTHING, DayLedger, by_day, from_row, to_row
+from shared.exchanges.registry import EXCHANGES
+from shared.ledger.day import NOTHING, ByDataset, DayLedger, by_day, from_row, to_row
 from shared.ledger.minutes import last_of_mask
 from shared.storage.files import free_name, replace_text
 from shared.storage.layout import Partition, day_folder, partitions, signature
 from shared.storage.parquet import read_partition, table_of, write_table
-from shared.symbol import Symbol
+from shared.symbol import Symbol, belongs
 
 log = structlog.get_logger()
 
@@ -114,6 +115,26 @@ def read_day(root: Path, day: date) -> Records:
             if own or key not in found:  # what an old row says of funding yields to a row of its own
                 found[key] = DayRecord(row["exchange"], ledger, row["version"] if own else "")
     return found
+
+
+def ledger_version(root: Path, day: date) -> str | None:
+    """Return the version of a day's ledger; None where there is none, or no file."""
+    try:
+        return signature(Partition(LedgerRow.dataset, day).path(root).stat())
+    except OSError:
+        return None
+
+
+def add_verdicts(root: Path, day: date, books: ByDataset) -> Records:
+    """Add what was found out of a day, without what was stored, which the data files say; return what has changed."""
+    changes = Changes()
+    for about, symbols in books.items():
+        for symbol, known in symbols.items():
+            exchange = next((name for name in EXCHANGES if belongs(symbol, name)), "")
+            verdicts = replace(known, received=0, healed=0)
+            if exchange and verdicts != NOTHING:
+                changes.verdicts[day][Key(about, symbol)] = DayRecord(exchange, verdicts)
+    return update_day(root, changes, day)
 
 
 def _write_day(root: Path, day: date, known: Mapping[Key, DayRecord]) -> None:

@@ -67,14 +67,16 @@ def test_the_roll_settles_the_period_that_ended_with_its_own_interval(observe):
     assert not missed
 
 
-def test_the_first_message_has_a_settlement_that_the_history_does_not_have_yet():
-    """Started half a minute after a settlement: the history lags, and the roll was not seen."""
+@pytest.mark.invariant(5)
+def test_the_settlement_before_the_first_message_is_left_to_the_history():
+    """Invariant 5: the message says neither what period it ended nor whether it was known before."""
     tracker = FundingTracker()
     tracker.learn([a_funding_rate("BTC_USDT", minute(0))])
 
-    events, _ = observed(tracker, a_funding_row(at=minute(481), funding_time=SIXTEEN, settFundingRate="0.003"))
+    events, missed = observed(tracker, a_funding_row(at=minute(481), funding_time=SIXTEEN, settFundingRate="0.003"))
 
-    assert settled(events) == [(EIGHT, 0.003, None)]
+    assert settled(events) == []
+    assert missed == EIGHT
 
 
 def test_a_settlement_is_published_once_through_processing_and_settled(observe):

@@ -168,9 +168,28 @@ def test_a_missed_settlement_is_noted(desk):
     desk.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(240), hours=4))
     desk.live_funding(BTC, a_funding_row(at=minute(700), funding_time=minute(720), hours=4))
 
-    assert desk.funding.take_missed() == [("BTC_USDT", minute(240))]
+    assert desk.funding.take_missed() == [("BTC_USDT", minute(0)), ("BTC_USDT", minute(240))]
     assert desk.funding.take_missed() == []
     assert minute(240) in desk.settlements.symbols["BTC_USDT"].due
+
+
+@pytest.mark.invariant(5)
+def test_what_is_stored_is_not_taken_again_from_the_first_message_after_a_restart(desk):
+    """Invariant 5: it would look as if it had become known at the restart, and its period would be lost."""
+    desk.ledger["funding"].days[minute(480).date()] = {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)}
+
+    desk.live_funding(BTC, a_funding_row(at=minute(500), funding_time=minute(960), settFundingRate="0.003"))
+
+    assert [type(event) for event in desk.events] == [PredictedFundingRate]
+    assert desk.funding.take_missed() == []
+
+
+def test_a_fresh_settlement_before_the_first_message_is_due_and_asked_for(desk):
+    desk.live_funding(BTC, a_funding_row(at=minute(481), funding_time=minute(960), settFundingRate="0.003"))
+
+    assert [type(event) for event in desk.events] == [PredictedFundingRate]
+    assert desk.funding.take_missed() == [("BTC_USDT", minute(480))]
+    assert minute(480) in desk.settlements.symbols["BTC_USDT"].due
 
 
 def test_a_settlement_taken_after_the_roll_is_due_and_to_be_held_against_the_history(desk):
