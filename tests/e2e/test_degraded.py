@@ -134,5 +134,5 @@ async def test_what_the_ledger_says_is_what_is_stored(running):
             assert {opened for opened in stored if opened.date() == day and opened < end} <= set(
                 minutes_of(day, known.stored)
             )
-        healed = sum(symbols[symbol].healed.bit_count() for symbols in copy.days.values())
+        healed = sum(symbols[symbol].healed.bit_count() for symbols in copy[Candle.dataset].days.values())
         assert healed >= 4
