@@ -410,6 +410,7 @@ async def test_a_delisting_is_announced_and_ends_everything(sim):
     assert int(sim.truth_candles(inst_id, at - HOUR_MS)[-1][0]) == at - MINUTE_MS
 
 
+@pytest.mark.proof
 async def test_a_delisted_name_is_announced_and_traded_again_with_figures_of_its_own(sim):
     now = sim.now() // MINUTE_MS * MINUTE_MS
     delisted, at = now + 2 * MINUTE_MS, now + 9 * MINUTE_MS

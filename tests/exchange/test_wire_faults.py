@@ -342,6 +342,7 @@ def test_a_closed_minute_is_corrected_for_good(sim):
     assert float(corrected[3]) <= float(corrected[1]) <= float(corrected[2])
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("variant", ["blind", "halt"])
 async def test_maintenance_is_announced_closes_everything_and_ends(variant):
     channel = [{"channel": "status"}]

@@ -83,6 +83,7 @@ def misbehave(exchange):
     exchange.fault("rate_limit", count=1, endpoint="history-candles")
 
 
+@pytest.mark.proof
 async def test_every_closed_minute_arrives_exactly_once_whatever_the_exchange_does(redis_url, tmp_path):
     bus = Bus(redis_url)
     tape = Tape(bus)

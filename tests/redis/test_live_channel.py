@@ -191,6 +191,7 @@ async def test_a_lost_ack_is_missed_and_asked_for_again(exchange):
     assert opened(exchange) == 1
 
 
+@pytest.mark.proof
 async def test_what_no_renewal_wakes_gets_one_new_connection_and_nobody_else_loses_a_row(exchange):
     silent, *others = names = swaps(exchange)[:12]
     exchange.fault("deaf", path="business", instId=inst_id_of(silent), count=1000)
@@ -222,6 +223,7 @@ async def test_of_a_suspended_instrument_nothing_is_asked_but_it_is_shown(exchan
     assert [entry["kind"] for entry in exchange.faults()] == ["deaf"], "subscribed once"
 
 
+@pytest.mark.proof
 async def test_of_three_connections_with_450_instruments_only_the_one_that_is_cut_reconnects():
     with Simulator.start(symbols=450, seed=4, start="2025-06-09T12:00:00", speed=10) as exchange:
         names = swaps(exchange)[:450]
@@ -248,6 +250,7 @@ async def test_of_three_connections_with_450_instruments_only_the_one_that_is_cu
         assert opened(exchange) == 4
 
 
+@pytest.mark.proof
 async def test_those_who_stay_lose_nothing_when_the_set_changes_ten_times(exchange):
     names = swaps(exchange)
     stay, change = names[:20], names[20:]

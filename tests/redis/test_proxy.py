@@ -208,6 +208,7 @@ async def test_user_and_password_are_given_to_the_proxy_and_to_no_log(exchange, 
     assert f"the proxy of HTTPS_PROXY ({proxy.url})" in log
 
 
+@pytest.mark.proof
 async def test_a_proxy_that_refuses_is_named_with_its_setting_and_used_once_it_does_not(
     exchange, proxy, settings, followed, tmp_path
 ):

@@ -351,7 +351,7 @@ class Sockets:
 
     def _close_idle_and_slow(self, wall: float) -> None:
         for connection in list(self._connections.values()):
-            if connection.closing:
+            if connection.closing or connection.transport.is_closing():  # lost, and not taken out of the list yet
                 continue
             if wall - connection.last_activity > IDLE_SECONDS:
                 self._stats.closes["idle"] += 1

@@ -85,6 +85,7 @@ def test_folder_of_a_running_stack_is_not_touched(tmp_path: Path):
         stack.stop()
 
 
+@pytest.mark.proof
 def test_failed_start_says_what_the_program_logged(tmp_path: Path):
     with pytest.raises(StackError, match="give either --data FOLDER"):
         Stack(tmp_path, simulator=[]).start()
