@@ -437,6 +437,11 @@ async def test_a_delisted_name_is_announced_and_traded_again_with_figures_of_its
     assert sim.get("/api/v5/market/history-candles", instId="TWICE-USDT-SWAP")["data"][::-1][:2] == truth
 
 
+def closed_in(frame):
+    """Return the closed candles of a frame: open in Unix ms → row. One may close after the next was pushed open."""
+    return {int(row[0]): row for row in frame.get("data", ()) if row[-1] == "1"}
+
+
 async def test_a_rebase_is_pushed_and_closes_in_its_new_unit(sim):
     begin = sim.now() // MINUTE_MS * MINUTE_MS + 2 * MINUTE_MS
     end = begin + 3 * MINUTE_MS
@@ -447,9 +452,9 @@ async def test_a_rebase_is_pushed_and_closes_in_its_new_unit(sim):
         change(sim, kind="rebase", instId=ETH, at=begin, until=end, ctVal="0.001")
         await until(socket, of_instrument(ETH, state="rebase", ctVal="0.1"))
         await until(socket, of_instrument(ETH, state="live", ctVal="0.001"))
-        pushed = await until(business, lambda frame: "data" in frame and int(frame["data"][0][0]) > end)
+        pushed = await until(business, lambda frame: end in closed_in(frame))
 
-    closed = {int(row[0]): row for frame in pushed for row in frame.get("data", ()) if row[-1] == "1"}
+    closed = {opened: row for frame in pushed for opened, row in closed_in(frame).items()}
     truth = {int(row[0]): row for row in sim.truth_candles(ETH, begin - MINUTE_MS, end + MINUTE_MS)}
     assert list(truth) == [begin - MINUTE_MS, end]
     assert closed[end] == truth[end]
