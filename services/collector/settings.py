@@ -50,12 +50,12 @@ class CollectorSettings(RawSettings):
     @property
     def opened(self) -> list[str]:
         """The names of the channels, each once."""
-        return list(dict.fromkeys(name.strip() for name in self.channels.split(",") if name.strip()))
+        return _names_in(self.channels)
 
     @field_validator("channels")
     @classmethod
     def _channels_are_known(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",") if name.strip()]
+        names = _names_in(value)
         if unknown := [name for name in names if name not in CHANNELS]:
             raise ValueError(f"{unknown[0]!r} is no channel; there are {', '.join(CHANNELS)}")
         if Candle.stream not in names:
@@ -70,3 +70,8 @@ class CollectorSettings(RawSettings):
                 "history would be fetched and deleted again; lower the one or raise the other"
             )
         return self
+
+
+def _names_in(text: str) -> list[str]:
+    """Return the names between commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

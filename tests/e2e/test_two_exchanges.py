@@ -90,7 +90,7 @@ def _gapless(opens):
 
 
 def test_its_settled_rates_are_stored_once_each_also_those_that_nothing_shows_but_its_history(stack):
-    """The first of them are there at the start; what is settled later no message tells, and no roll."""
+    """The first of them are there at the start; what is settled later no message shows, and no roll."""
     began = stack.ask_simulator("/sim/clock")["now_ms"]
     later = -(-began // (PERIOD * 1000)) * PERIOD * 1000
     settled = wait_for(lambda: _with(read_settlements(stack.data_dir).get(OTHER, {}), later), 600)

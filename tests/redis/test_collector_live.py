@@ -215,7 +215,7 @@ async def test_a_ranking_is_acknowledged_once_what_it_asks_for_is_published(redi
 
 @pytest.mark.invariant(12)
 async def test_a_ledger_on_the_bus_that_makes_no_sense_is_asked_for_again_and_stops_nothing(redis_url, tmp_path):
-    """Invariant 12: what is of another version, or of nobody, is published again by the writer."""
+    """Invariant 12: what is of another version, or makes no sense, is published again by the writer."""
     bus = Bus(redis_url)
 
     async def asked_again():

@@ -396,7 +396,7 @@ async def test_a_redis_that_came_back_empty_gets_everything_again(bus, writer):
 async def test_a_ledger_that_somebody_spoils_keeps_what_was_wanted_and_the_bus_says_what_the_file_does(
     bus, tmp_path, happens
 ):
-    """Invariants 7 and 12: what was wanted no data file says; of a day that is collected no more, nobody else does."""
+    """Invariants 7 and 12: what was wanted no data file says; of a day collected no more, the bus alone does."""
     service = Service("writer", bus, None, ExchangeClock(), Health(), asyncio.Event())
     writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path))
     store(tmp_path, [a_candle(), a_funding_rate()])

@@ -119,7 +119,7 @@ class Stream(Protocol):
 
     @property
     def name(self) -> str:
-        """`candles` or `funding`."""
+        """The name of the channel."""
 
     @property
     def covered(self) -> str:
