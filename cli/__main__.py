@@ -43,6 +43,13 @@ class Commands(LazyGroup):
             _KEEP,
             _WRITER,
         ),
+        Lazy(
+            "compact",
+            "services.writer.compact:main",
+            "Put the newest rows into the day files now.",
+            _KEEP,
+            _WRITER,
+        ),
         Lazy("dataset", "cli.dataset:group", "Versions and snapshots of the Qlib dataset.", _KEEP, _CONVERTER),
         Lazy("docs", "cli.docs:app", "Print a document that is generated from the code.", _KEEP),
     )

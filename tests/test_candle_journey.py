@@ -15,14 +15,14 @@ from services.collector.stream.okx import open_streams
 from services.collector.tracking.universe import Reach, Tracker
 from services.converter.convert import convert
 from services.writer.batch import Batch
-from services.writer.disk.store import write_batch
+from services.writer.disk.store import RawStore
 from shared.clock import ExchangeClock, Sample
 from shared.datasets.candle import Candle
 from shared.grid import MINUTE
 from shared.ledger.replica import LedgerCopy
 from shared.runtime.service import Health, Service
-from shared.storage.layout import Partition
 from shared.storage.parquet import read_rows
+from shared.storage.segments import by_partition, read_segment, segments_of
 from tests.support.builders import a_ranking, at
 
 #: As OKX sent it on 2025-05-12: time, open, high, low, close, contracts, coins, quote currency, confirm.
@@ -79,14 +79,23 @@ async def test_a_candle_from_the_exchanges_row_to_qlibs_bin(bus, tmp_path):
     for entry in entries:
         batch.add(entry, entry.event(), now=0.0)
 
-    ((partition, (candle,)),) = batch.rows.items()
-    assert partition == Partition("kline_1m", OPENED.date(), "BTC_USDT")
+    ((kind, (candle,)),) = batch.rows.items()
+    assert kind is Candle
     assert {name: getattr(candle, name) for name in EXPECTED} == EXPECTED
     assert (candle.contracts, candle.source, candle.interval) == (1040.37, "ws", "1m")
 
     # 4 → 5: durable first, acknowledged then.
-    written = write_batch(raw, batch.rows)
+    store = RawStore(raw)
+    written = store.append(batch.rows)
     await bus.acknowledge("writer", batch.entries)
+
+    (segment,) = segments_of(raw)
+    (rows,) = by_partition(Candle, read_segment(raw, segment)).values()
+    assert {name: rows[name][0].as_py() for name in EXPECTED} == EXPECTED
+
+    # 5 → 6: with all others of the hour into the file of its day.
+    chosen = store.begin_compaction()
+    store.merge(chosen)
 
     path = raw / "kline_1m" / "date=2025-05-12" / "BTC_USDT_20250512.parquet"
     (row,) = read_rows(Candle, path).to_pylist()
@@ -95,7 +104,7 @@ async def test_a_candle_from_the_exchanges_row_to_qlibs_bin(bus, tmp_path):
     assert written[OPENED.date()]["kline_1m", "BTC_USDT"].ledger.received == 1 << 1434
     assert [(lag.lag, lag.pending) for lag in await bus.lags() if lag.stream == "candles"] == [(0, 0)]
 
-    # 5 → 6: the converter puts it at its own minute.
+    # 6 → 7: the converter puts it at its own minute.
     convert(raw, qlib, until=None)
 
     calendar = (qlib / "calendars" / "1min.txt").read_text().splitlines()

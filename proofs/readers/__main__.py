@@ -26,17 +26,18 @@ from cli.stack import ROOT, clear, end_on_signals
 from proofs.readers.qlib_reader import BEGIN, READY, SYMBOLS, ReaderTally, candles, is_late
 from proofs.rig.conversion import RESEARCH_PYTHON
 from services.converter.convert import convert
-from services.writer.disk.store import write_batch
+from services.writer.disk.store import RawStore
 from shared.datasets.candle import Candle
 from shared.datasets.row import Row
 from shared.runtime.command import run
 from shared.storage.files import BusyError, replace_text
-from shared.storage.layout import Partition, partition_of
+from shared.storage.segments import segments_of
 from shared.symbol import parse_symbol
 
 FOLDER = Path(".run/readers")
 _HISTORY_MINUTES = 1500
 _LATE_MINUTES = 120
+_SEGMENTS_AT_ONCE = 5
 _LIFE_SECONDS = (0.05, 1.5)
 """How long a converter lives once it has started: some part of a conversion, or some of them."""
 _LOADED_LATE = ("pandas", "pyarrow.dataset")
@@ -69,13 +70,15 @@ def rows_of(symbol: str, minutes: range, *, late: bool) -> list[Candle]:
 
 
 def add(data_dir: Path, minutes: range) -> None:
-    """Store what arrives with some minutes: their candles, and late ones of hours ago."""
+    """Store what arrives with some minutes: their candles, and late ones of hours ago. Now and then it is merged."""
     behind = range(max(0, minutes.start - _LATE_MINUTES), max(0, minutes.stop - _LATE_MINUTES))
-    files: dict[Partition, list[Row]] = {}
+    rows: list[Row] = []
     for symbol in SYMBOLS:
-        for row in rows_of(symbol, minutes, late=False) + rows_of(symbol, behind, late=True):
-            files.setdefault(partition_of(row), []).append(row)
-    write_batch(data_dir, files)
+        rows += rows_of(symbol, minutes, late=False) + rows_of(symbol, behind, late=True)
+    store = RawStore(data_dir)
+    store.append({Candle: rows})
+    if len(segments_of(data_dir)) >= _SEGMENTS_AT_ONCE:
+        store.recover()
     replace_text(_watermark(data_dir), str(minutes.stop))
 
 

@@ -15,8 +15,8 @@ from shared.datasets.funding import PredictedFundingRate
 from shared.grid import DAY, day_start
 from shared.ledger.minutes import mask_to_text
 from shared.storage.files import replace_file
-from shared.storage.layout import digest_of
 from shared.storage.qlib_layout import OWN
+from shared.storage.versions import digest_of
 
 log = structlog.get_logger()
 
@@ -113,7 +113,9 @@ def after(
 
 def _but_for(files: DayFiles, day: date, left: Mapping[str, Container[date]]) -> DayFiles:
     versions = {symbol: version for symbol, version in files.versions.items() if day not in left.get(symbol, ())}
-    return files if len(versions) == len(files.versions) else DayFiles(versions, digest=digest_of(versions))
+    if len(versions) == len(files.versions):
+        return files
+    return DayFiles(versions, digest=digest_of(versions), signatures=files.signatures)
 
 
 def digests(manifest: Manifest) -> dict[str, str]:

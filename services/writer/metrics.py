@@ -2,8 +2,15 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-ROWS = Counter("qlib_crypto_writer_rows_total", "Rows merged into files, copies included", ["dataset"])
-FILES = Counter("qlib_crypto_writer_files_total", "Files replaced", ["dataset"])
+ROWS = Counter("qlib_crypto_writer_rows_total", "Rows made durable, copies included", ["dataset"])
+SEGMENTS = Gauge("qlib_crypto_writer_segments", "Files of rows that are not merged into day files yet")
+PENDING_ROWS = Gauge("qlib_crypto_writer_segment_rows", "Rows in them")
+COMPACTED = Counter("qlib_crypto_writer_compacted_bytes_total", "Bytes of day files written anew", ["dataset"])
+COMPACTION_SECONDS = Histogram(
+    "qlib_crypto_writer_compaction_seconds",
+    "Time to merge all segments into day files",
+    buckets=(0.1, 0.3, 1, 3, 10, 30, 100, 300),
+)
 FLUSH_SECONDS = Histogram("qlib_crypto_writer_flush_seconds", "Time from a full batch to its acknowledgement")
 WAITING = Gauge("qlib_crypto_writer_waiting_entries", "Entries in memory that are not durable yet")
 WRITTEN_UNTIL = Gauge("qlib_crypto_writer_written_until_seconds", "Watermark, Unix seconds of the exchange's clock")

@@ -16,7 +16,11 @@ class WriterSettings(RawSettings):
     ] = 5.0
     flush_entries: Annotated[
         int, Field(ge=1, le=1_000_000, description="Most entries that wait in memory before a write")
-    ] = 10_000
+    ] = 50_000
+    compact_every: Annotated[
+        float,
+        Field(gt=0, le=1440, description="Minutes after which new rows are merged into the day files, at the latest"),
+    ] = 60.0
     audit_pages_per_hour: Annotated[
         int,
         Field(

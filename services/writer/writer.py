@@ -1,4 +1,4 @@
-"""The writer at work: read the bus, make rows durable, then acknowledge; publish what is on disk; retire. I/O."""
+"""The writer at work: read the bus, make rows durable, then acknowledge; publish what is stored; merge; retire. I/O."""
 
 import asyncio
 import time
@@ -17,9 +17,19 @@ from services.writer.batch import Batch, should_flush
 from services.writer.disk.day_files import Seen, look_again
 from services.writer.disk.definitions import digests_of_definitions, newest_definitions, read_definitions
 from services.writer.disk.ledger import Records, add_verdicts, changed_since, ledger_version, newest_of, scan_day
-from services.writer.disk.retention import is_retired, retire
-from services.writer.disk.store import Written, write_batch
-from services.writer.metrics import FILES, FLUSH_SECONDS, RETIRED, ROWS, SUSPECTS, WAITING, WRITTEN_UNTIL
+from services.writer.disk.retention import is_past, is_retired, retire
+from services.writer.disk.store import RawStore, Written
+from services.writer.metrics import (
+    COMPACTION_SECONDS,
+    FLUSH_SECONDS,
+    PENDING_ROWS,
+    RETIRED,
+    ROWS,
+    SEGMENTS,
+    SUSPECTS,
+    WAITING,
+    WRITTEN_UNTIL,
+)
 from services.writer.settings import WriterSettings
 from services.writer.watermark import written_until
 from shared.bus.connection import BusError
@@ -29,20 +39,20 @@ from shared.datasets.funding import PredictedFundingRate
 from shared.datasets.instrument import InstrumentDefinition
 from shared.datasets.ledger import LedgerRow
 from shared.datasets.plausible import AHEAD, impossible
-from shared.datasets.registry import AnyEvent, UndecodableError
+from shared.datasets.registry import BY_DATASET, AnyEvent, UndecodableError
 from shared.datasets.universe import Rank
 from shared.exchanges.registry import EXCHANGES
 from shared.grid import LAST_DAY, day_start
 from shared.ledger.day import bus_field, from_bus, to_text
-from shared.runtime.service import Service
-from shared.storage.files import BusyError, exclusive, reason_of, remove_stale_temporaries
-from shared.storage.layout import days
+from shared.runtime.service import Service, suppress_at_stop
+from shared.storage.files import BusyError, exclusive, reason_of
+from shared.storage.layout import Partition, days
 from shared.symbol import Symbol, belongs
 
 log = structlog.get_logger()
 
 STREAMS = tuple(stream for stream, groups in GROUPS.items() if "writer" in groups)
-_READ_COUNT = 2000
+_READ_COUNT = 5000
 _BLOCK_MS = 250
 _RETENTION_SECONDS = 3600.0
 _LOOK_SECONDS = 60.0
@@ -51,6 +61,9 @@ _READY_SECONDS = 2.0
 """How often to look whether Redis has forgotten the ledger."""
 _STANDBY_SECONDS = 1.0
 _DISK_RETRY_SECONDS = 5.0
+_COMPACTION_LOOK_SECONDS = 1.0
+_MOST_ROWS = 1_000_000
+"""In segments; more of them are merged before their time."""
 
 
 @dataclass
@@ -59,6 +72,7 @@ class Writer:
 
     service: Service
     settings: WriterSettings
+    store: RawStore = field(init=False)
     batch: Batch = field(default_factory=Batch)
     newest: dict[str, datetime] = field(default_factory=dict)
     definitions: dict[Symbol, InstrumentDefinition] | None = None
@@ -76,9 +90,15 @@ class Writer:
     """Whether something that is durable could not be published."""
     publishing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a day is read, or changed, and published: an older reading must not overwrite a newer one."""
+    files: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while day files, or those of the ledger, are changed: rows that come meanwhile go into segments.
+
+    Taken before the other one.
+    """
     audit: ContinuousAudit = field(init=False)
 
     def __post_init__(self) -> None:
+        self.store = RawStore(self.root)
         self.audit = ContinuousAudit(self.service, self.settings, lambda: self.knows_disk, self._withdraw)
 
     @property
@@ -91,8 +111,8 @@ class Writer:
         async with AsyncExitStack() as held:
             if not await self._alone(held):
                 return
-            await asyncio.to_thread(self._prepare_folder)
-            await self._work()
+            if await self._recover():
+                await self._work()
 
     async def _alone(self, held: AsyncExitStack) -> bool:
         """Wait until no other writer works on the folder; return whether to go on.
@@ -113,19 +133,27 @@ class Writer:
             if not await self.service.pause(_STANDBY_SECONDS):
                 return False
 
+    async def _recover(self) -> bool:
+        """Merge what a crash left in segments; return whether to go on: where the disk refuses, it is tried again."""
+        while True:
+            try:
+                removed = await asyncio.to_thread(self.store.recover)
+            except OSError as error:
+                self.service.health.problem("disk", f"cannot write to {self.root}: {reason_of(error)}")
+                if not await self.service.pause(_DISK_RETRY_SECONDS):
+                    return False
+            else:
+                self.service.health.resolve("disk")
+                if removed:
+                    log.info("removed what a crash left behind", files=removed)
+                return True
+
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(self._keep_house())
-            group.create_task(self.audit.run())  # ends by itself at the stop, never in the middle of a file
-            consumer = group.create_task(self._consume())
-            await self.service.stop.wait()
-            # The consumer sees the stop within one short read and flushes; it is not cancelled in the middle.
-            await consumer
-            keeper.cancel()
-
-    def _prepare_folder(self) -> None:
-        if removed := remove_stale_temporaries(self.root):
-            log.info("removed what a crash left behind", files=removed)
+            # None of them is cancelled in the middle of a file: each sees the stop, and ends.
+            for task in (self._keep_house(), self.audit.run(), self._compact_in_time(), self._consume()):
+                group.create_task(task)
+        await self._compact()
 
     async def _consume(self) -> None:
         while not self.service.stop.is_set():
@@ -209,19 +237,23 @@ class Writer:
                 await self.service.bus.acknowledge("writer", self.batch.entries)
                 await self._mark_rankings()
                 await self._mark_definitions()
-        for partition, rows in self.batch.rows.items():
-            ROWS.labels(partition.dataset).inc(len(rows))
-            FILES.labels(partition.dataset).inc()
+        for kind, rows in self.batch.rows.items():
+            ROWS.labels(kind.dataset).inc(len(rows))
         self.batch.clear()
         WAITING.set(0)
+        self._count_segments()
         pa.default_memory_pool().release_unused()
         for stream in STREAMS:
             await self.service.bus.trim(stream)
 
+    def _count_segments(self) -> None:
+        SEGMENTS.set(len(self.store.segments))
+        PENDING_ROWS.set(self.store.rows)
+
     async def _mark_rankings(self) -> None:
         """Say which rankings are on disk; one that is not said is published again, and stored again as the same."""
         ranked: dict[str, set[datetime]] = defaultdict(set)
-        for row in (row for rows in self.batch.rows.values() for row in rows if isinstance(row, Rank)):
+        for row in (row for row in self.batch.rows.get(Rank, ()) if isinstance(row, Rank)):
             ranked[row.exchange].add(row.ranked_time)
         try:
             for exchange, times in ranked.items():
@@ -231,7 +263,8 @@ class Writer:
 
     async def _mark_definitions(self) -> None:
         """Say which definitions of instruments are on disk; one that is not said is published again."""
-        rows = [row for rows in self.batch.rows.values() for row in rows if isinstance(row, InstrumentDefinition)]
+        found = self.batch.rows.get(InstrumentDefinition, ())
+        rows = [row for row in found if isinstance(row, InstrumentDefinition)]
         if not rows or self.definitions is None:
             return
         fresh = newest_definitions([*self.definitions.values(), *rows])
@@ -246,7 +279,7 @@ class Writer:
         """Write the batch; where the disk refuses, say so, acknowledge nothing and try again until it does not."""
         while True:
             try:
-                written = await asyncio.to_thread(write_batch, self.root, self.batch.rows, self.batch.verdicts)
+                written = await asyncio.to_thread(self.store.append, self.batch.rows, self.batch.verdicts)
             except OSError as error:
                 self.service.health.problem("disk", f"cannot write to {self.root}: {reason_of(error)}")
                 if not await self.service.pause(_DISK_RETRY_SECONDS):
@@ -270,7 +303,6 @@ class Writer:
         """Publish what is durable now, of some or all symbols: the ledger, the newest candle of each, the watermark."""
         marks: dict[str, datetime] = {}
         for day, records in written.items():
-            self.ledgers[day] = await asyncio.to_thread(ledger_version, self.root, day)
             of_candles = {key.symbol: known for key, known in records.items() if key.dataset == Candle.dataset}
             self.audit.note(day, of_candles)
             for symbol, known in of_candles.items():
@@ -298,10 +330,73 @@ class Writer:
 
     def _is_past(self, day: date) -> bool:
         """Return whether a day is beyond the retention: then the ledger of it lies on disk alone."""
-        return self._knows_today() and (self._today() - day).days > self.settings.retention_days
+        return self._knows_today() and is_past(day, self._today(), self.settings.retention_days)
+
+    # --- compaction
+
+    async def _compact_in_time(self) -> None:
+        """Merge segments into the day files now and then, and when somebody asks for it."""
+        while await self.service.pause(_COMPACTION_LOOK_SECONDS):
+            asked = await self._asked()
+            if asked or self._is_compaction_due():
+                if await self._compact() and asked:
+                    await self._say_compacted(asked)
+            elif not self.files.locked() and await asyncio.to_thread(self.store.is_damaged):
+                log.error("a segment is not what was written any more")
+                await self._compact()
+
+    def _is_compaction_due(self) -> bool:
+        store = self.store
+        aged = store.oldest is not None and time.monotonic() - store.oldest >= self.settings.compact_every * 60
+        return aged or store.rows >= _MOST_ROWS
+
+    async def _asked(self) -> int:
+        """Return the number of the last request to merge that was not met yet; 0 where there is none."""
+        try:
+            return await self.service.bus.compaction_asked()
+        except BusError:  # the consumer reports it
+            return 0
+
+    async def _say_compacted(self, asked: int) -> None:
+        try:
+            await self.service.bus.set_compacted(asked)
+        except BusError as error:
+            log.warning("that files are merged is not published", error=str(error))
+
+    async def _compact(self) -> bool:
+        """Merge all segments into the day files, while rows go on to be stored; return whether that was done."""
+        async with self.files:
+            async with self.publishing:
+                chosen = self.store.begin_compaction()
+            try:
+                with COMPACTION_SECONDS.time():
+                    await asyncio.to_thread(self.store.merge, chosen, self._is_past_file)
+            except OSError as error:
+                async with self.publishing:
+                    self.store.give_up_compaction()
+                self.service.health.problem("compaction", f"cannot merge rows into day files: {reason_of(error)}")
+                return False
+            self.service.health.resolve("compaction")
+            async with self.publishing:
+                written = self.store.end_compaction(chosen)
+                for day in written:
+                    self.ledgers[day] = await asyncio.to_thread(ledger_version, self.root, day)
+                await self._publish_or_remember(written)
+            self._count_segments()
+        pa.default_memory_pool().release_unused()
+        return True
+
+    def _is_past_file(self, file: Partition) -> bool:
+        return BY_DATASET[file.dataset].retired and self._is_past(file.day)
+
+    # --- what is on disk
 
     async def _keep_house(self) -> None:
         """Publish what is on disk at the start, and again should Redis forget; find damage; retire old days."""
+        with suppress_at_stop(self.service):
+            await self._keep_house_while_connected()
+
+    async def _keep_house_while_connected(self) -> None:
         looked = retired = float("-inf")
         while True:
             ready = await self.service.until_bus_answers(self.service.bus.ledger_ready) and not self.unpublished
@@ -327,13 +422,23 @@ class Writer:
         self.unpublished = False
         await self._look_at_definitions(everything=everything)
         await self._look_at_rankings(everything=everything)
-        raw_days = set(await asyncio.to_thread(days, self.root, Candle.dataset))
+        async with self.files:
+            if await self._look_at_days(everything=everything):
+                self.knows_disk = True
+                await self.service.bus.set_ledger_ready(ready=True)
+        await self._look_at_predictions()
+
+    async def _look_at_days(self, *, everything: bool) -> bool:
+        """Bring the ledger in line with the files of every day; return whether it came to an end before the stop."""
+        raw_days = {*await asyncio.to_thread(days, self.root, Candle.dataset), *self.store.days}
         known_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
         raw_days |= {day for day in known_days if not self._is_past(day)}
         whole, changed = everything or not self.knows_disk, 0
         if whole:  # what Redis says may be of another folder
             await self.service.bus.forget_ledger(sorted((await self.service.bus.ledger_versions()).keys() - raw_days))
         for day in sorted(raw_days, reverse=True):
+            if self.service.stop.is_set():
+                return False
             async with self.publishing:
                 version, last = await asyncio.to_thread(ledger_version, self.root, day), self.ledgers.get(day)
                 before, known = await asyncio.to_thread(scan_day, self.root, day)
@@ -342,14 +447,15 @@ class Writer:
                 everything_of_day = whole or version != last  # somebody else has written it
                 changes = known if everything_of_day else changed_since(before, known)
                 changed += len(changes)
-                await self._publish({day: changes}, all_of_them=everything_of_day)
+                self.ledgers[day] = await asyncio.to_thread(ledger_version, self.root, day)
+                stored = self.store.with_pending(day, known)
+                now = stored if everything_of_day else {key: stored[key] for key in changes}
+                await self._publish({day: now}, all_of_them=everything_of_day)
         if whole:
             log.info("ledger published", days=len(raw_days), symbols=len(self.newest))
         elif changed:
             log.warning("data files changed outside the writer", symbol_days=changed)
-        self.knows_disk = True
-        await self.service.bus.set_ledger_ready(ready=True)
-        await self._look_at_predictions()
+        return True
 
     async def _remember_verdicts(self, day: date) -> Records:
         """Put what the bus knows of a day into a ledger that was damaged: what was wanted no data file says."""
@@ -381,20 +487,27 @@ class Writer:
 
     async def _look_at_predictions(self) -> None:
         """Put aside what is no file of predictions."""
-        async with self.publishing:
+        async with self.files:
             dataset = PredictedFundingRate.dataset
             self.predictions = await asyncio.to_thread(look_again, self.root, dataset, self.predictions)
 
     async def _withdraw(self, day: date, symbol: str, opens: Collection[datetime]) -> int:
         """Delete candles that the exchange does not have, and publish that; return how many were there."""
-        async with self.publishing:
+        if not await self._compact():  # what is in a segment would come back
+            return 0
+        async with self.files, self.publishing:
             gone, known = await asyncio.to_thread(withdraw, self.root, day, symbol, opens)
-            await self._publish_or_remember({day: known})
+            self.ledgers[day] = await asyncio.to_thread(ledger_version, self.root, day)
+            stored = self.store.with_pending(day, known)
+            await self._publish_or_remember({day: {key: stored[key] for key in known}})
         return gone
 
     async def _retire(self) -> None:
         digests = await self.service.bus.converted()
-        retired = await asyncio.to_thread(retire, self.root, self._today(), self.settings.retention_days, digests)
+        if not await self._compact():  # no day may go while a segment has rows of it
+            return
+        async with self.files:
+            retired = await asyncio.to_thread(retire, self.root, self._today(), self.settings.retention_days, digests)
         if retired.failed:
             self.service.health.problem("retention", f"old days stay on disk: {'; '.join(retired.failed)}")
         else:

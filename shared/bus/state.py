@@ -37,6 +37,8 @@ _WATERMARKS = "watermarks"
 
 _ALERTS = "alerts:open"
 
+_COMPACTION = "compaction"
+
 
 _RECENT_RANKINGS = 20
 """Rankings among which the newest one of an exchange is looked for."""
@@ -240,6 +242,27 @@ class State(Connection):
     async def converted(self) -> dict[str, str]:
         """Return the digests of the converted raw days."""
         return dict(await self._redis.hgetall(_CONVERTED))
+
+    async def ask_for_compaction(self) -> int:
+        """Ask the writer to merge what it holds in segments into the day files; return the number of the request."""
+        return int(await self._redis.hincrby(_COMPACTION, "asked", 1))
+
+    async def compaction_asked(self) -> int:
+        """Return the number of the last request that was not met yet; 0 where there is none."""
+        asked, met = await self._compaction()
+        return asked if asked > met else 0
+
+    async def set_compacted(self, number: int) -> None:
+        """Say that all requests up to this one are met."""
+        await self._redis.hset(_COMPACTION, "met", number)
+
+    async def is_compacted(self, number: int) -> bool:
+        """Return whether a request is met. One that Redis has forgotten never is."""
+        return (await self._compaction())[1] >= number
+
+    async def _compaction(self) -> tuple[int, int]:
+        found = await self._read_hash(_COMPACTION, int, str) or {}
+        return found.get("asked", 0), found.get("met", 0)
 
     async def keep_alerts(self, text: str) -> None:
         """Keep the api's open alerts, so that a restart does not send them again."""

@@ -16,6 +16,7 @@ class InstrumentDefinition(Event, frozen=True, kw_only=True):
     name = "instrument_definition"
     dataset = "instruments"
     file_stem = "instruments"
+    rare = True
     key = ("exchange", "symbol", "known_time")
     time = "known_time"
     newest = "receive_time"

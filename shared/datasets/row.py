@@ -86,6 +86,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `time` is always the start of a minute."""
     retired: ClassVar[bool] = False
     """Whether RETENTION_DAYS applies. What is small and cannot be fetched again is kept for ever."""
+    rare: ClassVar[bool] = False
+    """Whether so few rows come that they go right into the day file; the others wait in segments to be merged."""
     bounds: ClassVar[Mapping[str, Bound]] = MappingProxyType({})
     """Field → which numbers can be true. The intake refuses others, and a file that holds one is damaged."""
 

@@ -15,6 +15,7 @@ class Rank(Row, frozen=True, kw_only=True):
 
     dataset = "universe"
     file_stem = "universe"
+    rare = True
     key = ("exchange", "ranked_time", "symbol")
     time = "ranked_time"
     newest = "ranked_time"

@@ -19,7 +19,7 @@ was settled and whether the rate is stored. They are read as what is wanted and 
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -61,6 +61,10 @@ class DayLedger:
     def stored(self) -> int:
         """Minutes whose row is on disk."""
         return self.received | self.healed
+
+    def without_stored(self) -> "DayLedger":
+        """Return the same without what is stored, which the data files say."""
+        return replace(self, received=0, healed=0)
 
     @property
     def without_row(self) -> int:

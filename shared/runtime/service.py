@@ -8,8 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -131,6 +131,16 @@ class Service:
             else:
                 self.health.resolve("redis")
                 return result
+
+
+@contextmanager
+def suppress_at_stop(service: Service) -> Iterator[None]:
+    """Let a loop end where `until_bus_answers` gives up since the service stops."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not service.stop.is_set():
+            raise
 
 
 @asynccontextmanager

@@ -3,16 +3,17 @@
     okx_data/kline_1m/date=2025-04-05/BTC_USDT_20250405.parquet      one file per symbol and UTC day
     okx_data/funding/date=2025-04-05/funding_rates_20250405.parquet  one file per UTC day
     okx_data/top50_symbols.json                                      the current universe
+    okx_data/_segments/kline_1m/…                                    new rows, see `shared.storage.segments`
+    okx_data/_wip/                                                   files while they are written
 
 Hive folders, so DuckDB, Polars, Spark and pandas read a range with one line and prune by date.
 """
 
 import errno
-import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -40,6 +41,19 @@ def universe_file(root: Path, exchange: str) -> Path:
 def rankings_file(root: Path, exchange: str) -> Path:
     """Return the file that holds the last rankings, whole."""
     return root / f"{_RANKINGS_FILE}{suffix_of(exchange).lower()}.json"
+
+
+def segments_folder(root: Path, dataset: str) -> Path:
+    """Return the folder of the rows that are in no day file yet.
+
+    It lies outside of the dataset's own, where readers must find whole day files and nothing else.
+    """
+    return root / "_segments" / dataset
+
+
+def work_folder(root: Path) -> Path:
+    """Return the folder in which files are written before they get their names."""
+    return root / "_wip"
 
 
 class OutsideError(ValueError):
@@ -179,16 +193,6 @@ def _is_symbol(name: str) -> bool:
     except SymbolError:
         return False
     return True
-
-
-def day_digest(root: Path, dataset: str, day: date) -> str:
-    """Name the version of a whole day that is on disk: it differs as soon as one of its files does."""
-    return digest_of({partition.symbol or "": signature(stat) for partition, stat in partitions(root, dataset, day)})
-
-
-def digest_of(versions: Mapping[str, str]) -> str:
-    """Name a version of a whole day from the signatures of its files, by symbol. Pure."""
-    return hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:16]
 
 
 def signature(status: os.stat_result) -> str:

@@ -1,5 +1,6 @@
 """Parquet files of rows: the Arrow schema of a declaration, reading, merging by identity. pyarrow lives here."""
 
+import hashlib
 import os
 import stat
 import zlib
@@ -24,7 +25,7 @@ from shared.grid import MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
 from shared.ledger.day import OLD_SETS, SETS
 from shared.ledger.minutes import is_mask_text
 from shared.storage.files import replace_file
-from shared.storage.layout import Partition
+from shared.storage.layout import Partition, signature
 from shared.symbol import belongs
 
 _ARROW = {
@@ -89,6 +90,21 @@ def read_rows(kind: type[Row], path: Path, columns: list[str] | None = None) -> 
         raise
     except Exception as error:  # the bytes are in memory: whatever a decoder makes of them is about them
         raise ContentError(f"it cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def read_written(kind: type[Row], path: Path) -> pa.Table:
+    """Read a file of rows, of any day, that must say itself what was written. Raises as `read_rows`."""
+    content = _content(path)
+    try:
+        digests = _digests_in(pq.read_schema(pa.BufferReader(content)).metadata)
+        rows = _decoded(kind, content, None)
+    except ContentError:
+        raise
+    except Exception as error:
+        raise ContentError(f"it cannot be decoded: {type(error).__name__}: {error}") from error
+    if not digests:
+        raise ContentError("it does not say what was written")
+    return rows
 
 
 def _content(path: Path) -> bytes:
@@ -277,12 +293,45 @@ def _digest(column: pa.ChunkedArray) -> int:
     return zlib.crc32(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes(), digest)
 
 
-def write_table(path: Path, table: pa.Table, *, sync_folder: bool = True) -> None:
-    """Replace a day file durably: snappy, one row group, with checksums of its pages and of its columns."""
+def write_parquet(path: Path, table: pa.Table, *, compression: str = "snappy") -> None:
+    """Write a file, not durably: one row group, with checksums of its pages and of its columns."""
     digests = {name: _digest(table[name]) for name in table.schema.names}
     table = table.replace_schema_metadata({_DIGESTS: msgspec.json.encode(digests)})
-    replace_file(
-        path,
-        lambda temporary: pq.write_table(table, temporary, compression="snappy", write_page_checksum=True),
-        sync_folder=sync_folder,
-    )
+    level = 1 if compression == "zstd" else None
+    pq.write_table(table, path, compression=compression, compression_level=level, write_page_checksum=True)
+
+
+def write_table(path: Path, table: pa.Table, *, sync_folder: bool = True) -> None:
+    """Replace a day file durably."""
+    replace_file(path, lambda temporary: write_parquet(temporary, table), sync_folder=sync_folder)
+
+
+# --- Which version of a day file is it?
+
+
+def version_of(path: Path, status: os.stat_result) -> str:
+    """Name the version of a day file: "content@signature".
+
+    The content is that of the columns, as the file itself says, so a copy, or the same rows written again, are the
+    same version. It is empty where the file does not say. The signature tells cheaply whether to look again.
+    """
+    return f"{_content_in(path, status)}@{signature(status)}"
+
+
+def _content_in(path: Path, status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return ""
+    try:
+        text = (pq.read_metadata(path).metadata or {}).get(_DIGESTS)
+    except (OSError, pa.ArrowException, ValueError):  # damaged, or gone: whoever reads the rows finds out
+        return ""
+    return "" if text is None else _name_of(text)
+
+
+def content_of(table: pa.Table) -> str:
+    """Name the content that `write_table` would give a file of these rows."""
+    return _name_of(msgspec.json.encode({name: _digest(table[name]) for name in table.schema.names}))
+
+
+def _name_of(digests: bytes) -> str:
+    return hashlib.sha256(digests).hexdigest()[:16]

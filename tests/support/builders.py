@@ -225,6 +225,20 @@ def store(root: Path, rows: Iterable[Row]) -> None:
         write_table(path, merge(kind, read_rows(kind, path) if path.exists() else None, table_of(kind, fresh)))
 
 
+def write_batch(root: Path, rows: Iterable[Row], verdicts: Iterable[Verdict] = ()) -> Any:
+    """Append rows and verdicts as the writer does, and merge them; return what the ledger says then of what changed."""
+    from services.writer.disk.store import RawStore
+
+    raw, by_kind = RawStore(root), {}
+    for row in rows:
+        by_kind.setdefault(type(row), []).append(row)
+    appended = raw.append(by_kind, list(verdicts))
+    chosen = raw.begin_compaction()
+    raw.merge(chosen)
+    merged = raw.end_compaction(chosen)
+    return {day: {key: merged[day][key] for key in records} for day, records in appended.items()}
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0, *, every: float = 0.02) -> Any:
     """Wait until a condition holds and return its value; fail when it does not within so many seconds."""
     deadline = Deadline(seconds)

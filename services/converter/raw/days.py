@@ -22,6 +22,7 @@ from shared.grid import FIRST_DAY, LAST_DAY, day_start, to_ms
 from shared.ledger.minutes import mask_from_text
 from shared.storage.layout import Partition
 from shared.storage.parquet import read_partition, read_rows, wrong_content
+from shared.storage.versions import content_in
 from shared.symbol import suffix_in
 
 
@@ -41,7 +42,7 @@ class Candles:
 class LedgerDay:
     """The ledger's record of one symbol's day, as masks of minutes.
 
-    without: the exchange has no candle. stored: a candle was stored when the candle file had the signature `version`.
+    without: the exchange has no candle. stored: a candle was stored when the candle file had the content `version`.
     """
 
     without: int = 0
@@ -209,7 +210,7 @@ def _read_ledger(root: Path, file: Partition) -> dict[str, LedgerDay]:
     for symbol, *texts, version in of_candles.iter_rows():
         absent, halted, refused, received, healed = (mask_from_text(text or "") for text in texts)
         stored = received | healed
-        found[symbol] = LedgerDay((absent | halted) & ~(stored | refused), stored, version or "")
+        found[symbol] = LedgerDay((absent | halted) & ~(stored | refused), stored, content_in(version or ""))
     return found
 
 

@@ -15,7 +15,9 @@ from shared.datasets.ledger import LedgerRow
 from shared.datasets.row import Row
 from shared.datasets.universe import Rank
 from shared.grid import day_start
-from shared.storage.layout import Partition, days_with_change, digest_of, partitions, signature
+from shared.storage.layout import Partition, days_with_change, partitions, signature
+from shared.storage.parquet import version_of
+from shared.storage.versions import content_in, digest_of
 
 _QUIET_NS = 5_000_000_000
 """A folder that changed less than this before its scan may change once more within the same tick of its clock."""
@@ -34,7 +36,8 @@ SOURCES: tuple[type[Row], ...] = (
 class DayFiles(msgspec.Struct, frozen=True):
     """The files of one day of a dataset.
 
-    versions: symbol ("" for the one file of all symbols) → signature.
+    versions: symbol ("" for the one file of all symbols) → what names the content of its file.
+    signatures: the same → the signature of the file whose content that is.
     changed_ns: when a name in the folder changed last; 0 where that time cannot be trusted.
     digest: identifies the version of the whole day.
     """
@@ -42,6 +45,7 @@ class DayFiles(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     changed_ns: int = 0
     digest: str = ""
+    signatures: dict[str, str] = {}
 
 
 NO_FILES = DayFiles({})
@@ -84,12 +88,22 @@ def _scan_days(root: Path, dataset: str, known: Mapping[str, DayFiles], every_fi
         if before.changed_ns == changed_ns and not every_file:
             found[day] = before
         else:
-            files = partitions(root, dataset, day)
-            versions = {partition.symbol or "": signature(stat) for partition, stat in files}
-            if versions:
-                quiet = changed_ns < began_ns - _QUIET_NS
-                found[day] = DayFiles(versions, changed_ns if quiet else 0, digest_of(versions))
+            quiet = changed_ns < began_ns - _QUIET_NS
+            files = _look_at(root, dataset, day, before, changed_ns=changed_ns if quiet else 0)
+            if files.versions:
+                found[day] = files
     return found
+
+
+def _look_at(root: Path, dataset: str, day: date, before: DayFiles, *, changed_ns: int) -> DayFiles:
+    """Name the content of every file of a day; one that is as it was need not be opened."""
+    versions, signatures = {}, {}
+    for file, status in partitions(root, dataset, day):
+        name = file.symbol or ""
+        signatures[name] = signature(status)
+        as_it_was = before.signatures.get(name) == signatures[name]
+        versions[name] = before.versions[name] if as_it_was else content_in(version_of(file.path(root), status))
+    return DayFiles(versions, changed_ns, digest_of(versions), signatures)
 
 
 def until_latest(raw: RawFiles, latest: datetime | None) -> tuple[RawFiles, list[Partition]]:

@@ -22,7 +22,9 @@ from services.converter.stages.dirty import runs_of_days
 from services.converter.stages.run import Build, SymbolDays
 from shared.datasets.candle import Candle
 from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start, from_ms, to_ms
-from shared.storage.layout import Partition, signature
+from shared.storage.layout import Partition
+from shared.storage.parquet import version_of
+from shared.storage.versions import content_in
 
 _DAYS_AT_ONCE = 90
 """Days that are computed together, so that years take no more memory than months."""
@@ -182,9 +184,9 @@ def _check_against_ledger(build: Build, work: SymbolDays, days: list[date], minu
             stored=record.stored,
             present=minutes.present[number * MINUTES_PER_DAY : (number + 1) * MINUTES_PER_DAY],
             over=(build.end - day_start(day)) // MINUTE,
-            is_still=partial(_has_signature, file.path(build.data_dir), record.version),
+            is_still=partial(_has_content, file.path(build.data_dir), record.version),
         )
 
 
-def _has_signature(path: Path, version: str) -> bool:
-    return signature(path.stat()) == version
+def _has_content(path: Path, content: str) -> bool:
+    return content_in(version_of(path, path.stat())) == content

@@ -28,6 +28,7 @@ from rich.table import Table
 
 from services.writer.audit.auditor import Auditor, AuditTrouble, Finding, auditable_days, fields_of, read_ledgers
 from services.writer.audit.compare import SETTLED_SURE, Kind, Mismatch, Page, pages_of, repairs_of, sure_until
+from services.writer.disk.reading import StoredRows
 from services.writer.settings import WriterSettings
 from shared.bus.bus import Bus
 from shared.bus.connection import BusError
@@ -97,19 +98,21 @@ class Report:
         }
 
 
-def plan(root: Path, exchange: str, choice: Choice, now: datetime, rate: float, *, retention_days: int) -> list[Page]:
-    """Choose the pages: all of a range, or a sample, in order. Reads the ledger's files."""
+def plan(
+    stored: StoredRows, exchange: str, choice: Choice, now: datetime, rate: float, *, retention_days: int
+) -> list[Page]:
+    """Choose the pages: all of a range, or a sample, in order. Reads the ledger."""
     end = min(choice.end or now, sure_until(now, rate))
     known = [
         day
-        for day in auditable_days(root, now.date(), retention_days)
+        for day in auditable_days(stored, now.date(), retention_days)
         if day_start(day) < end and (choice.begin is None or day_start(day) + DAY > choice.begin)
     ]
     pages = [
         page
         for day in known
         for page in pages_of(
-            day, read_ledgers(root, day, exchange), choice.begin or day_start(day), end, choice.symbols
+            day, read_ledgers(stored, day, exchange), choice.begin or day_start(day), end, choice.symbols
         )
     ]
     if choice.sample is None or choice.sample >= len(pages):
@@ -218,11 +221,11 @@ async def audit(settings: WriterSettings, choice: Choice, *, repair: bool, json:
             settings.exchange, settings.okx_rest_url, ca_file=settings.okx_ca_file, share="audit by hand"
         ) as exchange:
             clock = await measured_clock(settings)
-            root, now = settings.data_dir, clock.now()
+            auditor, now = Auditor(settings.data_dir, exchange), clock.now()
             pages = await asyncio.to_thread(
-                plan, root, exchange.name, choice, now, clock.rate, retention_days=settings.retention_days
+                plan, auditor.stored, exchange.name, choice, now, clock.rate, retention_days=settings.retention_days
             )
-            work = Audit(Auditor(root, exchange), clock, bus)
+            work = Audit(auditor, clock, bus)
             sure = sure_until(now, clock.rate)
             work.report.until = min(choice.end or sure, sure)
             with Progress(*columns, console=errors, transient=True) as progress:

@@ -34,6 +34,7 @@ from services.writer.audit.compare import (
 )
 from services.writer.audit.suspects import Suspects
 from services.writer.disk.ledger import DayRecord, Records, changed_since, scan_day
+from services.writer.disk.reading import StoredRows
 from services.writer.metrics import (
     AUDIT_CORRECTED,
     AUDIT_FAILED,
@@ -49,10 +50,10 @@ from shared.datasets.ledger import LedgerRow
 from shared.exchanges.base import Exchange, ExchangeError, UnknownInstrument
 from shared.exchanges.registry import instance_of, open_exchange
 from shared.grid import DAY, MINUTE, day_start, days_between, floor_day, floor_minute
-from shared.ledger.day import NOTHING, DayLedger, from_row, over_mask
+from shared.ledger.day import NOTHING, DayLedger, over_mask
 from shared.ledger.minutes import gaps_of_mask, mask_from_minutes
 from shared.runtime.service import Service
-from shared.storage.layout import Partition, days
+from shared.storage.layout import Partition
 from shared.storage.parquet import ContentError, read_partition, write_table
 from shared.symbol import Symbol, belongs
 
@@ -82,12 +83,12 @@ class Finding:
 # --- What is stored. Read only: damage is for the writer to put aside.
 
 
-def _stored[R: (Candle, FundingRate)](
-    kind: type[R], root: Path, file: Partition, begin: datetime, end: datetime
+def _between[R: (Candle, FundingRate)](
+    kind: type[R], stored: StoredRows, file: Partition, begin: datetime, end: datetime
 ) -> list[R]:
-    """Read the rows of a file whose time lies in [begin, end); nothing where there is no file (any more)."""
+    """Read the rows of a day whose time lies in [begin, end); nothing where nothing is stored (any more)."""
     try:
-        table = read_partition(root, file)
+        table = stored.of(file)
     except FileNotFoundError:
         return []
     inside = pc.and_(pc.greater_equal(table[kind.time], _scalar(begin)), pc.less(table[kind.time], _scalar(end)))
@@ -98,19 +99,15 @@ def _scalar(instant: datetime) -> pa.Scalar:
     return pa.scalar(instant, pa.timestamp("ms", tz="UTC"))
 
 
-def read_ledgers(root: Path, day: date, exchange: str, about: str = Candle.dataset) -> dict[Symbol, DayLedger]:
-    """Return what the ledger's file of a day says of a dataset and the symbols of an exchange."""
-    try:
-        rows = read_partition(root, Partition(LedgerRow.dataset, day)).to_pylist()
-    except FileNotFoundError:
-        return {}
-    ours = [(row["symbol"], *said) for row in rows if belongs(row["symbol"], exchange) for said in from_row(row)]
-    return {symbol: known for symbol, dataset, known in ours if dataset == about}
+def read_ledgers(stored: StoredRows, day: date, exchange: str, about: str = Candle.dataset) -> dict[Symbol, DayLedger]:
+    """Return what the ledger says of a dataset's day, of the symbols of an exchange."""
+    known = stored.ledger(day, about)
+    return {Symbol(key.symbol): one.ledger for key, one in known.items() if belongs(key.symbol, exchange)}
 
 
-def auditable_days(root: Path, today: date, retention_days: int) -> list[date]:
+def auditable_days(stored: StoredRows, today: date, retention_days: int) -> list[date]:
     """Return the days that can be audited and mended: known, and not past the retention."""
-    known = {*days(root, Candle.dataset), *days(root, LedgerRow.dataset)}
+    known = stored.days(Candle.dataset) | stored.days(LedgerRow.dataset)
     return sorted(day for day in known if (today - day).days <= retention_days)
 
 
@@ -121,7 +118,7 @@ class Auditor:
     """Asks the exchange, then looks at the disk: what was stored meanwhile counts as stored."""
 
     def __init__(self, root: Path, exchange: Exchange) -> None:
-        self._root = root
+        self.stored = StoredRows(root)
         self._exchange = exchange
 
     async def ask(self, page: Page, now: datetime) -> Answer:
@@ -142,8 +139,8 @@ class Auditor:
 
     def _compare(self, page: Page, answer: Answer) -> Finding:
         file = Partition(Candle.dataset, page.day, page.symbol)
-        stored = {row.open_time: row for row in _stored(Candle, self._root, file, page.begin, page.end)}
-        ledger = read_ledgers(self._root, page.day, self._exchange.name).get(page.symbol, NOTHING)
+        stored = {row.open_time: row for row in _between(Candle, self.stored, file, page.begin, page.end)}
+        ledger = read_ledgers(self.stored, page.day, self._exchange.name).get(page.symbol, NOTHING)
         return Finding(len(comparable(page, stored, answer, ledger)), compare_candles(page, stored, answer, ledger))
 
     async def audit_settlements(self, symbol: Symbol, begin: datetime, end: datetime, now: datetime) -> Finding:
@@ -157,13 +154,13 @@ class Auditor:
         stored: dict[datetime, FundingRate] = {}
         due: set[datetime] = set()
         for day in days_between(begin, end):
-            rows = _stored(FundingRate, self._root, Partition(FundingRate.dataset, day), begin, end)
+            rows = _between(FundingRate, self.stored, Partition(FundingRate.dataset, day), begin, end)
             stored |= {row.funding_time: row for row in rows if row.symbol == symbol}
             for dataset in (
                 Candle.dataset,
                 FundingRate.dataset,
             ):  # what is settled while a symbol is followed is wanted
-                known = read_ledgers(self._root, day, self._exchange.name, dataset).get(symbol, NOTHING)
+                known = read_ledgers(self.stored, day, self._exchange.name, dataset).get(symbol, NOTHING)
                 due |= minutes_of(day, known.wanted & over_mask(day, end))
         theirs = {row.funding_time: row for row in said}
         found = compare_settlements(symbol, stored, theirs, lambda at: floor_minute(at) in due)
@@ -234,6 +231,10 @@ class ContinuousAudit:
     _believed: dict[tuple[date, Symbol], int] = field(default_factory=dict)
     """Those among them that were asked for again and stay."""
     _turn: int = 0
+    _stored: StoredRows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stored = StoredRows(self.settings.data_dir)
 
     def note(self, day: date, symbols: Mapping[str, DayRecord]) -> None:
         """Look through what the ledger says of the candles of a day for minutes to doubt."""
@@ -314,14 +315,14 @@ class ContinuousAudit:
             await self._mend(settled or Finding(0, []), now)
 
     def _ledgers(self, day: date) -> dict[Symbol, DayLedger]:
-        return read_ledgers(self.settings.data_dir, day, self.settings.exchange)
+        return read_ledgers(self._stored, day, self.settings.exchange)
 
     def _next_recent(self, now: datetime, rate: float) -> Page | None:
         hour_end = last_hour_end(now, rate)
         return next_recent(self._audited, self._ledgers((hour_end - MINUTE).date()), hour_end)
 
     def _choose_at_random(self, now: datetime, rate: float) -> Page | None:
-        known = auditable_days(self.settings.data_dir, now.date(), self.settings.retention_days)
+        known = auditable_days(self._stored, now.date(), self.settings.retention_days)
         until = sure_until(now, rate)
         day = pick_day(self._dice, [day for day in known if day <= until.date()], now.date())
         if day is None:

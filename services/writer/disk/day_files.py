@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from services.writer.disk.ledger import read_or_put_aside
 from shared.datasets.registry import BY_DATASET
-from shared.storage.layout import Partition, day_digest
+from shared.storage.layout import Partition
 from shared.storage.layout import days as days_on_disk
+from shared.storage.versions import day_digest
 
 
 @dataclass(frozen=True)

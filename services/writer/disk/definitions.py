@@ -8,7 +8,8 @@ import msgspec
 
 from services.writer.disk.ledger import read_or_put_aside
 from shared.datasets.instrument import InstrumentDefinition
-from shared.storage.layout import day_digest, days, partitions
+from shared.storage.layout import days, partitions
+from shared.storage.versions import day_digest
 from shared.symbol import Symbol
 
 

@@ -7,9 +7,10 @@ files that changed; what the collector found out is added to it.
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,14 +20,15 @@ import structlog
 from services.writer.disk.stored import Border, border_of, columns_of_rule, instants, minutes, unbroken
 from services.writer.metrics import DAMAGED
 from shared.datasets.channel import DueInstants, EveryMinute, Sequence
-from shared.datasets.ledger import LedgerRow, Verdict
+from shared.datasets.ledger import LedgerRow
 from shared.datasets.registry import BY_DATASET, COMPLETENESS
 from shared.exchanges.registry import EXCHANGES
-from shared.ledger.day import NOTHING, ByDataset, DayLedger, by_day, from_row, to_row
+from shared.ledger.day import NOTHING, ByDataset, DayLedger, from_row, to_row
 from shared.ledger.minutes import last_of_mask
 from shared.storage.files import free_name, replace_text
 from shared.storage.layout import Partition, day_folder, partitions, signature
-from shared.storage.parquet import read_partition, table_of, write_table
+from shared.storage.parquet import read_partition, table_of, version_of, write_table
+from shared.storage.versions import signature_in
 from shared.symbol import Symbol, belongs
 
 log = structlog.get_logger()
@@ -61,14 +63,11 @@ class Changes:
     """Datasets among them whose one file holds all symbols: of one that `files` does not name, nothing is stored."""
     verdicts: dict[date, Records] = field(default_factory=lambda: defaultdict(dict))
 
-    def add(self, verdicts: Iterable[Verdict]) -> None:
+    def add_records(self, day: date, records: Mapping[Key, DayRecord]) -> None:
         """Add what the collector found out."""
-        for verdict in verdicts:
-            for day, about, found in by_day(verdict):
-                for symbol in verdict.symbols:
-                    key = Key(about, symbol)
-                    before = self.verdicts[day].get(key, DayRecord(verdict.exchange))
-                    self.verdicts[day][key] = replace(before, ledger=before.ledger | found)
+        for key, one in records.items():
+            before = self.verdicts[day].get(key, DayRecord(one.exchange))
+            self.verdicts[day][key] = replace(before, ledger=before.ledger | one.ledger)
 
     def add_file(self, file: Partition, records: Records) -> None:
         """Add what a file holds now."""
@@ -131,7 +130,7 @@ def add_verdicts(root: Path, day: date, books: ByDataset) -> Records:
     for about, symbols in books.items():
         for symbol, known in symbols.items():
             exchange = next((name for name in EXCHANGES if belongs(symbol, name)), "")
-            verdicts = replace(known, received=0, healed=0)
+            verdicts = known.without_stored()
             if exchange and verdicts != NOTHING:
                 changes.verdicts[day][Key(about, symbol)] = DayRecord(exchange, verdicts)
     return update_day(root, changes, day)
@@ -165,10 +164,11 @@ def _scan_files(root: Path, day: date, dataset: str, known: Records, changes: Ch
     A file that is gone takes its minutes with it, unless the whole day is gone: then the retention did it, and what was
     known stays.
     """
-    there = {file.symbol or "": (file, signature(stat)) for file, stat in partitions(root, dataset, day)}
-    for symbol, (file, version) in there.items():
+    there = {file.symbol or "": (file, stat) for file, stat in partitions(root, dataset, day)}
+    for symbol, (file, stat) in there.items():
         key = Key(dataset, symbol)
-        if key not in known or known[key].version != version:
+        if key not in known or signature_in(known[key].version) != signature(stat):
+            version = version_of(file.path(root), stat)
             table = read_or_put_aside(root, file, columns_of_rule(dataset))
             changes.add_file(file, {key: DayRecord("")} if table is None else record_of(root, file, table, version))
     if day_folder(root, dataset, day).exists():
@@ -187,8 +187,16 @@ def changed_since(before: Mapping[Key, DayRecord], now: Mapping[Key, DayRecord])
     return {key: known for key, known in now.items() if before.get(key) != known}
 
 
-def record_of(root: Path, file: Partition, table: pa.Table, version: str) -> Records:
-    """Return what a file holds, as the completeness of its dataset counts it. version: of the file."""
+type Read = Callable[[Partition, list[str]], pa.Table | None]
+"""Returns some columns of what is stored of a day; None where nothing is."""
+
+
+def record_of(root: Path, file: Partition, table: pa.Table, version: str, read: Read | None = None) -> Records:
+    """Return what a file holds, as the completeness of its dataset counts it.
+
+    version: of the file. read: how the days beside it are read, by default from their files.
+    """
+    read = read or partial(read_or_put_aside, root)
     rule = COMPLETENESS[file.dataset]
     match rule:
         case EveryMinute():
@@ -196,23 +204,20 @@ def record_of(root: Path, file: Partition, table: pa.Table, version: str) -> Rec
         case DueInstants():
             found = instants(file, table)
         case Sequence():
-            found = unbroken(file, table, rule.number, _border(root, file, rule, -1), _border(root, file, rule, +1))
+            found = unbroken(file, table, rule.number, _border(read, file, rule, -1), _border(read, file, rule, +1))
     version = version if file.symbol is not None else ""
     return {Key(file.dataset, one.symbol): DayRecord(one.exchange, one.ledger, version) for one in found}
 
 
-def neighbours(root: Path, file: Partition) -> list[Partition]:
-    """Return the files of the days beside one whose minutes depend on it: a run of numbers goes over midnight."""
-    if not isinstance(COMPLETENESS[file.dataset], Sequence):
-        return []
-    beside = [replace(file, day=file.day + timedelta(days=side)) for side in (-1, 1)]
-    return [one for one in beside if one.path(root).exists()]
+def neighbours(file: Partition) -> list[Partition]:
+    """Return the days beside one of numbered rows, whose minutes depend on it: a run of numbers goes over midnight."""
+    return [replace(file, day=file.day + timedelta(days=side)) for side in (-1, 1)]
 
 
-def _border(root: Path, file: Partition, rule: Sequence, side: Literal[-1, 1]) -> Border | None:
+def _border(read: Read, file: Partition, rule: Sequence, side: Literal[-1, 1]) -> Border | None:
     """Return the row of the neighbouring day that is next to this one, where it is stored."""
     neighbour = replace(file, day=file.day + timedelta(days=side))
-    table = read_or_put_aside(root, neighbour, columns_of_rule(file.dataset))
+    table = read(neighbour, columns_of_rule(file.dataset))
     return None if table is None else border_of(BY_DATASET[file.dataset].time, table, rule.number, last=side < 0)
 
 

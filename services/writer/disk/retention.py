@@ -11,21 +11,27 @@ import structlog
 from shared.datasets.registry import BY_DATASET, AnyEvent, rows_of
 from shared.datasets.row import Row
 from shared.storage.files import reason_of
-from shared.storage.layout import day_digest, day_folder, days, partition_of, partitions
+from shared.storage.layout import day_folder, days, partition_of, partitions
+from shared.storage.versions import day_digest
 
 log = structlog.get_logger()
 
 
+def is_past(day: date, today: date, retention_days: int) -> bool:
+    """Return whether a day is beyond the retention."""
+    return (today - day).days > retention_days
+
+
 def is_retired(event: AnyEvent, today: date, retention_days: int) -> bool:
     """Return whether an event belongs to a day that the retention has deleted or will delete next."""
-    return any(row.retired and (today - partition_of(row).day).days > retention_days for row in rows_of(event))
+    return any(row.retired and is_past(partition_of(row).day, today, retention_days) for row in rows_of(event))
 
 
 def retirable(
     raw_days: Iterable[date], newest: date, retention_days: int, converted: Callable[[date], bool]
 ) -> list[date]:
     """Return the days that are older than the retention and safely in Qlib. Pure."""
-    return [day for day in raw_days if (newest - day).days > retention_days and converted(day)]
+    return [day for day in raw_days if is_past(day, newest, retention_days) and converted(day)]
 
 
 class Retired(NamedTuple):

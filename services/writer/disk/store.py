@@ -1,62 +1,176 @@
-"""Day files on disk: merge a batch in, and return which minutes are there then. I/O."""
+"""The raw folder as the writer works on it: rows are appended as segments, and merged into the day files later. I/O."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-import structlog
+import pyarrow as pa
 
+from services.writer.disk.compaction import compact, merge_tables
 from services.writer.disk.ledger import (
-    Changes,
     Records,
+    changed_since,
+    ledger_version,
     make_way,
     neighbours,
+    read_day,
     read_or_put_aside,
     record_of,
-    update_day,
 )
+from services.writer.disk.pending import ByDay, added_by, rows_of_verdicts, unite, with_pending
 from services.writer.disk.stored import columns_of_rule
-from shared.datasets.ledger import Verdict
-from shared.datasets.registry import BY_DATASET, COMPLETENESS
+from shared.datasets.ledger import LedgerRow, Verdict
+from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import Row
-from shared.storage.files import fsync_path
-from shared.storage.layout import Partition, signature
-from shared.storage.parquet import merge, table_of, write_table
-
-log = structlog.get_logger()
+from shared.storage.files import remove_stale_temporaries
+from shared.storage.layout import Partition, segments_folder, signature, work_folder
+from shared.storage.parquet import merge, table_of
+from shared.storage.segments import Pending, Segment, append, by_partition, segments_of
 
 type Written = dict[date, Records]
 """Day → what the ledger says now of what has changed."""
 
 
-def write_batch(root: Path, rows: Mapping[Partition, list[Row]], verdicts: Sequence[Verdict] = ()) -> Written:
-    """Merge rows into their files and make all of it durable, the ledger last; return what the ledger says now.
+@dataclass
+class RawStore:
+    """What is in segments, and what these add to the ledger's files. Only one process may work on a folder so.
 
-    Each file: temporary file, fsync, rename. Then each folder: fsync. A crash at any instant leaves every file whole,
-    old or new; redelivery merges to the same content.
+    `append` and `compact` may run at the same time, in two threads; each for itself must not run twice.
     """
-    changes = Changes()
-    folders: set[Path] = set()
-    for partition, fresh in sorted(rows.items()):
-        kind = BY_DATASET[partition.dataset]
-        path = partition.path(root)
-        merged = merge(kind, read_or_put_aside(root, partition), table_of(kind, fresh))
-        make_way(path.parent)
-        new_folder = not path.parent.exists()
-        write_table(path, merged, sync_folder=False)
-        folders.add(path.parent)
-        if new_folder:
-            folders |= {path.parent.parent, root}
-        if partition.dataset in COMPLETENESS:
-            changes.add_file(partition, record_of(root, partition, merged, signature(path.stat())))
-            for beside in neighbours(root, partition):
-                changes.add_file(beside, _look_again(root, beside))
-    for folder in folders:
-        fsync_path(folder)
-    changes.add(verdicts)
-    return {day: update_day(root, changes, day) for day in sorted(changes.days())}
+
+    root: Path
+    segments: dict[Segment, str] = field(default_factory=dict)
+    """Those that are not merged, with the signature that each had when it was written."""
+    rows: int = 0
+    """Rows in them."""
+    oldest: float | None = None
+    """When the first of them was written, in seconds of the monotonic clock."""
+    _added: ByDay = field(default_factory=dict)
+    """What they add to the ledger's files."""
+    _merging: ByDay = field(default_factory=dict)
+    """The same of those that are being merged right now."""
+    _files: dict[date, tuple[str | None, Records]] = field(default_factory=dict)
+    """What the ledger's files say of the days that segments touch, with the version that was read."""
+    _numbered: dict[str, Pending] = field(default_factory=dict)
+
+    # --- what comes
+
+    def recover(self) -> int:
+        """Merge the segments that a crash left, and remove what was being written; return how many files that was."""
+        removed = remove_stale_temporaries(self.root)
+        compact(self.root, segments_of(self.root), {})
+        return removed
+
+    def append(self, rows: Mapping[type[Row], Sequence[Row]], verdicts: Sequence[Verdict] = ()) -> Written:
+        """Make rows and verdicts durable; return what the ledger says now of what they change. Raises `OSError`."""
+        tables = {kind: table_of(kind, some) for kind, some in rows.items() if some}
+        if found := rows_of_verdicts(verdicts):
+            tables[LedgerRow] = table_of(LedgerRow, found)
+        added: ByDay = {}
+        for kind, table in tables.items():
+            if kind.rare:
+                merge_tables(self.root, {file: [part] for file, part in by_partition(kind, table).items()}, {})
+            else:
+                self._append(kind, table)
+                unite(added, added_by(kind, table, self._numbers))
+        return self._take_in(added)
+
+    def _append(self, kind: type[Row], table: pa.Table) -> None:
+        for folder in (work_folder(self.root), segments_folder(self.root, kind.dataset).parent):
+            make_way(folder)
+        make_way(segments_folder(self.root, kind.dataset))
+        segment = append(self.root, kind, _in_order(kind, table))
+        self.segments[segment] = signature(segment.path(self.root).stat())
+        self.rows += table.num_rows
+        self.oldest = time.monotonic() if self.oldest is None else self.oldest
+
+    def _numbers(self, file: Partition) -> ByDay:
+        """Return what is stored of a day of numbered rows, and of those beside it, as files and segments have it."""
+        pending = self._numbered.setdefault(file.dataset, Pending(self.root, BY_DATASET[file.dataset]))
+        pending.refresh()
+
+        def read(one: Partition, columns: list[str]) -> pa.Table | None:
+            waiting, stored = pending.of(one), read_or_put_aside(self.root, one)
+            if waiting is None and stored is None:
+                return None
+            parts = [part for part in (stored, waiting) if part is not None]
+            return merge(BY_DATASET[one.dataset], None, pa.concat_tables(parts)).select(columns)
+
+        found: ByDay = {}
+        for one in (file, *neighbours(file)):
+            if (table := read(one, columns_of_rule(one.dataset))) is not None:
+                found[one.day] = record_of(self.root, one, table, "", read)
+        return found
+
+    def _take_in(self, added: ByDay) -> Written:
+        before = {day: self.known(day) for day in added}
+        unite(self._added, added)
+        after = {day: self.known(day) for day in added}
+        return {day: changed_since(before[day], {key: after[day][key] for key in added[day]}) for day in added}
+
+    # --- what is known
+
+    def known(self, day: date) -> Records:
+        """Return what the ledger says of a day, by the files and by segments."""
+        version = ledger_version(self.root, day)
+        if day not in self._files or self._files[day][0] != version:
+            self._files[day] = version, read_day(self.root, day)
+        return self.with_pending(day, self._files[day][1])
+
+    def with_pending(self, day: date, disk: Records) -> Records:
+        """Add what is in segments to what the ledger's file of a day says."""
+        return with_pending(with_pending(disk, self._merging.get(day, {})), self._added.get(day, {}))
+
+    @property
+    def days(self) -> set[date]:
+        """Return the days of which segments hold something that is counted."""
+        return {*self._added, *self._merging}
+
+    def is_damaged(self) -> bool:
+        """Return whether a segment is not what was written any more."""
+        return any(_signature(segment.path(self.root)) != version for segment, version in list(self.segments.items()))
+
+    # --- compaction
+
+    def begin_compaction(self) -> list[Segment]:
+        """Choose what `merge` merges: all that is there now. Not while `append` runs."""
+        unite(self._merging, self._added)
+        self._added = {}
+        self.rows, self.oldest = 0, None
+        return list(self.segments)
+
+    def merge(self, chosen: Sequence[Segment], is_retired: Callable[[Partition], bool] = lambda _: False) -> None:
+        """Merge segments into the day files. Raises `OSError`: then all of it may be done again."""
+        compact(self.root, chosen, self._merging, is_retired)
+
+    def end_compaction(self, chosen: Sequence[Segment]) -> Written:
+        """Forget what was merged; return what the ledger says of it now. Not while `append` runs."""
+        merged, self._merging = self._merging, {}
+        for segment in chosen:
+            self.segments.pop(segment, None)
+        self._files.clear()
+        return {
+            day: {key: one for key, one in self.known(day).items() if key in records} for day, records in merged.items()
+        }
+
+    def give_up_compaction(self) -> None:
+        """Take back what `begin_compaction` chose: it is to be merged later."""
+        merging, self._merging = self._merging, {}
+        unite(merging, self._added)
+        self._added = merging
+        self.oldest = time.monotonic()
 
 
-def _look_again(root: Path, file: Partition) -> Records:
-    table = read_or_put_aside(root, file, columns_of_rule(file.dataset))
-    return {} if table is None else record_of(root, file, table, signature(file.path(root).stat()))
+def _in_order(kind: type[Row], table: pa.Table) -> pa.Table:
+    """Order rows so that those of a day file are beside each other: a reader splits them without a copy."""
+    by = [kind.time] if kind.file_stem else ["symbol", kind.time]
+    return table.sort_by([(name, "ascending") for name in by])
+
+
+def _signature(path: Path) -> str | None:
+    try:
+        return signature(path.stat())
+    except OSError:
+        return None

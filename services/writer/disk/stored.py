@@ -41,11 +41,11 @@ def columns_of_rule(dataset: str) -> list[str]:
 
 
 def minutes(file: Partition, table: pa.Table) -> Iterator[Stored]:
-    """Yield the minutes of a file of one symbol with a row a minute."""
-    opens = table[BY_DATASET[file.dataset].time].cast(pa.int64())
-    numbers = pc.divide(pc.subtract(opens, to_ms(day_start(file.day))), MINUTE_MS)
-    live = pc.equal(table["source"], "ws")
-    ledger = DayLedger(received=mask_of(numbers.filter(live)), healed=mask_of(numbers.filter(pc.invert(live))))
+    """Yield the minutes of rows of one symbol, one a minute; copies are counted once for each source."""
+    opens = _numbers(table[BY_DATASET[file.dataset].time].cast(pa.int64()))
+    numbers = (opens - to_ms(day_start(file.day))) // MINUTE_MS
+    live = pc.equal(table["source"], "ws").to_numpy()
+    ledger = DayLedger(received=mask_of(numbers[live]), healed=mask_of(numbers[~live]))
     yield Stored(table["exchange"][0].as_py(), table["symbol"][0].as_py(), ledger)
 
 
@@ -108,11 +108,8 @@ def _numbers(column: pa.ChunkedArray) -> Ints:
     return found
 
 
-def mask_of(minutes: pa.ChunkedArray) -> int:
-    """Return the mask of the sorted minutes of a day (0..1439)."""
-    if not len(minutes):
-        return 0
-    first, last = minutes[0].as_py(), minutes[-1].as_py()
-    if last - first + 1 == len(minutes):  # no hole inside: nearly always
-        return span_mask(first, last)
-    return mask_from_minutes(minutes.to_pylist())
+def mask_of(minutes: Ints) -> int:
+    """Return the mask of some minutes of a day (0..1439)."""
+    bits = np.zeros(MINUTES_PER_DAY, np.bool_)
+    bits[minutes] = True
+    return int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")

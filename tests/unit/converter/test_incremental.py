@@ -21,7 +21,8 @@ from services.converter.versions.changing import changing
 from services.converter.versions.snapshots import take_snapshot
 from services.converter.versions.versions import VersionError, head_folder
 from shared.grid import DAY
-from shared.storage.layout import day_digest, day_folder
+from shared.storage.layout import day_folder
+from shared.storage.versions import day_digest
 from tests.support.builders import (
     DAY_0,
     MIDNIGHT,

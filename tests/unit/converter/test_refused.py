@@ -15,7 +15,9 @@ from services.converter.features.fields import BarRecipe, as_float32
 from services.converter.stages.calendar import NothingToConvertError
 from services.converter.stages.checks import ValidationError
 from shared.grid import DAY
-from shared.storage.layout import Partition, day_digest, signature
+from shared.storage.layout import Partition
+from shared.storage.parquet import version_of
+from shared.storage.versions import day_digest
 from tests.support.builders import (
     DAY_0,
     MIDNIGHT,
@@ -144,7 +146,7 @@ def test_a_candle_file_that_lacks_what_the_ledger_says_it_holds_is_not_published
     """Invariant 7."""
     store(raw, some_minutes("BTC_USDT", range(10)))
     file = Partition("kline_1m", DAY_0, "BTC_USDT").path(raw)
-    store(raw, [a_ledger_row("BTC_USDT", received="0-9,12-13", version=signature(file.stat()))])
+    store(raw, [a_ledger_row("BTC_USDT", received="0-9,12-13", version=version_of(file, file.stat()))])
 
     report = convert(raw, qlib, until=minute(1440))
 

@@ -4,16 +4,18 @@ import pytest
 
 from services.writer.batch import Batch, should_flush
 from services.writer.disk.retention import is_retired
-from shared.storage.layout import Partition
-from tests.support.builders import DAY_0, a_candle, a_funding_rate, a_prediction, a_ranking, an_entry, minute
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate
+from shared.datasets.universe import Rank
+from tests.support.builders import DAY_0, a_candle, a_funding_rate, a_prediction, a_ranking, a_verdict, an_entry, minute
 
 ONE_OR_TEN = {"max_age_seconds": 10.0, "max_entries": 3}
 
 
-def filled(count, opened=100.0):
+def filled(count, opened=100.0, kind=a_prediction):
     batch = Batch()
     for number in range(count):
-        batch.add(an_entry(a_prediction(), number), a_prediction(), opened + number)
+        batch.add(an_entry(kind(), number), kind(), opened + number)
     return batch
 
 
@@ -22,7 +24,7 @@ def filled(count, opened=100.0):
     [(0, 1e9, False), (1, 109.9, False), (1, 110.0, True), (2, 100.0, False), (3, 100.0, True), (4, 100.0, True)],
 )
 def test_a_batch_is_written_once_it_is_old_or_large(count, now, answer):
-    assert should_flush(filled(count), now, **ONE_OR_TEN) == answer
+    assert should_flush(filled(count, kind=a_funding_rate), now, **ONE_OR_TEN) == answer
 
 
 def test_age_counts_from_the_first_entry_and_again_after_a_write():
@@ -47,19 +49,22 @@ def test_candles_are_written_once_their_burst_is_over_and_predictions_wait():
     assert not should_flush(batch, 1e9, **ONE_OR_TEN)
 
 
-def test_rows_are_split_by_file():
+def test_what_is_waited_for_is_written_soon_and_predictions_a_minute_later():
+    patient, urgent = filled(1), filled(1)
+    urgent.add(an_entry(a_verdict("wanted", 0, 1), 7), a_verdict("wanted", 0, 1), 103.0)
+
+    assert [should_flush(urgent, now, **ONE_OR_TEN) for now in (112.9, 113.0)] == [False, True]
+    assert [should_flush(patient, now, **ONE_OR_TEN) for now in (159.9, 160.0)] == [False, True]
+
+
+def test_rows_are_split_by_dataset():
     batch = Batch()
     for number, event in enumerate(
         [a_candle("BTC_USDT"), a_candle("ETH_USDT"), a_candle("BTC_USDT", minute(1440)), a_funding_rate("BTC_USDT")]
     ):
         batch.add(an_entry(event, number), event, 0.0)
 
-    assert {partition: len(rows) for partition, rows in batch.rows.items()} == {
-        Partition("kline_1m", DAY_0, "BTC_USDT"): 1,
-        Partition("kline_1m", DAY_0, "ETH_USDT"): 1,
-        Partition("kline_1m", DAY_0 + timedelta(days=1), "BTC_USDT"): 1,
-        Partition("funding", DAY_0): 1,
-    }
+    assert {kind: len(rows) for kind, rows in batch.rows.items()} == {Candle: 3, FundingRate: 1}
 
 
 def test_an_entry_that_leaves_no_row_is_acknowledged_all_the_same():
@@ -76,7 +81,7 @@ def test_a_ranking_leaves_a_row_for_every_swap():
 
     batch.add(an_entry(ranking), ranking, 0.0)
 
-    assert [row.symbol for row in batch.rows[Partition("universe", DAY_0)]] == ["BTC_USDT", "ETH_USDT"]
+    assert [row.symbol for row in batch.rows[Rank]] == ["BTC_USDT", "ETH_USDT"]
 
 
 @pytest.mark.parametrize(

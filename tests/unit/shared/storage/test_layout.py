@@ -7,13 +7,13 @@ from shared.storage.files import replace_text
 from shared.storage.layout import (
     OutsideError,
     Partition,
-    day_digest,
     days,
     digest_of,
     partition_of,
     partitions,
     signature,
 )
+from shared.storage.versions import day_digest
 from tests.support.builders import DAY_0, a_candle, a_funding_rate, a_prediction, a_ranking, minute
 
 ROOT = Path("okx_data")

@@ -30,6 +30,7 @@ from services.writer.audit.compare import (
     sure_until,
 )
 from services.writer.disk.ledger import scan_day
+from services.writer.disk.reading import StoredRows
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import Verdict
@@ -272,7 +273,7 @@ def test_a_seed_chooses_the_same_pages_again(tmp_path: Path):
     scan_day(tmp_path, DAY_0)
 
     def chosen(**choice):
-        return plan(tmp_path, "okx", Choice(**choice), MIDNIGHT + 2 * DAY, 1.0, retention_days=90)
+        return plan(StoredRows(tmp_path), "okx", Choice(**choice), MIDNIGHT + 2 * DAY, 1.0, retention_days=90)
 
     assert len(chosen()) == 12
     assert chosen(sample=4, seed=1) == chosen(sample=4, seed=1) != chosen(sample=4, seed=2)

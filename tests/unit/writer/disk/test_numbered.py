@@ -1,17 +1,14 @@
 """Files of numbered rows: what the ledger says of them, over midnight, too."""
 
-from collections import defaultdict
 from datetime import timedelta
 
 import pytest
 
 from services.writer.disk.ledger import scan_day
-from services.writer.disk.store import write_batch
 from shared.datasets import registry
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import FULL_DAY, span_mask
-from shared.storage.layout import partition_of
-from tests.support.builders import DAY_0, minute
+from tests.support.builders import DAY_0, minute, write_batch
 from tests.support.other_channel.trade import TRADES, Trade
 
 pytestmark = pytest.mark.invariant(7)
@@ -40,10 +37,7 @@ def trade(number, at, source="ws"):
 
 
 def write(root, *trades):
-    files = defaultdict(list)
-    for one in trades:
-        files[partition_of(one)].append(one)
-    return write_batch(root, files)
+    return write_batch(root, trades)
 
 
 def test_minutes_between_rows_that_follow_each_other_are_stored_also_those_without_a_row(tmp_path):

@@ -9,12 +9,12 @@ from services.api.completeness.reader import read_day as read_by_api
 from services.converter.raw.days import read_ledgers as read_by_converter
 from services.writer.audit.auditor import read_ledgers as read_by_audit
 from services.writer.disk.ledger import read_day, scan_day
-from services.writer.disk.store import write_batch
+from services.writer.disk.reading import StoredRows
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import FULL_DAY, mask_from_minutes
 from shared.storage.layout import Partition, partition_of, signature
 from shared.storage.parquet import table_of, write_table
-from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_verdict, minute
+from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_verdict, minute, write_batch
 
 pytestmark = pytest.mark.invariant(7)
 
@@ -45,7 +45,7 @@ def test_the_writer_takes_it_over_and_goes_on(old):
     assert now["kline_1m", "BTC_USDT"].ledger == CANDLES
     assert now["funding", "BTC_USDT"].ledger == FUNDING
 
-    write_batch(old, {}, [a_verdict("absent", 4, 5)])
+    write_batch(old, [], [a_verdict("absent", 4, 5)])
     assert read_day(old, DAY_0)["kline_1m", "BTC_USDT"].ledger == CANDLES | DayLedger(absent=1 << 4)
     assert read_day(old, DAY_0)["funding", "BTC_USDT"].ledger == FUNDING
     assert scan_day(old, DAY_0)[0] == scan_day(old, DAY_0)[1]
@@ -58,13 +58,13 @@ def test_every_other_reader_reads_the_same_before_and_after_the_writer_did(old):
         assert not converted.unreadable
         return (
             read_by_api(path),
-            read_by_audit(old, DAY_0, "okx"),
-            read_by_audit(old, DAY_0, "okx", "funding"),
+            read_by_audit(StoredRows(old), DAY_0, "okx"),
+            read_by_audit(StoredRows(old), DAY_0, "okx", "funding"),
             [(one.without, one.stored) for one in converted.of[DAY_0].values()],
         )
 
     before = read()
-    write_batch(old, {}, [a_verdict("absent", 2, 3, "ETH_USDT")])
+    write_batch(old, [], [a_verdict("absent", 2, 3, "ETH_USDT")])
     after = read()
 
     expected = {"kline_1m": {"BTC_USDT": CANDLES}, "funding": {"BTC_USDT": FUNDING}}

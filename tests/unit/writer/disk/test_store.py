@@ -1,5 +1,4 @@
 import shutil
-from collections import defaultdict
 from datetime import timedelta
 
 import pytest
@@ -9,15 +8,15 @@ from hypothesis import strategies as st
 from services.writer.disk import ledger
 from services.writer.disk.ledger import newest_of, read_day, scan_day
 from services.writer.disk.retention import retirable, retire
-from services.writer.disk.store import write_batch
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import CANDLES
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import mask_from_minutes
 from shared.storage.files import remove_stale_temporaries
-from shared.storage.layout import Partition, day_digest, day_folder, days, partition_of, partitions
+from shared.storage.layout import Partition, day_folder, days, partition_of, partitions
 from shared.storage.parquet import read_rows
+from shared.storage.versions import day_digest
 from tests.support.builders import (
     DAY_0,
     a_candle,
@@ -27,6 +26,7 @@ from tests.support.builders import (
     a_verdict,
     minute,
     store,
+    write_batch,
 )
 
 SOME_CANDLES = st.lists(
@@ -40,13 +40,6 @@ SOME_CANDLES = st.lists(
     min_size=1,
     max_size=20,
 )
-
-
-def by_file(rows):
-    found = defaultdict(list)
-    for row in rows:
-        found[partition_of(row)].append(row)
-    return found
 
 
 def contents(root):
@@ -71,7 +64,7 @@ def test_whatever_is_redelivered_in_whatever_order_the_files_are_the_same(tmp_pa
     cuts = sorted(data.draw(st.lists(st.integers(0, len(arrivals)), max_size=3)))
 
     for begin, end in zip([0, *cuts], [*cuts, len(arrivals)], strict=True):
-        write_batch(root, by_file(arrivals[begin:end]))
+        write_batch(root, arrivals[begin:end])
 
     assert contents(root) == model
 
@@ -81,9 +74,9 @@ def ledger_of(written, symbol="BTC_USDT", day=DAY_0, about=CANDLES):
 
 
 def test_what_a_file_holds_now_is_returned(tmp_path):
-    write_batch(tmp_path, by_file(a_candle(open_time=minute(number)) for number in (0, 1, 2, 7)))
+    write_batch(tmp_path, [a_candle(open_time=minute(number)) for number in (0, 1, 2, 7)])
 
-    written = write_batch(tmp_path, by_file([a_candle(open_time=minute(3), source="rest")]))
+    written = write_batch(tmp_path, [a_candle(open_time=minute(3), source="rest")])
 
     assert ledger_of(written) == DayLedger(received=0b10000111, healed=0b1000)
     assert newest_of(DAY_0, ledger_of(written)) == minute(7)
@@ -94,7 +87,7 @@ def test_candles_settlements_and_verdicts_share_one_ledger(tmp_path):
     """Invariant 7."""
     rows = [a_candle(), a_funding_rate(), a_prediction(), *a_ranking("BTC_USDT").ranks]
 
-    written = write_batch(tmp_path, by_file(rows), [a_verdict("wanted", 0, 3), a_verdict("absent", 1, 2)])
+    written = write_batch(tmp_path, rows, [a_verdict("wanted", 0, 3), a_verdict("absent", 1, 2)])
 
     assert ledger_of(written) == DayLedger(wanted=0b111, received=1, absent=0b10)
     assert ledger_of(written, about="funding") == DayLedger(wanted=1, received=1)
@@ -104,7 +97,7 @@ def test_candles_settlements_and_verdicts_share_one_ledger(tmp_path):
 @pytest.mark.invariant(3)
 def test_rows_and_their_names_are_durable_before_the_ledger_names_them(tmp_path, disk):
     """Invariant 3: also where the power goes, and the folders are new."""
-    write_batch(tmp_path, by_file([a_candle()]), [a_verdict("wanted", 0, 1)])
+    write_batch(tmp_path, [a_candle()], [a_verdict("wanted", 0, 1)])
 
     candles, ledger = (partition.path(tmp_path) for partition in (partition_of(a_candle()), Partition("ledger", DAY_0)))
     assert disk.synced(candles) < disk.named(candles)
@@ -117,7 +110,7 @@ def test_rows_and_their_names_are_durable_before_the_ledger_names_them(tmp_path,
 @pytest.mark.invariant(7)
 def test_verdicts_alone_are_durable_too_and_reach_over_midnight(tmp_path):
     """Invariant 7."""
-    written = write_batch(tmp_path, {}, [a_verdict("wanted", 1438, 1442, "BTC_USDT", "ETH_USDT")])
+    written = write_batch(tmp_path, [], [a_verdict("wanted", 1438, 1442, "BTC_USDT", "ETH_USDT")])
 
     assert [(day, sorted(key.symbol for key in records)) for day, records in written.items()] == [
         (DAY_0, ["BTC_USDT", "ETH_USDT"]),
@@ -131,14 +124,14 @@ def test_verdicts_alone_are_durable_too_and_reach_over_midnight(tmp_path):
 @pytest.mark.invariant(7)
 def test_a_verdict_that_comes_again_changes_nothing(tmp_path):
     """Invariant 7: the collector repeats it until it is there."""
-    write_batch(tmp_path, {}, [a_verdict("wanted", 0, 9)])
+    write_batch(tmp_path, [], [a_verdict("wanted", 0, 9)])
 
-    assert write_batch(tmp_path, {}, [a_verdict("wanted", 3, 5)]) == {DAY_0: {}}
+    assert write_batch(tmp_path, [], [a_verdict("wanted", 3, 5)]) == {DAY_0: {}}
 
 
 def test_a_corrected_settlement_replaces_the_old_one(tmp_path):
     for rate, known in ((0.1, 1), (0.3, 3), (0.2, 2)):
-        write_batch(tmp_path, by_file([a_funding_rate(rate=rate, known_time=minute(known))]))
+        write_batch(tmp_path, [a_funding_rate(rate=rate, known_time=minute(known))])
 
     table = read_rows(FundingRate, Partition("funding", DAY_0).path(tmp_path))
     assert table["funding_rate"].to_pylist() == [0.3]
@@ -147,7 +140,7 @@ def test_a_corrected_settlement_replaces_the_old_one(tmp_path):
 @settings(deadline=None, max_examples=30)
 @given(st.sets(st.integers(0, 1439), min_size=1))
 def test_the_runs_of_a_file_are_its_minutes(tmp_path_factory, numbers):
-    written = write_batch(tmp_path_factory.mktemp("raw"), by_file(a_candle(open_time=minute(n)) for n in numbers))
+    written = write_batch(tmp_path_factory.mktemp("raw"), [a_candle(open_time=minute(n)) for n in numbers])
 
     assert ledger_of(written).received == mask_from_minutes(numbers)
     assert newest_of(DAY_0, ledger_of(written)) == minute(max(numbers))
@@ -186,7 +179,7 @@ def test_a_second_look_reads_no_candle_file(tmp_path, monkeypatch):
 @pytest.mark.invariant(7)
 def test_a_file_that_vanished_takes_its_minutes_with_it_but_not_what_was_wanted(tmp_path):
     """Invariant 7: what is no longer stored is missing."""
-    write_batch(tmp_path, by_file([a_candle("BTC_USDT"), a_candle("ETH_USDT")]), [a_verdict("wanted", 0, 1)])
+    write_batch(tmp_path, [a_candle("BTC_USDT"), a_candle("ETH_USDT")], [a_verdict("wanted", 0, 1)])
     Partition("kline_1m", DAY_0, "BTC_USDT").path(tmp_path).unlink()
 
     _, found = scan_day(tmp_path, DAY_0)
@@ -199,7 +192,7 @@ def test_a_file_that_vanished_takes_its_minutes_with_it_but_not_what_was_wanted(
 @pytest.mark.invariant(7)
 def test_a_day_that_was_retired_keeps_its_verdicts(tmp_path):
     """Invariant 7."""
-    write_batch(tmp_path, by_file([a_candle()]), [a_verdict("wanted", 0, 1)])
+    write_batch(tmp_path, [a_candle()], [a_verdict("wanted", 0, 1)])
     shutil.rmtree(day_folder(tmp_path, "kline_1m", DAY_0))
 
     _, found = scan_day(tmp_path, DAY_0)
@@ -211,7 +204,7 @@ def test_a_day_that_was_retired_keeps_its_verdicts(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"torn"])
 def test_a_damaged_file_is_put_aside_with_its_reason_and_its_minutes_are_missing(tmp_path, content):
     """Invariant 12: found by looking, without anybody writing to it."""
-    rows = by_file([a_candle("BTC_USDT"), a_candle("BAD_USDT")])
+    rows = [a_candle("BTC_USDT"), a_candle("BAD_USDT")]
     write_batch(tmp_path, rows, [a_verdict("wanted", 0, 1, "BAD_USDT")])
     path = Partition("kline_1m", DAY_0, "BAD_USDT").path(tmp_path)
     path.write_bytes(content)
@@ -229,7 +222,7 @@ def test_a_damaged_file_is_put_aside_with_its_reason_and_its_minutes_are_missing
 @pytest.mark.invariant(7)
 def test_a_damaged_ledger_is_rebuilt_from_the_files(tmp_path):
     """Invariant 7."""
-    write_batch(tmp_path, by_file([a_candle(), a_funding_rate()]))
+    write_batch(tmp_path, [a_candle(), a_funding_rate()])
     _, whole = scan_day(tmp_path, DAY_0)
     Partition("ledger", DAY_0).path(tmp_path).write_bytes(b"torn")
 
@@ -246,7 +239,7 @@ def test_a_damaged_file_is_put_aside_and_its_new_rows_are_stored(tmp_path, conte
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
 
-    written = write_batch(tmp_path, by_file([a_candle("BTC_USDT"), a_candle("ETH_USDT")]))
+    written = write_batch(tmp_path, [a_candle("BTC_USDT"), a_candle("ETH_USDT")])
 
     assert {key.symbol: known.ledger.received for key, known in written[DAY_0].items()} == {
         "BTC_USDT": 1,
@@ -372,7 +365,7 @@ def test_yesterdays_file_under_todays_name_is_put_aside_and_todays_rows_are_stor
     today.parent.mkdir(parents=True)
     shutil.copy(yesterday, today.parent / today.name)
 
-    write_batch(tmp_path, by_file([a_candle(open_time=minute(7))]))
+    write_batch(tmp_path, [a_candle(open_time=minute(7))])
 
     assert [row["open_time"] for row in read_rows(Candle, today).to_pylist()] == [minute(7)]
     assert aside(today.parent) == [f"{today.name}.damaged", f"{today.name}.damaged.txt"]
@@ -399,7 +392,7 @@ def test_whatever_stands_where_a_file_belongs_is_put_aside_and_stops_nobody(tmp_
     (path.parent / f"{path.name}.damaged").mkdir()  # the name that it would get is taken, too
 
     scan_day(tmp_path, DAY_0)
-    write_batch(tmp_path, by_file([a_candle(), a_candle("ETH_USDT")]))
+    write_batch(tmp_path, [a_candle(), a_candle("ETH_USDT")])
 
     assert len(contents(tmp_path)) == 2
     assert path.is_file()
@@ -413,7 +406,7 @@ def test_a_file_where_the_folder_of_a_day_belongs_is_put_aside(tmp_path):
     folder.write_text("what?")
 
     scan_day(tmp_path, DAY_0)
-    write_batch(tmp_path, by_file([a_candle()]))
+    write_batch(tmp_path, [a_candle()])
 
     assert len(contents(tmp_path)) == 1
     assert aside(folder.parent) == [f"{folder.name}.damaged", f"{folder.name}.damaged.txt"]
@@ -427,7 +420,7 @@ def test_what_stands_where_the_folder_of_a_day_belongs_stops_no_write(tmp_path, 
     folder.touch() if what == "file" else folder.symlink_to(folder.name)
 
     scan_day(tmp_path, DAY_0)
-    written = write_batch(tmp_path, by_file([a_candle()]), [a_verdict("wanted", 0, 1)])
+    written = write_batch(tmp_path, [a_candle()], [a_verdict("wanted", 0, 1)])
 
     assert ledger_of(written) == DayLedger(wanted=1, received=1)
     assert f"{folder.name}.damaged" in aside(folder.parent)
@@ -478,7 +471,7 @@ def test_names_are_names_whatever_they_would_mean_as_a_pattern(tmp_path, name):
     """Invariant 7: nothing is lost, and nothing else is taken for it."""
     root = tmp_path / name
     store(tmp_path / "data-old", [a_candle("OLD_USDT")])
-    write_batch(root, by_file([a_candle()]))
+    write_batch(root, [a_candle()])
     temporary = root / "kline_1m" / ".x.tmp"
     temporary.touch()
 

@@ -1,0 +1,178 @@
+"""Rows that are durable and in no day file yet: small Parquet files that the writer appends and merges later.
+
+    okx_data/_segments/kline_1m/00001743811260123456-9f3a01c2.parquet    rows of any day and symbol
+    okx_data/_wip/                                                       whatever is being written
+
+A segment never changes, and its name never returns. The writer merges segments into the day files and deletes them
+then, in this order: so whoever lists and reads the segments first, and the day files after that, misses no row. What
+it finds in both is the same row, and merges to one.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from shared.datasets.registry import BY_DATASET
+from shared.datasets.row import Row
+from shared.grid import DAY, FIRST_DAY, MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
+from shared.storage.files import fsync_path
+from shared.storage.layout import Partition, segments_folder, work_folder
+from shared.storage.parquet import ContentError, merge, read_partition, read_written, write_parquet
+
+_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{8}\.parquet")
+_DAY_MS = MINUTES_PER_DAY * MINUTE_MS
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """One file of rows of a dataset. Names order by time, as far as the host's clock does."""
+
+    dataset: str
+    name: str
+
+    def path(self, root: Path) -> Path:
+        """Return where it lies under DATA_DIR."""
+        return segments_folder(root, self.dataset) / self.name
+
+
+def append(root: Path, kind: type[Row], rows: pa.Table) -> Segment:
+    """Make rows durable as a new segment, whole or not at all: also its name is when this returns."""
+    segment = Segment(kind.dataset, f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet")
+    path, work = segment.path(root), work_folder(root)
+    new_folder = not path.parent.exists()
+    for folder in (path.parent, work):
+        folder.mkdir(parents=True, exist_ok=True)
+    staged = work / f"{kind.dataset}-{segment.name}"
+    try:
+        write_parquet(staged, rows, compression="zstd")
+        fsync_path(staged)
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    for folder in [path.parent, *([path.parent.parent, root] if new_folder else [])]:
+        fsync_path(folder)
+    return segment
+
+
+def segments_of(root: Path, datasets: Iterable[str] = BY_DATASET) -> list[Segment]:
+    """Return the segments that there are, in order. Whatever else lies in their folders is none of them."""
+    found = []
+    for dataset in datasets:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = [path.name for path in segments_folder(root, dataset).iterdir()]
+            found += [Segment(dataset, name) for name in names if _NAME.fullmatch(name)]
+    return sorted(found)
+
+
+def read_segment(root: Path, segment: Segment) -> pa.Table:
+    """Read a segment and verify that it holds what was written.
+
+    Raises:
+        ContentError: it does not.
+        FileNotFoundError: it is merged and gone.
+        OSError: the disk does not give it, which says nothing about its content.
+
+    """
+    return read_written(BY_DATASET[segment.dataset], segment.path(root))
+
+
+def by_partition(kind: type[Row], rows: pa.Table) -> dict[Partition, pa.Table]:
+    """Split rows by the day file that they belong to. Pure; the order of the rows of a file stays."""
+    if not rows.num_rows:
+        return {}
+    days = rows[kind.time].cast(pa.int64()).to_numpy() // _DAY_MS
+    symbols = None if kind.file_stem else rows["symbol"].combine_chunks().dictionary_encode()
+    if isinstance(symbols, pa.ChunkedArray):
+        symbols = symbols.combine_chunks()
+    codes = np.zeros(len(days), np.int64) if symbols is None else symbols.indices.to_numpy().astype(np.int64)
+    order = np.lexsort((days, codes))
+    if (np.diff(order) != 1).any():
+        rows, days, codes = rows.take(order), days[order], codes[order]
+    cuts = np.flatnonzero((np.diff(days) != 0) | (np.diff(codes) != 0)) + 1
+    begins, ends = [0, *cuts.tolist()], [*cuts.tolist(), len(days)]
+    names = [None] if symbols is None else symbols.dictionary.to_pylist()
+    return {
+        Partition(kind.dataset, _day_of(int(days[begin])), names[codes[begin]]): rows.slice(begin, end - begin)
+        for begin, end in zip(begins, ends, strict=True)
+    }
+
+
+_FIRST_NUMBER = to_ms(day_start(FIRST_DAY)) // _DAY_MS
+
+
+def _day_of(number: int) -> date:
+    return FIRST_DAY + (number - _FIRST_NUMBER) * DAY
+
+
+@dataclass
+class Pending:
+    """What the segments of a dataset hold, kept up with the disk: each is read once, and forgotten once it is gone.
+
+    unreadable: segment → why. The writer puts such a one aside; nobody else need do anything about it.
+    """
+
+    root: Path
+    kind: type[Row]
+    unreadable: Mapping[Segment, str] = field(default_factory=dict)
+    _read: dict[Segment, dict[Partition, pa.Table]] = field(default_factory=dict)
+
+    def refresh(self) -> list[Segment]:
+        """Read what is new; return those that were read now."""
+        there = segments_of(self.root, [self.kind.dataset])
+        self._read = {segment: self._read[segment] for segment in there if segment in self._read}
+        unreadable, fresh = {}, []
+        for segment in there:
+            if segment in self._read:
+                continue
+            try:
+                self._read[segment] = by_partition(self.kind, read_segment(self.root, segment))
+            except FileNotFoundError:  # merged meanwhile: its rows are in the day files, which are read after this
+                continue
+            except ContentError as error:
+                unreadable[segment] = f"{segment.path(self.root)}: {error}"
+                continue
+            fresh.append(segment)
+        self.unreadable = unreadable
+        return fresh
+
+    @property
+    def partitions(self) -> set[Partition]:
+        """Return the day files that the rows belong to."""
+        return {partition for tables in self._read.values() for partition in tables}
+
+    def added_by(self, segments: Iterable[Segment]) -> set[Partition]:
+        """Return the day files that the rows of some segments belong to."""
+        return {partition for segment in segments for partition in self._read.get(segment, {})}
+
+    def of(self, partition: Partition) -> pa.Table | None:
+        """Return the rows of a day file that segments hold, copies among them; None where there are none."""
+        tables = [tables[partition] for tables in self._read.values() if partition in tables]
+        return pa.concat_tables(tables) if tables else None
+
+
+def read_merged(
+    root: Path, partition: Partition, pending: pa.Table | None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read a day as it is, whether its rows are in the day file or in segments: sorted, unique, the newest knowledge.
+
+    pending: what `Pending.of` gave, before this. Raises as `read_partition` does; `FileNotFoundError` where there is
+    neither a file nor a pending row.
+    """
+    names = list(columns) if columns is not None else None
+    if pending is None:
+        return read_partition(root, partition, names)
+    try:
+        stored = read_partition(root, partition)
+    except FileNotFoundError:
+        stored = None
+    merged = merge(BY_DATASET[partition.dataset], stored, pending)
+    return merged if names is None else merged.select(names)
