@@ -14,8 +14,9 @@ import msgspec
 import pytest
 import redis as plain_redis
 
+from services.writer.compact import ask_writer, compact_now
 from services.writer.disk.ledger import read_day
-from services.writer.disk.store import write_batch
+from services.writer.disk.store import RawStore
 from services.writer.settings import WriterSettings
 from services.writer.writer import Writer
 from shared.bus.bus import Bus
@@ -28,8 +29,9 @@ from shared.datasets.universe import Rank
 from shared.grid import DAY
 from shared.ledger.day import DayLedger, bus_field, from_bus, from_text, to_row, to_text
 from shared.runtime.service import Health, Service
-from shared.storage.layout import Partition
+from shared.storage.layout import Partition, days, partitions
 from shared.storage.parquet import read_rows, table_of, write_table
+from shared.storage.segments import Pending, read_merged, segments_of
 from tests.support.builders import (
     DAY_0,
     MIDNIGHT,
@@ -43,6 +45,7 @@ from tests.support.builders import (
     minute,
     store,
     wait_for,
+    write_batch,
 )
 from tests.support.simulator import ROOT
 
@@ -99,9 +102,19 @@ class WriterProcess:
         return True
 
     def candles(self):
-        """Return every candle on disk, as often as it is there."""
+        """Return every candle that is stored, in day files and segments, as often as it is there."""
+        pending, found = Pending(self.root, Candle), Counter()
+        pending.refresh()
+        files = {file for day in days(self.root, "kline_1m") for file, _ in partitions(self.root, "kline_1m", day)}
+        for file in pending.partitions | files:
+            rows = read_merged(self.root, file, pending.of(file), ["symbol", "open_time", "open"])
+            found.update((row["symbol"], row["open_time"], row["open"]) for row in rows.to_pylist())
+        return found
+
+    def merged(self):
+        """Return every candle in the day files, as often as it is there."""
         found = Counter()
-        for path in (self.root / "kline_1m").rglob("[!.]*.parquet"):
+        for path in (self.root / "kline_1m").rglob("*.parquet"):
             for row in read_rows(Candle, path, ["symbol", "open_time", "open"]).to_pylist():
                 found[row["symbol"], row["open_time"], row["open"]] += 1
         return found
@@ -118,8 +131,8 @@ def writer(redis_url, tmp_path):
 async def test_what_the_disk_refuses_is_not_acknowledged_and_stored_once_there_is_room(bus, writer):
     """Invariant 3: nothing is acknowledged before it is durable."""
     wait_for(lambda: writer.redis.exists("ledger:ready"))
-    in_the_way = writer.root / "kline_1m"
-    in_the_way.write_text("a file where the folder has to be")
+    in_the_way = writer.root / "_segments"
+    in_the_way.symlink_to("/proc")  # a folder in which nothing can be written
     await bus.publish([a_candle(open_time=minute(number)) for number in range(3)])
 
     wait_for(lambda: _refused(writer.redis))
@@ -129,6 +142,82 @@ async def test_what_the_disk_refuses_is_not_acknowledged_and_stored_once_there_i
 
     assert pending_while_refused == 3
     assert len(writer.candles()) == 3
+
+
+@pytest.mark.invariant(3)
+async def test_what_the_disk_refuses_to_merge_waits_and_rows_go_on_to_be_stored(bus, writer):
+    """Invariant 3: what was acknowledged is durable all the time."""
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
+    in_the_way = writer.root / "kline_1m"
+    in_the_way.symlink_to("/proc")
+    await bus.publish([a_candle()])
+    wait_for(writer.candles)
+
+    assert not await ask_writer(bus, 3.0)
+    assert "cannot merge" in (writer.redis.get("heartbeat:writer") or "")
+    await bus.publish([a_candle(open_time=minute(1))])
+    wait_for(lambda: len(segments_of(writer.root)) == 2)
+    in_the_way.unlink()
+
+    assert await ask_writer(bus, 30.0)
+    assert len(writer.merged()) == 2
+
+
+async def test_who_asks_finds_in_the_day_files_what_was_stored_when_they_asked(bus, writer):
+    await bus.publish([a_candle(), a_funding_rate(), a_prediction()])
+    wait_for(lambda: writer.redis.exists("funding") and writer.is_idle_on("candles", "funding"), 90)
+    assert len(segments_of(writer.root)) == 3
+
+    command = [sys.executable, "-m", "services.writer.compact"]
+    done = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=writer.environment)
+
+    assert await done.wait() == 0
+    assert segments_of(writer.root) == []
+    assert len(writer.merged()) == 1
+    for file in (Partition("funding", DAY_0), Partition("funding_predicted", DAY_0)):
+        assert file.path(writer.root).exists()
+
+
+async def test_without_a_writer_the_command_merges_by_itself(redis_url, tmp_path):
+    raw = RawStore(tmp_path)
+    raw.append({Candle: [a_candle()]})
+
+    assert await compact_now(WriterSettings(_env_file=None, data_dir=tmp_path, redis_url=redis_url), 1.0) == 0
+
+    assert segments_of(tmp_path) == []
+    assert Partition("kline_1m", DAY_0, "BTC_USDT").path(tmp_path).exists()
+    nowhere = WriterSettings(_env_file=None, data_dir=tmp_path / "nowhere", redis_url=redis_url)
+    assert await compact_now(nowhere, 1.0) == 3
+
+
+async def test_rows_are_merged_in_time_and_what_the_ledger_says_stays(bus, redis_url, tmp_path):
+    quick = WriterProcess(redis_url, tmp_path / "okx_data", COMPACT_EVERY="0.02")
+    try:
+        await bus.publish([a_candle(), a_verdict("wanted", 0, 2)])
+        wait_for(quick.merged)
+        await bus.publish([a_candle(open_time=minute(1), source="rest")])
+        wait_for(lambda: len(quick.merged()) == 2)
+
+        known = DayLedger(wanted=0b11, received=1, healed=2)
+        wait_for(lambda: quick.redis.hget("ledger:2025-04-05", "BTC_USDT") == to_text(known))
+        assert read_day(quick.root, DAY_0)["kline_1m", "BTC_USDT"].ledger == known
+    finally:
+        quick.close()
+
+
+@pytest.mark.invariant(7)
+@pytest.mark.invariant(12)
+async def test_minutes_of_a_damaged_segment_are_missing_on_the_bus_and_so_fetched_again(bus, writer):
+    """Invariants 7 and 12."""
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
+    await bus.publish([a_candle(), a_verdict("wanted", 0, 2)])
+    wait_for(lambda: writer.redis.hget("ledger:2025-04-05", "BTC_USDT") == "wanted=0-1 received=0-0")
+    (segment,) = segments_of(writer.root, ["kline_1m"])
+
+    segment.path(writer.root).write_bytes(b"torn")
+
+    wait_for(lambda: writer.redis.hget("ledger:2025-04-05", "BTC_USDT") == "wanted=0-1")
+    assert len(list((writer.root / "_segments").rglob("*.damaged"))) == 1
 
 
 def _refused(server):
@@ -153,8 +242,12 @@ async def test_killed_again_and_again_it_stores_every_row_exactly_once(bus, writ
 
     wait_for(writer.is_idle, 60)
 
-    assert writer.candles() == {(symbol, opened, price): 1 for (symbol, opened), price in expected.items()}
+    stored = {(symbol, opened, price): 1 for (symbol, opened), price in expected.items()}
+    assert writer.candles() == stored
+    assert writer.stop() == 0
+    assert writer.merged() == stored
     assert not list(writer.root.rglob(".*.tmp"))
+    assert segments_of(writer.root) == []
 
 
 @pytest.mark.invariant(2)
@@ -207,6 +300,7 @@ async def test_rows_that_cannot_be_true_go_to_the_dead_letters_and_no_file_is_pu
     wait_for(lambda: writer.is_idle_on("candles", "ledger"))
 
     assert (await bus.dead_letters())[0] == len(odd) + 1
+    assert await ask_writer(bus, 30.0)
     assert not list(writer.root.rglob("*.damaged*"))
     assert [folder.name for folder in (writer.root / "kline_1m").iterdir()] == ["date=2025-04-05"]
     assert writer.process.poll() is None
@@ -259,7 +353,7 @@ async def test_on_sigterm_it_writes_what_it_holds_and_ends_with_0(bus, redis_url
 
         assert patient.stop() == 0
 
-        assert len(patient.candles()) == 50
+        assert len(patient.merged()) == 50
         assert patient.is_idle()
     finally:
         patient.close()
@@ -275,7 +369,8 @@ async def test_settlements_and_rankings_have_files_of_their_own(bus, writer):
     await bus.set_universe(ranking)
 
     files = {"funding": FundingRate, "universe": Rank}
-    wait_for(lambda: all(Partition(name, DAY_0).path(writer.root).exists() for name in files))
+    wait_for(lambda: writer.redis.exists("funding") and writer.is_idle_on("funding", "universe"))
+    assert await ask_writer(bus, 30.0)
 
     for name, kind in files.items():
         table = read_rows(kind, Partition(name, DAY_0).path(writer.root))
@@ -400,7 +495,7 @@ async def test_a_ledger_that_somebody_spoils_keeps_what_was_wanted_and_the_bus_s
     service = Service("writer", bus, None, ExchangeClock(), Health(), asyncio.Event())
     writer = Writer(service, WriterSettings(_env_file=None, data_dir=tmp_path))
     store(tmp_path, [a_candle(), a_funding_rate()])
-    write_batch(tmp_path, {}, [a_verdict("wanted", 0, 10), a_verdict("absent", 4, 5)])
+    write_batch(tmp_path, [], [a_verdict("wanted", 0, 10), a_verdict("absent", 4, 5)])
     await writer._look_at_disk(everything=True)
     path = Partition("ledger", DAY_0).path(tmp_path)
     if happens == "damaged":
