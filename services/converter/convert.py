@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from services.converter.features.fields import BarRecipe
+from services.converter.raw.predictions import prediction_file
 from services.converter.report import ConversionReport
 from services.converter.stages.load import load
 from services.converter.stages.plan import plan
@@ -12,6 +13,7 @@ from services.converter.stages.publish import publish
 from services.converter.stages.run import Goal
 from services.converter.versions.changing import changing
 from shared.storage.files import remove_stale_temporaries
+from shared.storage.qlib_layout import OWN
 
 
 def convert(
@@ -56,7 +58,10 @@ def convert(
         remove_stale_temporaries(versions.head)
         run = plan(data_dir, versions, goal)
         # The processes start while the rest is read.
-        with symbol_conversion(run, most=processes, lock=versions.lock_descriptor) as convert_symbols:
-            loaded = load(run)
+        with (
+            prediction_file(run.store.root / OWN) as predictions,
+            symbol_conversion(run, most=processes, lock=versions.lock_descriptor) as convert_symbols,
+        ):
+            loaded = load(run, predictions)
             computed = compute(run, loaded.work, convert_symbols, progress)
         return publish(run, loaded, computed, versions)

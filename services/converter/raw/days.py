@@ -1,7 +1,7 @@
 """What do the raw files hold? Candles of one symbol; rates, rankings, definitions, ledger of all. I/O, with polars."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,14 +11,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from services.converter.features.asof import Floats, Ints, PredictedRates, Rankings, SettledRates
-from services.converter.features.fields import COLUMNS
+from services.converter.features.asof import Floats, Ints, Rankings, SettledRates
+from services.converter.features.fields import COLUMNS, as_float32
 from services.converter.lives import Definition
 from shared.datasets.candle import Candle
 from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import FLOAT32_SAFE
-from shared.grid import FIRST_DAY, LAST_DAY, day_start, to_ms
+from shared.grid import FIRST_DAY, LAST_DAY, MINUTE_MS, day_start, to_ms
 from shared.ledger.minutes import mask_from_text
 from shared.storage.layout import Partition
 from shared.storage.parquet import read_partition, read_rows, wrong_content
@@ -100,18 +101,47 @@ def read_settlements(root: Path, files: Iterable[Partition]) -> tuple[dict[str, 
     }, faults
 
 
-def read_predictions(root: Path, files: Iterable[Partition]) -> tuple[dict[str, PredictedRates], Faults]:
-    """Read the predicted funding rates by symbol, each in the order in which they became known."""
-    by_symbol, faults = _by_symbol(root, files, ["known_time", "funding_time"], ["funding_rate", "interval_hours"])
-    return {
-        symbol: PredictedRates(
-            _ints(part, "known_time"),
-            _ints(part, "funding_time"),
-            _floats(part, "funding_rate"),
-            _floats(part, "interval_hours"),
-        )
-        for symbol, part in by_symbol.items()
-    }, faults
+PREDICTED = np.dtype([("minute", "<i4"), ("due", "<i8"), ("rate", "<f4"), ("hours", "<f4")])
+"""A prediction as far as bars depend on it: the minute, since the epoch, in which it was known; Unix ms of its
+settlement; the rate as Qlib stores it; the length of the period in hours, or NaN."""
+
+
+def read_predictions(
+    root: Path, file: Partition, symbols: Container[str]
+) -> tuple[dict[str, NDArray[np.void]], dict[str, str]]:
+    """Read what was predicted of some symbols on a day, as far as bars depend on it: rows of `PREDICTED`, in order.
+
+    A bar closes on a full minute and takes the last prediction known before. So of several that were known within
+    [open, close) of a minute the last one counts, and whether it was known at the begin of the minute or later makes no
+    difference; one known at the close itself is of the next minute. Returns with them the symbols whose rows cannot be
+    true, each with the reason. Raises `UnreadableError`.
+    """
+    table, faults = _read_shared(root, file, ["symbol", *_PREDICTION_TIMES, "funding_rate", "interval_hours"])
+    reasons = {symbol: f"{file.path(root)}: {reason}" for symbol, reason in faults.items()}
+    return _last_of_minutes(table, symbols), reasons
+
+
+_PREDICTION_TIMES = ("known_time", "funding_time")
+
+
+def _last_of_minutes(table: pa.Table, symbols: Container[str]) -> dict[str, NDArray[np.void]]:
+    encoded = pc.dictionary_encode(table["symbol"].combine_chunks())
+    names = encoded.dictionary.to_pylist()
+    codes = encoded.indices.to_numpy()
+    chosen = np.flatnonzero(np.array([name in symbols for name in names], bool)[codes])
+    known, due = (table[name].cast(pa.int64()).to_numpy()[chosen] for name in _PREDICTION_TIMES)
+    codes, minutes = codes[chosen], known // MINUTE_MS
+    order = np.lexsort((known, codes))
+    last = np.ones(len(order), bool)  # the next row is of another symbol, or of another minute
+    last[:-1] = (np.diff(codes[order]) != 0) | (np.diff(minutes[order]) != 0)
+    order = order[last]
+    rows = np.empty(len(order), PREDICTED)
+    rows["minute"], rows["due"] = minutes[order], due[order]
+    for name, column in (("rate", "funding_rate"), ("hours", "interval_hours")):
+        rows[name] = as_float32(table[column].to_numpy().astype(np.float64, copy=False)[chosen][order])
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    parts = np.split(rows, starts[1:])
+    return {names[codes[order[start]]]: part for start, part in zip(starts, parts, strict=False)}
 
 
 Unreadable = dict[date, str]

@@ -127,7 +127,9 @@ def _minutes(build: Build, work: SymbolDays, first: date, length: int) -> tuple[
     days = [first + timedelta(days=ahead) for ahead in range(-back, length)]
     candles = read_candles(build.data_dir, [Partition(Candle.dataset, day, work.symbol) for day in days], build.end)
     absent = [0 if build.recipe.partial_bars == "keep" else work.ledger_of(day).without for day in days]
-    minutes = on_grid(candles.opens, candles.columns, to_ms(day_start(days[0])), absent, work.known)
+    minutes = on_grid(
+        candles.opens, candles.columns, to_ms(day_start(days[0])), absent, work.known_on(days[0], days[-1])
+    )
     _check_against_ledger(build, work, days, minutes)
     return minutes, back * MINUTES_PER_DAY
 

@@ -3,21 +3,22 @@
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from datetime import date, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
-from services.converter.features.asof import AsOf, PredictedRates, SettledRates
+from services.converter.features.asof import AsOf, SettledRates
 from services.converter.raw.days import (
     EVERY,
     Faults,
     LedgerDays,
     Unreadable,
     read_ledgers,
-    read_predictions,
     read_rankings,
     read_settlements,
 )
 from services.converter.raw.definitions import contract_of
 from services.converter.raw.files import NO_FILES, RawFiles
+from services.converter.raw.predictions import put_down
 from services.converter.stages.changes import RawChanges
 from services.converter.stages.dirty import VALID_DAYS, runs_of_days
 from services.converter.stages.run import Run, SymbolDays
@@ -37,12 +38,12 @@ class Loaded(NamedTuple):
     unreadable: dict[str, str]
 
 
-def load(run: Run) -> Loaded:
-    """Read everything that the dirty days need beside their candles."""
+def load(run: Run, predictions_at: Path) -> Loaded:
+    """Read everything that the dirty days need beside their candles. predictions_at: see `put_down`."""
     root, days = run.build.data_dir, _days_needed(run)
     wanted = _files_for(run.changes, days)
     settlements, unsettled = read_settlements(root, wanted.settlements)
-    predictions, unpredicted = read_predictions(root, wanted.predictions)
+    predictions, unpredicted = put_down(root, wanted.predictions, run.dirty.keys(), predictions_at)
     rankings, unranked = read_rankings(root, wanted.rankings)
     ledgers = _with_changed(read_ledgers(root, wanted.ledgers), run.changes.ledgers)
     faults = (
@@ -58,14 +59,14 @@ def load(run: Run) -> Loaded:
             dirty,
             AsOf(
                 settlements.get(symbol, SettledRates()),
-                predictions.get(symbol, PredictedRates()),
-                rankings.of(symbol),
-                contract_of(history.get(symbol, ())),
+                rankings=rankings.of(symbol),
+                contract=contract_of(history.get(symbol, ())),
             ),
             ledger={day: records[symbol] for day, records in ledgers.of.items() if symbol in records},
             versions={day: files[symbol] for day in days if symbol in (files := candles.get(day, NO_FILES).versions)},
             held=run.held[symbol],
             unknown=_days_with_fault(symbol, faults),
+            predictions=predictions.get(symbol),
         )
         for symbol, dirty in run.dirty.items()
     ]

@@ -1,8 +1,8 @@
 """What do the stages of a conversion hand to one another? The goal, the plan of the run, the work of a symbol."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from services.converter.features.asof import AsOf
@@ -11,8 +11,10 @@ from services.converter.manifest import Manifest
 from services.converter.qlib.damage import HeldBins, Published
 from services.converter.qlib.store import QlibStore
 from services.converter.raw.days import LedgerDay
+from services.converter.raw.predictions import Predictions
 from services.converter.stages.changes import RawChanges
-from services.converter.stages.dirty import Dirty
+from services.converter.stages.dirty import VALID_DAYS, Dirty
+from shared.datasets.funding import PredictedFundingRate
 from shared.storage.layout import Partition
 
 Left = Mapping[str, Mapping[date, str]]
@@ -78,8 +80,8 @@ class Run:
 class SymbolDays:
     """The days of a symbol to compute again, and all that is known of it beside its candles.
 
-    days: ascending. ledger: of the days, and of those before them where fields look back. versions: signatures of the
-    candle files that there are.
+    days: ascending. known: but for the predictions, which are read where they are needed. ledger: of the days, and of
+    those before them where fields look back. versions: signatures of the candle files that there are.
     """
 
     symbol: str
@@ -91,6 +93,15 @@ class SymbolDays:
     """What its bins hold. Where they are damaged `days` are all that there are, and the bins are replaced."""
     unknown: Mapping[date, str] = field(default_factory=dict)
     """Days of which something beside the candles cannot be true, each with the reason."""
+    predictions: Predictions | None = None
+    """Where they lie; None where there are none."""
+
+    def known_on(self, first: date, last: date) -> AsOf:
+        """Return all that is known on some days, both inclusive. Raises `OSError`."""
+        if self.predictions is None:
+            return self.known
+        back = timedelta(days=VALID_DAYS[PredictedFundingRate])
+        return replace(self.known, predictions=self.predictions.between(first - back, last))
 
     def ledger_of(self, day: date) -> LedgerDay:
         """Return the ledger's record of a day."""

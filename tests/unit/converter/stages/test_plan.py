@@ -55,13 +55,13 @@ def test_a_day_after_the_latest_time_is_left_out_of_the_plan_and_named(raw, qlib
     assert run.build.end == minute(1000)
 
 
-def test_what_is_loaded_holds_for_each_symbol_its_rates_and_the_days_that_lack_something(raw, qlib):
+def test_what_is_loaded_holds_for_each_symbol_its_rates_and_the_days_that_lack_something(raw, qlib, tmp_path):
     store(raw, some_minutes("BTC_USDT", range(2880)) + some_minutes("ETH_USDT", range(1440)))
     store(raw, [a_funding_rate("BTC_USDT", minute(480)), a_funding_rate("BTC_USDT", minute(1440 + 480))])
     damaged = Partition("funding", NEXT).path(raw)
     damaged.write_bytes(b"torn")
 
-    bitcoin, ether = load(planned(raw, qlib, None)).work
+    bitcoin, ether = load(planned(raw, qlib, None), tmp_path / "predictions").work
 
     assert len(bitcoin.known.settlements.times) == 1
     assert len(ether.known.settlements.times) == 0
