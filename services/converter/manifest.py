@@ -115,7 +115,11 @@ def _but_for(files: DayFiles, day: date, left: Mapping[str, Container[date]]) ->
     versions = {symbol: version for symbol, version in files.versions.items() if day not in left.get(symbol, ())}
     if len(versions) == len(files.versions):
         return files
-    return DayFiles(versions, digest=digest_of(versions), signatures=files.signatures)
+    return DayFiles(
+        versions,
+        digest=digest_of(versions),
+        signatures={name: files.signatures[name] for name in versions if name in files.signatures},
+    )
 
 
 def digests(manifest: Manifest) -> dict[str, str]:

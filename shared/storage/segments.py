@@ -8,12 +8,13 @@ then, in this order: so whoever lists and reads the segments first, and the day 
 it finds in both is the same row, and merges to one.
 """
 
+import hashlib
 import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -144,35 +145,82 @@ class Pending:
         self.unreadable = unreadable
         return fresh
 
-    @property
-    def partitions(self) -> set[Partition]:
-        """Return the day files that the rows belong to."""
-        return {partition for tables in self._read.values() for partition in tables}
+    def tables(self) -> dict[Partition, list[pa.Table]]:
+        """Return the rows by the day file that they belong to, copies among them."""
+        found: dict[Partition, list[pa.Table]] = {}
+        for tables in self._read.values():
+            for partition, rows in tables.items():
+                found.setdefault(partition, []).append(rows)
+        return found
 
-    def added_by(self, segments: Iterable[Segment]) -> set[Partition]:
-        """Return the day files that the rows of some segments belong to."""
-        return {partition for segment in segments for partition in self._read.get(segment, {})}
+    def versions(self) -> dict[Partition, str]:
+        """Name, for each day file that the rows belong to, which segments hold rows of it."""
+        names: dict[Partition, list[str]] = {}
+        for segment, tables in sorted(self._read.items()):
+            for partition in tables:
+                names.setdefault(partition, []).append(segment.name)
+        return {file: hashlib.sha256(repr(of).encode()).hexdigest()[:16] for file, of in names.items()}
 
-    def of(self, partition: Partition) -> pa.Table | None:
-        """Return the rows of a day file that segments hold, copies among them; None where there are none."""
-        tables = [tables[partition] for tables in self._read.values() if partition in tables]
-        return pa.concat_tables(tables) if tables else None
 
+@dataclass(frozen=True)
+class RawRows:
+    """Reads days as they are, whether their rows are in the day file or wait in segments to be merged.
 
-def read_merged(
-    root: Path, partition: Partition, pending: pa.Table | None, columns: Sequence[str] | None = None
-) -> pa.Table:
-    """Read a day as it is, whether its rows are in the day file or in segments: sorted, unique, the newest knowledge.
-
-    pending: what `Pending.of` gave, before this. Raises as `read_partition` does; `FileNotFoundError` where there is
-    neither a file nor a pending row.
+    waiting: the rows of segments, as they were before the first day file is read: then no row is missed.
     """
-    names = list(columns) if columns is not None else None
-    if pending is None:
-        return read_partition(root, partition, names)
-    try:
-        stored = read_partition(root, partition)
-    except FileNotFoundError:
-        stored = None
-    merged = merge(BY_DATASET[partition.dataset], stored, pending)
-    return merged if names is None else merged.select(names)
+
+    root: Path
+    waiting: Mapping[Partition, Sequence[pa.Table]] = field(default_factory=dict)
+
+    def read(self, file: Partition, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of a day, or some columns: sorted, unique, the newest knowledge.
+
+        Raises as `read_partition` does; `FileNotFoundError` where there is neither a file nor a row.
+        """
+        names = None if columns is None else list(columns)
+        if file not in self.waiting:
+            return read_partition(self.root, file, names)
+        merged = merge(BY_DATASET[file.dataset], None, pa.concat_tables(self.parts(file)))
+        return merged if names is None else merged.select(names)
+
+    def parts(self, file: Partition) -> list[pa.Table]:
+        """Return the day file, where there is one, and what waits for it, each by itself. Raises as `read`."""
+        waiting = [*self.waiting.get(file, ())]
+        try:
+            return [read_partition(self.root, file), *waiting]
+        except FileNotFoundError:
+            if not waiting:
+                raise
+            return waiting
+
+    def merged(self, file: Partition, stored: pa.Table) -> pa.Table:
+        """Merge what waits for a day file into rows that were read of it."""
+        waiting = self.waiting.get(file)
+        return merge(BY_DATASET[file.dataset], stored, pa.concat_tables(waiting)) if waiting else stored
+
+    def only(self, files: Iterable[Partition]) -> "RawRows":
+        """Return the same without what waits of other days: little enough to be sent to another process."""
+        return replace(self, waiting={file: self.waiting[file] for file in files if file in self.waiting})
+
+
+@dataclass
+class PendingRows:
+    """What the segments of a folder hold, kept up with the disk."""
+
+    root: Path
+    _pending: dict[str, Pending] = field(default_factory=dict)
+
+    def refresh(self, kinds: Iterable[type[Row]]) -> None:
+        """Read the segments of some datasets that are new."""
+        for kind in kinds:
+            self._pending.setdefault(kind.dataset, Pending(self.root, kind)).refresh()
+
+    def versions(self, dataset: str) -> dict[Partition, str]:
+        """Name which segments hold rows of each day file of a dataset."""
+        return self._pending[dataset].versions() if dataset in self._pending else {}
+
+    def rows(self) -> RawRows:
+        """Return a reader of day files, and of what is known to wait for them now."""
+        return RawRows(
+            self.root, {file: found for pending in self._pending.values() for file, found in pending.tables().items()}
+        )

@@ -31,7 +31,7 @@ from shared.ledger.day import DayLedger, bus_field, from_bus, from_text, to_row,
 from shared.runtime.service import Health, Service
 from shared.storage.layout import Partition, days, partitions
 from shared.storage.parquet import read_rows, table_of, write_table
-from shared.storage.segments import Pending, read_merged, segments_of
+from shared.storage.segments import PendingRows, segments_of
 from tests.support.builders import (
     DAY_0,
     MIDNIGHT,
@@ -103,11 +103,12 @@ class WriterProcess:
 
     def candles(self):
         """Return every candle that is stored, in day files and segments, as often as it is there."""
-        pending, found = Pending(self.root, Candle), Counter()
-        pending.refresh()
+        pending, found = PendingRows(self.root), Counter()
+        pending.refresh([Candle])
+        stored = pending.rows()
         files = {file for day in days(self.root, "kline_1m") for file, _ in partitions(self.root, "kline_1m", day)}
-        for file in pending.partitions | files:
-            rows = read_merged(self.root, file, pending.of(file), ["symbol", "open_time", "open"])
+        for file in files | {*stored.waiting}:
+            rows = stored.read(file, ["symbol", "open_time", "open"])
             found.update((row["symbol"], row["open_time"], row["open"]) for row in rows.to_pylist())
         return found
 

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,8 @@ from shared.datasets.row import FLOAT32_SAFE
 from shared.grid import FIRST_DAY, LAST_DAY, MINUTE_MS, day_start, to_ms
 from shared.ledger.minutes import mask_from_text
 from shared.storage.layout import Partition
-from shared.storage.parquet import read_partition, read_rows, wrong_content
+from shared.storage.parquet import read_rows, wrong_content
+from shared.storage.segments import RawRows
 from shared.storage.versions import content_in
 from shared.symbol import suffix_in
 
@@ -73,9 +73,9 @@ class AllRankings:
         return Rankings(times, ranks, members)
 
 
-def read_candles(root: Path, files: list[Partition], until: datetime) -> Candles:
+def read_candles(rows: RawRows, files: list[Partition], until: datetime) -> Candles:
     """Read the candles of some day files, as far as they open before `until`."""
-    frame = _read(root, files, ["open_time", *COLUMNS]).with_columns(_epoch("open_time"))
+    frame = _read(rows, files, ["open_time", *COLUMNS]).with_columns(_epoch("open_time"))
     opens = _ints(frame, "open_time")
     columns = {name: _floats(frame, name) for name in COLUMNS}
     inside = opens < to_ms(until)
@@ -90,9 +90,9 @@ EVERY = "*"
 """Stands in `Faults` for all symbols: the file cannot be read at all. No symbol is called so."""
 
 
-def read_settlements(root: Path, files: Iterable[Partition]) -> tuple[dict[str, SettledRates], Faults]:
+def read_settlements(rows: RawRows, files: Iterable[Partition]) -> tuple[dict[str, SettledRates], Faults]:
     """Read the settled funding rates by symbol, each in order of time."""
-    by_symbol, faults = _by_symbol(root, files, ["funding_time"], ["funding_rate", "interval_hours"])
+    by_symbol, faults = _by_symbol(rows, files, ["funding_time"], ["funding_rate", "interval_hours"])
     return {
         symbol: SettledRates(
             _ints(part, "funding_time"), _floats(part, "funding_rate"), _floats(part, "interval_hours")
@@ -107,7 +107,7 @@ settlement; the rate as Qlib stores it; the length of the period in hours, or Na
 
 
 def read_predictions(
-    root: Path, file: Partition, symbols: Container[str]
+    rows: RawRows, file: Partition, symbols: Container[str]
 ) -> tuple[dict[str, NDArray[np.void]], dict[str, str]]:
     """Read what was predicted of some symbols on a day, as far as bars depend on it: rows of `PREDICTED`, in order.
 
@@ -116,8 +116,8 @@ def read_predictions(
     difference; one known at the close itself is of the next minute. Returns with them the symbols whose rows cannot be
     true, each with the reason. Raises `UnreadableError`.
     """
-    table, faults = _read_shared(root, file, ["symbol", *_PREDICTION_TIMES, "funding_rate", "interval_hours"])
-    reasons = {symbol: f"{file.path(root)}: {reason}" for symbol, reason in faults.items()}
+    table, faults = _read_shared(rows, file, ["symbol", *_PREDICTION_TIMES, "funding_rate", "interval_hours"])
+    reasons = {symbol: f"{file.path(rows.root)}: {reason}" for symbol, reason in faults.items()}
     return _last_of_minutes(table, symbols), reasons
 
 
@@ -148,7 +148,7 @@ Unreadable = dict[date, str]
 """The days whose file of all symbols cannot be read, each with the reason, which names the file."""
 
 
-def read_rankings(root: Path, files: Iterable[Partition]) -> tuple[AllRankings, Unreadable]:
+def read_rankings(rows: RawRows, files: Iterable[Partition]) -> tuple[AllRankings, Unreadable]:
     """Read where every symbol stood in each ranking.
 
     A ranking is one statement about all symbols: of a file of which one row cannot be true nothing is taken.
@@ -156,7 +156,7 @@ def read_rankings(root: Path, files: Iterable[Partition]) -> tuple[AllRankings, 
     tables, unreadable = [], Unreadable()
     for file in files:
         try:
-            tables.append(_read_one(root, file, ["symbol", "ranked_time", "rank", "member"]))
+            tables.append(_read_one(rows, file, ["symbol", "ranked_time", "rank", "member"]))
         except UnreadableError as error:
             unreadable[file.day] = str(error)
     read = {
@@ -174,30 +174,30 @@ def read_rankings(root: Path, files: Iterable[Partition]) -> tuple[AllRankings, 
     return AllRankings(times, places), unreadable
 
 
-def read_members(root: Path, file: Partition) -> dict[str, list[tuple[datetime, frozenset[str]]]]:
+def read_members(rows: RawRows, file: Partition) -> dict[str, list[tuple[datetime, frozenset[str]]]]:
     """Read who was a member after each ranking, in order of time, by exchange.
 
     A ranking without members is an empty set.
     """
-    rows = _read(root, [file], ["exchange", "ranked_time", "symbol", "member"])
+    places = _read(rows, [file], ["exchange", "ranked_time", "symbol", "member"])
     keys = ["exchange", "ranked_time"]
     found: dict[str, list[tuple[datetime, frozenset[str]]]] = defaultdict(list)
     for exchange, ranked, members in (
-        rows.group_by(keys).agg(pl.col("symbol").filter(pl.col("member"))).sort(keys).iter_rows()
+        places.group_by(keys).agg(pl.col("symbol").filter(pl.col("member"))).sort(keys).iter_rows()
     ):
         found[exchange].append((ranked.astimezone(UTC), frozenset(members)))
     return found
 
 
-def read_definitions(root: Path, file: Partition) -> list[tuple[str, Definition]]:
+def read_definitions(rows: RawRows, file: Partition) -> list[tuple[str, Definition]]:
     """Read the definitions of instruments, as (symbol, definition), in order of time."""
     names = ("known_time", "state", "list_time", "end_time", "contract_value")
-    rows = _read(root, [file], ["symbol", *names]).with_columns(
+    found = _read(rows, [file], ["symbol", *names]).with_columns(
         *(pl.col(name).dt.epoch("ms") for name in names if name.endswith("_time"))
     )
     return [
         (symbol, Definition(known, state, _market_time(listed), _market_time(ended), _size(value)))
-        for symbol, known, state, listed, ended, value in rows.sort("known_time", "symbol").iter_rows()
+        for symbol, known, state, listed, ended, value in found.sort("known_time", "symbol").iter_rows()
     ]
 
 
@@ -222,30 +222,47 @@ class LedgerDays(NamedTuple):
     unreadable: Unreadable
 
 
-def read_ledgers(root: Path, files: Iterable[Partition]) -> LedgerDays:
+def read_ledgers(rows: RawRows, files: Iterable[Partition]) -> LedgerDays:
     """Read what the ledger says of the candles of some days."""
     found, unreadable = dict[date, dict[str, LedgerDay]](), Unreadable()
     for file in files:
         try:
-            found[file.day] = _read_ledger(root, file)
+            found[file.day] = _read_ledger(rows, file)
         except UnreadableError as error:
             unreadable[file.day] = str(error)
     return LedgerDays(found, unreadable)
 
 
-def _read_ledger(root: Path, file: Partition) -> dict[str, LedgerDay]:
+_SETS = ("absent", "halted", "refused", "received", "healed")
+
+
+def _read_ledger(rows: RawRows, file: Partition) -> dict[str, LedgerDay]:
+    """Read what the file of a day says, united with what waits in segments: no row of these replaces another one."""
+    known: dict[str, list[int]] = defaultdict(lambda: [0] * len(_SETS))
+    versions: dict[str, str] = {}
+    for part in _parts(rows, file):
+        of_candles = part.filter(pc.equal(part["about"], Candle.dataset))
+        columns = (of_candles[name].to_pylist() for name in ("symbol", "version", *_SETS))
+        for symbol, version, *texts in zip(*columns, strict=True):
+            masks = [mask_from_text(text or "") for text in texts]
+            known[symbol] = [one | other for one, other in zip(known[symbol], masks, strict=True)]
+            versions[symbol] = versions.get(symbol) or content_in(version or "")
     found = {}
-    rows = _read(root, [file], ["about", "symbol", "absent", "halted", "refused", "received", "healed", "version"])
-    of_candles = rows.filter(pl.col("about") == Candle.dataset).drop("about")
-    for symbol, *texts, version in of_candles.iter_rows():
-        absent, halted, refused, received, healed = (mask_from_text(text or "") for text in texts)
+    for symbol, (absent, halted, refused, received, healed) in known.items():
         stored = received | healed
-        found[symbol] = LedgerDay((absent | halted) & ~(stored | refused), stored, content_in(version or ""))
+        found[symbol] = LedgerDay((absent | halted) & ~(stored | refused), stored, versions[symbol])
     return found
 
 
+def _parts(rows: RawRows, file: Partition) -> list[pa.Table]:
+    try:
+        return rows.parts(file)
+    except (ValueError, MemoryError, OSError, pa.ArrowException) as error:
+        raise UnreadableError(f"{file.path(rows.root)}: {error}") from error
+
+
 def _by_symbol(
-    root: Path, files: Iterable[Partition], times: list[str], values: list[str]
+    rows: RawRows, files: Iterable[Partition], times: list[str], values: list[str]
 ) -> tuple[dict[str, pl.DataFrame], Faults]:
     """Read some columns of a dataset by symbol, in the order of the first time; times become Unix ms.
 
@@ -254,13 +271,13 @@ def _by_symbol(
     tables, faults = [], Faults()
     for file in files:
         try:
-            table, found = _read_shared(root, file, ["symbol", *times, *values])
+            table, found = _read_shared(rows, file, ["symbol", *times, *values])
         except UnreadableError as error:
             faults.setdefault(EVERY, {})[file.day] = str(error)
             continue
         tables.append(table)
         for symbol, reason in found.items():
-            faults.setdefault(symbol, {})[file.day] = f"{file.path(root)}: {reason}"
+            faults.setdefault(symbol, {})[file.day] = f"{file.path(rows.root)}: {reason}"
     return _split(tables, times), faults
 
 
@@ -273,12 +290,12 @@ def _split(tables: list[pa.Table], times: list[str]) -> dict[str, pl.DataFrame]:
     return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}
 
 
-def _read_shared(root: Path, file: Partition, columns: list[str]) -> tuple[pa.Table, dict[str, str]]:
+def _read_shared(rows: RawRows, file: Partition, columns: list[str]) -> tuple[pa.Table, dict[str, str]]:
     """Read a file of many symbols; return its rows without those of symbols that cannot be true, and why not."""
     try:
-        return _read_one(root, file, columns), {}
+        return _read_one(rows, file, columns), {}
     except UnreadableError:
-        table = _whole(root, file)
+        table = _whole(rows, file)
         if table is None:
             raise
         parts = {one: table.filter(pc.equal(table["symbol"], one)) for one in table["symbol"].unique().to_pylist()}
@@ -296,10 +313,10 @@ def _empty_rate(rows: pa.Table) -> str | None:
     return None
 
 
-def _whole(root: Path, file: Partition) -> pa.Table | None:
+def _whole(rows: RawRows, file: Partition) -> pa.Table | None:
     """Read a file as it was written, whatever its rows hold; None where that cannot be done."""
     try:
-        return read_rows(BY_DATASET[file.dataset], file.path(root))
+        return rows.merged(file, read_rows(BY_DATASET[file.dataset], file.path(rows.root)))
     except (ValueError, MemoryError, OSError, pa.ArrowException):
         return None
 
@@ -317,17 +334,17 @@ def _floats(frame: pl.DataFrame, name: str) -> Floats:
     return frame[name].to_numpy().astype(np.float64, copy=False)
 
 
-def _read(root: Path, files: list[Partition], columns: Iterable[str]) -> pl.DataFrame:
+def _read(rows: RawRows, files: list[Partition], columns: Iterable[str]) -> pl.DataFrame:
     """Read files of one dataset as it is declared now, verified and checked: each holds what its name says.
 
     pyarrow reads them, since polars does not look at checksums: 0.3 ms a day file instead of 0.16.
     """
     wanted = list(columns)
-    return pl.DataFrame(pl.from_arrow(pa.concat_tables([_read_one(root, file, wanted) for file in files])))
+    return pl.DataFrame(pl.from_arrow(pa.concat_tables([_read_one(rows, file, wanted) for file in files])))
 
 
-def _read_one(root: Path, file: Partition, columns: list[str]) -> pa.Table:
+def _read_one(rows: RawRows, file: Partition, columns: list[str]) -> pa.Table:
     try:
-        return read_partition(root, file, columns)
+        return rows.read(file, columns)
     except (ValueError, MemoryError, OSError, pa.ArrowException) as error:
-        raise UnreadableError(f"{file.path(root)}: {error}") from error
+        raise UnreadableError(f"{file.path(rows.root)}: {error}") from error

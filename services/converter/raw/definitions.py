@@ -40,7 +40,7 @@ def definitions(root: Path, raw: RawFiles, *, keep: bool = True) -> DefinitionHi
     """
 
     def read(day: date, version: str, before: _DefinitionsDay | None) -> _DefinitionsDay:
-        fresh = read_definitions(raw.root, Partition(InstrumentDefinition.dataset, day))
+        fresh = read_definitions(raw.rows, Partition(InstrumentDefinition.dataset, day))
         return _DefinitionsDay(version, _merged(before.definitions if before else [], fresh))
 
     found, unreadable = up_to_date(root, "definitions", _DefinitionsDay, raw.of(InstrumentDefinition), read, keep=keep)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from shared.datasets.universe import Rank
 from shared.grid import day_start
 from shared.storage.layout import Partition, days_with_change, partitions, signature
 from shared.storage.parquet import version_of
+from shared.storage.segments import PendingRows, RawRows
 from shared.storage.versions import content_in, digest_of
 
 _QUIET_NS = 5_000_000_000
@@ -55,10 +56,14 @@ Days = dict[date, DayFiles]
 
 @dataclass(frozen=True)
 class RawFiles:
-    """The files of a raw folder as they were when a run began: dataset → day → files, in order of time."""
+    """The files of a raw folder as they were when a run began: dataset → day → files, in order of time.
+
+    rows: reads them, and what waited then to be merged into them. A day of which there is some is another version.
+    """
 
     root: Path
     datasets: Mapping[str, Days]
+    rows: RawRows
 
     def of(self, kind: type[Row]) -> Days:
         """Return the days of a dataset."""
@@ -71,14 +76,37 @@ class RawFiles:
         return [Partition(kind.dataset, day, name or None) for day in there for name in sorted(found[day].versions)]
 
 
-def scan(root: Path, known: Mapping[str, DayFiles], *, every_file: bool = False) -> RawFiles:
-    """List the raw files of a folder.
+def scan(
+    root: Path, known: Mapping[str, DayFiles], *, every_file: bool = False, pending: PendingRows | None = None
+) -> RawFiles:
+    """List the raw files of a folder, and read the rows that wait to be merged into them.
 
     known: "kline_1m/2025-04-05" → the files of the day as they were converted. A day's folder in which no name has
     changed since is not scanned again: files are replaced under their names, which changes the folder's time of
     change. `every_file` scans it all the same, and finds a file that was modified in place.
+    pending: what a scan before this one has read of the same folder.
     """
-    return RawFiles(root, {kind.dataset: _scan_days(root, kind.dataset, known, every_file) for kind in SOURCES})
+    pending = pending or PendingRows(root)
+    pending.refresh(SOURCES)  # before the files: what is merged meanwhile is in them
+    datasets = {
+        kind.dataset: _with_pending(_scan_days(root, kind.dataset, known, every_file), pending.versions(kind.dataset))
+        for kind in SOURCES
+    }
+    return RawFiles(root, datasets, pending.rows())
+
+
+def _with_pending(found: Days, pending: Mapping[Partition, str]) -> Days:
+    """Give the files of which rows wait in segments versions of their own: their content is not what they say."""
+    by_day: dict[date, dict[str, str]] = {}
+    for file, segments in pending.items():
+        by_day.setdefault(file.day, {})[file.symbol or ""] = segments
+    days = dict(found)
+    for day, waiting in by_day.items():
+        files = found.get(day, NO_FILES)
+        versions = files.versions | {name: f"{files.versions.get(name, '')}+{of}" for name, of in waiting.items()}
+        # Nothing of them is kept for the next scan, so that it opens the files again.
+        days[day] = DayFiles(versions, digest=digest_of(versions))
+    return dict(sorted(days.items()))
 
 
 def _scan_days(root: Path, dataset: str, known: Mapping[str, DayFiles], every_file: bool) -> Days:
@@ -101,7 +129,7 @@ def _look_at(root: Path, dataset: str, day: date, before: DayFiles, *, changed_n
     for file, status in partitions(root, dataset, day):
         name = file.symbol or ""
         signatures[name] = signature(status)
-        as_it_was = before.signatures.get(name) == signatures[name]
+        as_it_was = name in before.versions and before.signatures.get(name) == signatures[name]
         versions[name] = before.versions[name] if as_it_was else content_in(version_of(file.path(root), status))
     return DayFiles(versions, changed_ns, digest_of(versions), signatures)
 
@@ -119,4 +147,4 @@ def until_latest(raw: RawFiles, latest: datetime | None) -> tuple[RawFiles, list
         kept[dataset] = {day: files for day, files in days.items() if day_start(day) <= latest}
         for day in days.keys() - kept[dataset].keys():
             later += [Partition(dataset, day, name or None) for name in days[day].versions]
-    return RawFiles(raw.root, kept), sorted(later, key=lambda file: (file.dataset, file.day, file.symbol or ""))
+    return replace(raw, datasets=kept), sorted(later, key=lambda file: (file.dataset, file.day, file.symbol or ""))

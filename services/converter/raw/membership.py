@@ -43,7 +43,7 @@ def members_after_rankings(root: Path, raw: RawFiles) -> Members:
 
     def read(day: date, version: str, before: _RankingsDay | None) -> _RankingsDay:
         known = _by_exchange(before) if before else {}
-        for exchange, rankings in read_members(raw.root, Partition(Rank.dataset, day)).items():
+        for exchange, rankings in read_members(raw.rows, Partition(Rank.dataset, day)).items():
             fresh = {ranked: sorted(members) for ranked, members in rankings}
             known[exchange] = sorted({**dict(known.get(exchange, [])), **fresh}.items())
         return _RankingsDay(version, known.pop(HOME, []), known)

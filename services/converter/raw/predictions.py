@@ -22,6 +22,7 @@ from services.converter.raw.days import EVERY, PREDICTED, Faults, UnreadableErro
 from shared.grid import MINUTE_MS
 from shared.storage.files import temporary_of
 from shared.storage.layout import Partition
+from shared.storage.segments import RawRows
 
 
 class _Piece(NamedTuple):
@@ -80,7 +81,7 @@ def prediction_file(folder: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
-def put_down(root: Path, files: Iterable[Partition], symbols: Container[str], path: Path) -> StoredPredictions:
+def put_down(rows: RawRows, files: Iterable[Partition], symbols: Container[str], path: Path) -> StoredPredictions:
     """Read what was predicted of some symbols, file by file, and write it to `path`.
 
     files: in order of time. Raises `OSError` where it cannot be written.
@@ -90,12 +91,12 @@ def put_down(root: Path, files: Iterable[Partition], symbols: Container[str], pa
     with path.open("wb") as target:
         for file in files:
             try:
-                read, found = read_predictions(root, file, symbols)
+                read, found = read_predictions(rows, file, symbols)
             except UnreadableError as error:
                 read, found = {}, {EVERY: str(error)}
-            for symbol, rows in read.items():
-                pieces[symbol].append(_Piece(file.day, target.tell(), len(rows)))
-                target.write(rows.tobytes())
+            for symbol, part in read.items():
+                pieces[symbol].append(_Piece(file.day, target.tell(), len(part)))
+                target.write(part.tobytes())
             for name, reason in found.items():
                 faults.setdefault(name, {})[file.day] = reason
     return StoredPredictions({symbol: Predictions(path, tuple(parts)) for symbol, parts in pieces.items()}, faults)

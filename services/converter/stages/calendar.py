@@ -105,6 +105,6 @@ def _opens(raw: RawFiles, day: date) -> Iterator[Ints]:
     """Yield the opens of the candles of a day, for each file that can be read and has any."""
     for file in raw.partitions(Candle, [day]):
         with suppress(UnreadableError):  # it is reported when its symbol is converted
-            opens = read_candles(raw.root, [file], day_start(day) + DAY).opens
+            opens = read_candles(raw.rows, [file], day_start(day) + DAY).opens
             if len(opens):
                 yield opens

@@ -46,7 +46,7 @@ def changes_since(
 def _changed_ledgers(raw: RawFiles, manifest: Manifest, recipe: BarRecipe) -> LedgerDays:
     if recipe.partial_bars == "keep":
         return LedgerDays({}, {})
-    return read_ledgers(raw.root, raw.partitions(LedgerRow, changed_days(raw, LedgerRow, manifest)))
+    return read_ledgers(raw.rows, raw.partitions(LedgerRow, changed_days(raw, LedgerRow, manifest)))
 
 
 def _holes(raw: RawFiles, ledgers: LedgerDays) -> Holes:

@@ -20,6 +20,7 @@ from shared.datasets.candle import Candle
 from shared.grid import MINUTES_PER_DAY, from_ms
 from shared.ledger.minutes import mask_to_text
 from shared.storage.layout import Partition
+from shared.storage.segments import RawRows
 
 Values = NDArray[np.float32]
 
@@ -80,7 +81,7 @@ def check_coverage(file: Partition, *, stored: int, present: Bools, over: int, i
 # --- Bins
 
 
-def check_stored(build: Build, store: QlibStore, dirty: Mapping[str, list[date]]) -> None:
+def check_stored(build: Build, store: QlibStore, rows: RawRows, dirty: Mapping[str, list[date]]) -> None:
     """Check what was written before the calendars show it: calendars, lengths, and some values against the raw files.
 
     dirty: symbol → the days that were written. Raises `ValidationError`.
@@ -93,7 +94,7 @@ def check_stored(build: Build, store: QlibStore, dirty: Mapping[str, list[date]]
     dice = random.Random(end.isoformat())
     for symbol in dice.sample(sorted(dirty), min(_SPOT_CHECKS, len(dirty))):
         file = Partition(Candle.dataset, dice.choice(dirty[symbol]), symbol)
-        candles = read_candles(build.data_dir, [file], end)
+        candles = read_candles(rows, [file], end)
         if len(candles.opens):
             _check_minute(store, file, candles, origin, dice.randrange(len(candles.opens)))
 

@@ -125,7 +125,7 @@ def _minutes(build: Build, work: SymbolDays, first: date, length: int) -> tuple[
     """Lay some days on the minute grid; with them the day before, where fields look back on it, and its length."""
     back = 1 if build.recipe.stock_fields and first - DAY in work.versions else 0
     days = [first + timedelta(days=ahead) for ahead in range(-back, length)]
-    candles = read_candles(build.data_dir, [Partition(Candle.dataset, day, work.symbol) for day in days], build.end)
+    candles = read_candles(work.rows, [Partition(Candle.dataset, day, work.symbol) for day in days], build.end)
     absent = [0 if build.recipe.partial_bars == "keep" else work.ledger_of(day).without for day in days]
     minutes = on_grid(
         candles.opens, candles.columns, to_ms(day_start(days[0])), absent, work.known_on(days[0], days[-1])

@@ -40,12 +40,12 @@ class Loaded(NamedTuple):
 
 def load(run: Run, predictions_at: Path) -> Loaded:
     """Read everything that the dirty days need beside their candles. predictions_at: see `put_down`."""
-    root, days = run.build.data_dir, _days_needed(run)
+    rows, days = run.changes.raw.rows, _days_needed(run)
     wanted = _files_for(run.changes, days)
-    settlements, unsettled = read_settlements(root, wanted.settlements)
-    predictions, unpredicted = put_down(root, wanted.predictions, run.dirty.keys(), predictions_at)
-    rankings, unranked = read_rankings(root, wanted.rankings)
-    ledgers = _with_changed(read_ledgers(root, wanted.ledgers), run.changes.ledgers)
+    settlements, unsettled = read_settlements(rows, wanted.settlements)
+    predictions, unpredicted = put_down(rows, wanted.predictions, run.dirty.keys(), predictions_at)
+    rankings, unranked = read_rankings(rows, wanted.rankings)
+    ledgers = _with_changed(read_ledgers(rows, wanted.ledgers), run.changes.ledgers)
     faults = (
         _reaching(FundingRate, unsettled),
         _reaching(PredictedFundingRate, unpredicted),
@@ -64,6 +64,7 @@ def load(run: Run, predictions_at: Path) -> Loaded:
             ),
             ledger={day: records[symbol] for day, records in ledgers.of.items() if symbol in records},
             versions={day: files[symbol] for day in days if symbol in (files := candles.get(day, NO_FILES).versions)},
+            rows=rows.only(Partition(Candle.dataset, day, symbol) for day in days),
             held=run.held[symbol],
             unknown=_days_with_fault(symbol, faults),
             predictions=predictions.get(symbol),

@@ -37,8 +37,8 @@ def publish(run: Run, loaded: Loaded, computed: Computed, versions: LockedVersio
     """
     left = {**run.left, **computed.left}
     written = {symbol: [day for day in days if day not in left.get(symbol, {})] for symbol, days in run.dirty.items()}
-    check_stored(run.build, run.store, {symbol: days for symbol, days in written.items() if days})
     raw, definitions = run.changes.raw, run.changes.definitions
+    check_stored(run.build, run.store, raw.rows, {symbol: days for symbol, days in written.items() if days})
     members = members_after_rankings(run.store.root, raw)
     unreadable = loaded.unreadable | named(Rank, members.unreadable)
     unreadable |= named(InstrumentDefinition, definitions.unreadable)

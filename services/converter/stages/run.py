@@ -16,6 +16,7 @@ from services.converter.stages.changes import RawChanges
 from services.converter.stages.dirty import VALID_DAYS, Dirty
 from shared.datasets.funding import PredictedFundingRate
 from shared.storage.layout import Partition
+from shared.storage.segments import RawRows
 
 Left = Mapping[str, Mapping[date, str]]
 """Symbol → the days of it that could not be converted, each with the reason."""
@@ -89,6 +90,8 @@ class SymbolDays:
     known: AsOf
     ledger: Mapping[date, LedgerDay]
     versions: Mapping[date, str]
+    rows: RawRows
+    """Reads its candles."""
     held: HeldBins
     """What its bins hold. Where they are damaged `days` are all that there are, and the bins are replaced."""
     unknown: Mapping[date, str] = field(default_factory=dict)

@@ -27,7 +27,7 @@ from shared.datasets.row import Row
 from shared.storage.files import remove_stale_temporaries
 from shared.storage.layout import Partition, segments_folder, signature, work_folder
 from shared.storage.parquet import merge, table_of
-from shared.storage.segments import Pending, Segment, append, by_partition, segments_of
+from shared.storage.segments import PendingRows, Segment, append, by_partition, segments_of
 
 type Written = dict[date, Records]
 """Day → what the ledger says now of what has changed."""
@@ -53,7 +53,10 @@ class RawStore:
     """The same of those that are being merged right now."""
     _files: dict[date, tuple[str | None, Records]] = field(default_factory=dict)
     """What the ledger's files say of the days that segments touch, with the version that was read."""
-    _numbered: dict[str, Pending] = field(default_factory=dict)
+    _numbered: PendingRows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._numbered = PendingRows(self.root)
 
     # --- what comes
 
@@ -88,15 +91,13 @@ class RawStore:
 
     def _numbers(self, file: Partition) -> ByDay:
         """Return what is stored of a day of numbered rows, and of those beside it, as files and segments have it."""
-        pending = self._numbered.setdefault(file.dataset, Pending(self.root, BY_DATASET[file.dataset]))
-        pending.refresh()
+        self._numbered.refresh([BY_DATASET[file.dataset]])
+        waiting = self._numbered.rows().waiting
 
         def read(one: Partition, columns: list[str]) -> pa.Table | None:
-            waiting, stored = pending.of(one), read_or_put_aside(self.root, one)
-            if waiting is None and stored is None:
-                return None
-            parts = [part for part in (stored, waiting) if part is not None]
-            return merge(BY_DATASET[one.dataset], None, pa.concat_tables(parts)).select(columns)
+            stored = read_or_put_aside(self.root, one)
+            parts = [*([] if stored is None else [stored]), *waiting.get(one, ())]
+            return merge(BY_DATASET[one.dataset], None, pa.concat_tables(parts)).select(columns) if parts else None
 
         found: ByDay = {}
         for one in (file, *neighbours(file)):

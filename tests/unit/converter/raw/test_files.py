@@ -55,7 +55,7 @@ def test_a_file_that_was_replaced_is_seen(raw):
     manifest = converted(raw)
     before = seen(raw, manifest)
 
-    store(raw, some_minutes("BTC_USDT", [700], price=7.0))
+    store(raw, some_minutes("BTC_USDT", [700], price=7000.0))
 
     assert seen(raw, manifest) != before
 
@@ -66,7 +66,7 @@ def test_a_folder_that_changed_just_now_may_change_once_more_unseen_so_it_is_not
     manifest = converted(raw)
     before, stat = seen(raw, manifest), path.parent.stat()
 
-    store(raw, some_minutes("BTC_USDT", [700], price=7.0))
+    store(raw, some_minutes("BTC_USDT", [700], price=7000.0))
     os.utime(path.parent, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # within the same tick of the file system's clock
 
     assert seen(raw, manifest) != before

@@ -16,6 +16,7 @@ from services.converter.raw.predictions import prediction_file, put_down
 from shared.datasets.funding import PredictedFundingRate
 from shared.grid import DAY, to_ms
 from shared.storage.layout import Partition
+from shared.storage.segments import RawRows
 from tests.support.builders import DAY_0, MIDNIGHT, a_prediction, minute, store
 
 FILE = Partition(PredictedFundingRate.dataset, DAY_0)
@@ -62,7 +63,7 @@ def test_the_last_prediction_of_each_minute_decides_every_bar_as_all_of_them_do(
     opens = np.arange(to_ms(MIDNIGHT), to_ms(MIDNIGHT + DAY), 60_000)
     columns = dict.fromkeys([field.column for field in FIELDS if field.column], np.ones(1440))
 
-    stored = put_down(folder, [FILE] if rows else [], {"BTC_USDT"}, folder / "put_down")
+    stored = put_down(RawRows(folder), [FILE] if rows else [], {"BTC_USDT"}, folder / "put_down")
 
     kept = stored.of["BTC_USDT"].between(DAY_0, DAY_0) if rows else PredictedRates()
     assert len(kept.known) == len({known // 60_000 for known in given_rows})
@@ -83,7 +84,7 @@ def test_only_the_symbols_and_the_days_that_are_asked_for_are_kept(tmp_path):
             store(tmp_path, [a_prediction(symbol, day / 1000, minute(day * 1440 + 5))])
     files = [Partition(FILE.dataset, DAY_0 + day * DAY) for day in range(3)]
 
-    stored = put_down(tmp_path, files, {"BBB_USDT"}, tmp_path / "put_down")
+    stored = put_down(RawRows(tmp_path), files, {"BBB_USDT"}, tmp_path / "put_down")
 
     assert set(stored.of) == {"BBB_USDT"}
     found = stored.of["BBB_USDT"].between(DAY_0 + DAY, DAY_0 + 2 * DAY)
@@ -96,8 +97,8 @@ def test_a_file_that_cannot_be_read_is_named_for_every_symbol(tmp_path):
     FILE.path(tmp_path).write_bytes(b"torn")
 
     with pytest.raises(UnreadableError, match="funding_predicted_20250405"):
-        read_predictions(tmp_path, FILE, {"BTC_USDT"})
-    stored = put_down(tmp_path, [FILE], {"BTC_USDT"}, tmp_path / "put_down")
+        read_predictions(RawRows(tmp_path), FILE, {"BTC_USDT"})
+    stored = put_down(RawRows(tmp_path), [FILE], {"BTC_USDT"}, tmp_path / "put_down")
 
     assert stored.of == {}
     assert "funding_predicted_20250405" in stored.faults[EVERY][DAY_0]
@@ -105,7 +106,7 @@ def test_a_file_that_cannot_be_read_is_named_for_every_symbol(tmp_path):
 
 def test_what_was_put_down_is_gone_after_the_run(tmp_path):
     with prediction_file(tmp_path) as path:
-        put_down(tmp_path, [], set(), path)
+        put_down(RawRows(tmp_path), [], set(), path)
         assert path.exists()
         assert path.name.startswith(".")
         assert path.name.endswith(".tmp")  # a run that dies leaves it, and the next one removes it

@@ -24,6 +24,7 @@ from services.converter.versions.versions import head_folder
 from shared.grid import DAY, day_start
 from shared.storage.files import BusyError
 from shared.storage.layout import Partition
+from shared.storage.segments import RawRows
 from tests.support.builders import DAY_0, a_candle, a_funding_rate, minute, store, wait_for
 from tests.support.conversions import rebuilt, some_minutes
 from tests.support.provider import tree, values
@@ -158,6 +159,6 @@ def test_a_process_leaves_nothing_that_is_not_durable(raw, qlib, disk, distrusts
     _Worker.start(Build(raw, BarRecipe(), midnight, midnight + DAY, published), head_folder(qlib), _Inherited(-1))
     disk.calls.clear()
 
-    _Worker.convert(SymbolDays("BTC_USDT", [DAY_0], AsOf(), {}, {}, held), distrusts)
+    _Worker.convert(SymbolDays("BTC_USDT", [DAY_0], AsOf(), {}, {}, RawRows(raw), held), distrusts)
 
     assert disk.synced(QlibStore(head_folder(qlib)).bin_path("BTC_USDT", "close", FREQUENCIES[0])) >= 0

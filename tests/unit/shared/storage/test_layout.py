@@ -8,12 +8,11 @@ from shared.storage.layout import (
     OutsideError,
     Partition,
     days,
-    digest_of,
     partition_of,
     partitions,
     signature,
 )
-from shared.storage.versions import day_digest
+from shared.storage.versions import day_digest, digest_of
 from tests.support.builders import DAY_0, a_candle, a_funding_rate, a_prediction, a_ranking, minute
 
 ROOT = Path("okx_data")

@@ -11,7 +11,16 @@ from shared.datasets.candle import Candle
 from shared.datasets.funding import PredictedFundingRate
 from shared.storage.layout import Partition, partition_of
 from shared.storage.parquet import ContentError, merge, table_of, write_table
-from shared.storage.segments import Pending, Segment, append, by_partition, read_merged, read_segment, segments_of
+from shared.storage.segments import (
+    Pending,
+    PendingRows,
+    RawRows,
+    Segment,
+    append,
+    by_partition,
+    read_segment,
+    segments_of,
+)
 from tests.support.builders import DAY_0, a_candle, a_prediction, minute, store
 
 NEXT = DAY_0 + timedelta(days=1)
@@ -127,13 +136,16 @@ def test_each_segment_is_read_once_and_forgotten_once_it_is_gone(tmp_path):
     assert pending.refresh() == [first]
     second = append(tmp_path, Candle, candles(1, 1440))
     assert pending.refresh() == [second]
-    assert pending.added_by([second]) == {
+    versions = pending.versions()
+    assert versions.keys() == {
         Partition("kline_1m", DAY_0, "BTC_USDT"),
         Partition("kline_1m", NEXT, "BTC_USDT"),
     }
+    assert len({*versions.values()}) == 2
     first.path(tmp_path).unlink()
     assert pending.refresh() == []
-    assert pending.of(Partition("kline_1m", DAY_0, "BTC_USDT")).equals(candles(1))
+    (waiting,) = pending.tables()[Partition("kline_1m", DAY_0, "BTC_USDT")]
+    assert waiting.equals(candles(1))
 
 
 @pytest.mark.invariant(2)
@@ -149,18 +161,17 @@ def test_a_day_reads_the_same_wherever_its_rows_are(tmp_path_factory, rows):
         append(root, Candle, table_of(Candle, [row]))
         if merged:
             store(root, [row])
-    pending = Pending(root, Candle)
-    pending.refresh()
+    pending = PendingRows(root)
+    pending.refresh([Candle])
 
-    assert read_merged(root, file, pending.of(file)).equals(expected)
-    assert read_merged(root, file, pending.of(file), ["open_time", "open"]).equals(
-        expected.select(["open_time", "open"])
-    )
+    for found in (pending.rows(), pending.rows().only([file])):
+        assert found.read(file).equals(expected)
+        assert found.read(file, ["open_time", "open"]).equals(expected.select(["open_time", "open"]))
 
 
 def test_where_there_is_neither_a_file_nor_a_row_nothing_is_read(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_merged(tmp_path, Partition("kline_1m", DAY_0, "BTC_USDT"), None)
+        RawRows(tmp_path).read(Partition("kline_1m", DAY_0, "BTC_USDT"))
 
 
 def test_names_order_by_time_and_never_return(tmp_path):
@@ -175,4 +186,4 @@ def test_day_files_are_read_without_segments_as_before(tmp_path):
     file = Partition("kline_1m", DAY_0, "BTC_USDT")
     write_table(file.path(tmp_path), candles(0, 1))
 
-    assert read_merged(tmp_path, file, None, ["open_time"]).equals(candles(0, 1).select(["open_time"]))
+    assert RawRows(tmp_path).read(file, ["open_time"]).equals(candles(0, 1).select(["open_time"]))

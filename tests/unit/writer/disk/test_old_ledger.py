@@ -14,6 +14,7 @@ from shared.ledger.day import DayLedger
 from shared.ledger.minutes import FULL_DAY, mask_from_minutes
 from shared.storage.layout import Partition, partition_of, signature
 from shared.storage.parquet import table_of, write_table
+from shared.storage.segments import RawRows
 from tests.support.builders import DAY_0, MIDNIGHT, a_candle, a_funding_rate, a_verdict, minute, write_batch
 
 pytestmark = pytest.mark.invariant(7)
@@ -54,7 +55,7 @@ def test_the_writer_takes_it_over_and_goes_on(old):
 def test_every_other_reader_reads_the_same_before_and_after_the_writer_did(old):
     def read():
         path, file = Partition("ledger", DAY_0).path(old), Partition("ledger", DAY_0)
-        converted = read_by_converter(old, [file])
+        converted = read_by_converter(RawRows(old), [file])
         assert not converted.unreadable
         return (
             read_by_api(path),
