@@ -143,6 +143,7 @@ class Plan:
             "BACKFILL_DAYS": str(self.backfill_days),
             "RETENTION_DAYS": str(self.backfill_days + 60),
             "FLUSH_SECONDS": "1",
+            "COMPACT_EVERY": "0.1",
             "CONVERT_EVERY": str(max(1, int(5 * self.speed))),
             "LOG_FORMAT": "json",
         }

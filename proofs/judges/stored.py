@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from proofs.judges.recorded import Spans
 from proofs.judges.tally import Evidence, Fault, Role, Size, Tally
+from proofs.judges.waiting import newest, waiting, waiting_of
 from proofs.rig.recording import PRICES_AND_VOLUME, Recorded
 from proofs.units import DAY_MS, MINUTE_MS
 
 FIELDS = (*PRICES_AND_VOLUME, "amount", "contracts")
+_READ = ["open_time", "receive_time", "source", *FIELDS]
 _COLUMN = {"open": 1, "high": 2, "low": 3, "close": 4, "contracts": 5, "volume": 6, "amount": 7}
 """Where the exchange's row has each of our fields."""
 _DAYS_A_PAGE = 5
@@ -190,16 +192,18 @@ def only(truth: Recorded, minutes: NDArray[np.bool_], settlements: NDArray[np.bo
 
 
 def stored_symbols(data_dir: Path) -> set[str]:
-    """Return the symbols that have a candle file."""
-    return {path.name.rsplit("_", 1)[0] for path in (data_dir / "kline_1m").glob("date=*/[!.]*.parquet")}
+    """Return the symbols of which candles are stored."""
+    fresh = {symbol for table in waiting(data_dir, "kline_1m") for symbol in table["symbol"].unique().to_pylist()}
+    return fresh | {path.name.rsplit("_", 1)[0] for path in (data_dir / "kline_1m").glob("date=*/[!.]*.parquet")}
 
 
 def read_stored(data_dir: Path, symbol: str) -> tuple[Stored, list[Path]]:
     """Return the candle rows of a symbol, and which of its files cannot be read."""
+    fresh = waiting_of(data_dir, "kline_1m", symbol)
     tables, unreadable, misplaced = [], [], 0
     for path in sorted((data_dir / "kline_1m").glob(f"date=*/{symbol}_????????.parquet")):
         try:
-            table = pq.ParquetFile(path).read(columns=["open_time", "source", *FIELDS])
+            table = pq.ParquetFile(path).read(columns=_READ)
         except (OSError, pa.ArrowInvalid):
             unreadable.append(path)
             continue
@@ -207,6 +211,9 @@ def read_stored(data_dir: Path, symbol: str) -> tuple[Stored, list[Path]]:
         opens = table["open_time"].cast("int64").to_numpy()
         misplaced += int(np.count_nonzero((opens < midnight) | (opens >= midnight + DAY_MS)))
         tables.append(table)
+    if fresh is not None:
+        stored = pa.concat_tables(tables) if tables else fresh.slice(0, 0).select(_READ)
+        tables = [newest(stored, fresh, "open_time", "receive_time")]
     if not tables:
         empty = {name: np.zeros(0) for name in FIELDS}
         return Stored(np.zeros(0, np.int64), empty, np.zeros(0, bool)), unreadable
@@ -220,13 +227,18 @@ class StoredMinutes:
     """The minutes on disk, read again only where a file has changed: to look again and again while it fills."""
 
     def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
         self._folder = data_dir / "kline_1m"
         self._read: dict[Path, tuple[tuple[int, int, int], pa.Table]] = {}
 
     def unlike(self, symbol: str, true: Recorded, wanted: NDArray[np.bool_]) -> int:
         """Count the wanted minutes of a symbol that are not there, or not as they were. What is unreadable is not."""
+        fresh = waiting_of(self._data_dir, "kline_1m", symbol)
         paths = sorted(self._folder.glob(f"date=*/{symbol}_????????.parquet"))
         tables = [table for path in paths if (table := self._of_file(path)) is not None]
+        if fresh is not None:
+            stored = pa.concat_tables(tables) if tables else fresh.slice(0, 0).select(_READ)
+            tables = [newest(stored, fresh, "open_time", "receive_time")]
         if not tables:
             return int(np.count_nonzero(wanted))
         table = pa.concat_tables(tables)
@@ -244,7 +256,7 @@ class StoredMinutes:
             version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             known = self._read.get(path)
             if known is None or known[0] != version:
-                known = self._read[path] = (version, pq.ParquetFile(path).read(columns=["open_time", *FIELDS]))
+                known = self._read[path] = (version, pq.ParquetFile(path).read(columns=_READ))
         except (OSError, pa.ArrowInvalid):  # damaged, or put aside a moment ago
             return None
         return known[1]
@@ -253,6 +265,7 @@ class StoredMinutes:
 def read_settlements(data_dir: Path) -> dict[str, dict[int, list[float]]]:
     """Return the settled rates on disk: symbol → Unix ms → the rates stored for it, one if all is well."""
     found: dict[str, dict[int, list[float]]] = {}
+    fresh = waiting(data_dir, "funding")
     for path in sorted((data_dir / "funding").glob("date=*/[!.]*.parquet")):
         table = pq.ParquetFile(path).read(columns=["symbol", "funding_time", "funding_rate"])
         times = table["funding_time"].cast("int64").to_pylist()
@@ -260,6 +273,8 @@ def read_settlements(data_dir: Path) -> dict[str, dict[int, list[float]]]:
             table["symbol"].to_pylist(), times, table["funding_rate"].to_pylist(), strict=True
         ):
             found.setdefault(symbol, {}).setdefault(time, []).append(rate)
+    for row in (row for table in fresh for row in table.sort_by("known_time").to_pylist()):
+        found.setdefault(row["symbol"], {})[int(row["funding_time"].timestamp() * 1000)] = [row["funding_rate"]]
     return found
 
 

@@ -289,6 +289,7 @@ NAMES = frozenset(
         "BUFFER_EVENTS",
         "CHANNELS",
         "COLLECTOR_METRICS_PORT",
+        "COMPACT_EVERY",
         "CONVERT_AT",
         "CONVERT_EVERY",
         "CONVERT_PROCESSES",

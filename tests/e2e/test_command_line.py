@@ -12,7 +12,7 @@ from tests.support.builders import wait_for
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "qlib-crypto"
 MARKET = ["--symbols", "3", "--seed", "5", "--start", "2026-03-01T12:00:00", "--speed", "60"]
-SETTINGS = {"TOP_N": "2", "BACKFILL_DAYS": "1", "FLUSH_SECONDS": "1"}
+SETTINGS = {"TOP_N": "2", "BACKFILL_DAYS": "1", "FLUSH_SECONDS": "1", "COMPACT_EVERY": "0.1"}
 
 
 class Shell:

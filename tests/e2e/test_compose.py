@@ -24,6 +24,7 @@ SETTINGS = {
     "TOP_N": "4",
     "BACKFILL_DAYS": "1",
     "FLUSH_SECONDS": "2",
+    "COMPACT_EVERY": "0.1",
 }
 
 

@@ -7,7 +7,7 @@ from tests.support.builders import wait_for
 
 pytestmark = [pytest.mark.proof, pytest.mark.invariant(11), pytest.mark.timeout(900)]
 MARKET = ["--symbols", "3", "--seed", "5", "--start", "2026-03-01T00:10:00", "--speed", "60"]
-SETTINGS = {"TOP_N": "3", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1"}
+SETTINGS = {"TOP_N": "3", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1", "COMPACT_EVERY": "0.1"}
 
 
 def test_a_redis_file_that_is_damaged_in_the_middle_is_put_aside_and_everything_heals(tmp_path):

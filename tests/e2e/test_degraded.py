@@ -18,7 +18,7 @@ from tests.support.running import MARKET, SYMBOLS, Running, minutes_of
 pytestmark = [pytest.mark.invariant(7), pytest.mark.invariant(11), pytest.mark.proof]
 
 
-SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1", "BUFFER_EVENTS": "1000"}
+SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1", "COMPACT_EVERY": "0.1", "BUFFER_EVENTS": "1000"}
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ def scene(tmp_path_factory, disk):
         "TOP_N": "all",
         "BACKFILL_DAYS": "0",
         "FLUSH_SECONDS": "1",
+        "COMPACT_EVERY": "0.1",
         "AUDIT_PAGES_PER_HOUR": "0",
         "RANK_EVERY_HOURS": "24",  # a ranking is made where a test wants one
         "COLLECTOR_METRICS_PORT": str(free_port()),

@@ -124,6 +124,7 @@ def morning(tmp_path_factory):
         "BACKFILL_DAYS": "1",
         "RANK_EVERY_HOURS": "1",
         "FLUSH_SECONDS": "1",
+        "COMPACT_EVERY": "0.1",
         "COLLECTOR_METRICS_PORT": str(free_port()),
     }
     with Stack(folder / "run", settings, simulator=market) as stack:

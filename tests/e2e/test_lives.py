@@ -35,7 +35,7 @@ AGAIN, REBASED, LOST = "XRP_USDT", "ETH_USDT", "DOGE_USDT"
 MOVED = "SOL_USDT"
 """Its delisting is announced, and put off again and again: no two looks agree on it, so nothing of it is stored."""
 MARKET = ["--symbols", "5", "--seed", "7", "--start", "2026-03-01T07:52:00", "--speed", "60"]
-SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "1", "FLUSH_SECONDS": "1", "CONVERT_EVERY": "5"}
+SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "1", "FLUSH_SECONDS": "1", "COMPACT_EVERY": "0.1", "CONVERT_EVERY": "5"}
 BEGIN = datetime(2026, 2, 28, tzinfo=UTC)
 LEAD = 3 * MINUTE
 """How far ahead a change is made: three of our seconds."""

@@ -22,7 +22,7 @@ KEPT = {
 REFUSED = ["A B-USDT-SWAP", "../../ETC-USDT-SWAP", "😀-USDT-SWAP", f"{'牛' * 90}-USDT-SWAP"]
 CLASH = "btc-USDT-SWAP"
 MARKET = ["--symbols", "2", "--seed", "5", "--start", "2026-03-01T23:40:00", "--speed", "60"]
-SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1", "CONVERT_EVERY": "5"}
+SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1", "COMPACT_EVERY": "0.1", "CONVERT_EVERY": "5"}
 
 
 def test_odd_names_are_collected_and_converted_and_unusable_ones_refused_by_name(tmp_path):

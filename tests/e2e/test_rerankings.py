@@ -22,7 +22,12 @@ SYMBOLS, MEMBERS, TURNOVER, RANKINGS = 400, 300, 100, 10
 BETWEEN = 5 * MINUTE
 GRACE = timedelta(minutes=12)
 MARKET = ["--symbols", str(SYMBOLS), "--seed", "3", "--start", "2026-03-01T10:00:00", "--speed", "60"]
-SETTINGS = {"BACKFILL_DAYS": "0", "FLUSH_SECONDS": "2", "LEAVER_GRACE_HOURS": str(GRACE / timedelta(hours=1))}
+SETTINGS = {
+    "BACKFILL_DAYS": "0",
+    "FLUSH_SECONDS": "2",
+    "COMPACT_EVERY": "0.1",
+    "LEAVER_GRACE_HOURS": str(GRACE / timedelta(hours=1)),
+}
 
 
 def turned_over(members, everybody, dice):

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.invariant(2), pytest.mark.timeout(9
 
 SPEED = 60
 MARKET = ["--symbols", "3", "--seed", "7", "--start", "2026-03-01T07:52:00", "--speed", str(SPEED)]
-SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "1", "FLUSH_SECONDS": "1", "CONVERT_EVERY": "5"}
+SETTINGS = {"TOP_N": "all", "BACKFILL_DAYS": "1", "FLUSH_SECONDS": "1", "COMPACT_EVERY": "0.1", "CONVERT_EVERY": "5"}
 SITE = ROOT / "tests" / "support" / "other_exchange" / "site"
 OKX, OTHER = "BTC_USDT", "BTC_USDT.OTHER"
 OTHERS = {f"{pair.replace('/', '_').upper()}.OTHER": pair for pair in PAIRS}

@@ -12,7 +12,7 @@ from cli.stack import ROOT, Stack, StackError, clear
 from tests.support.patience import Deadline
 
 _MARKET = ["--symbols", "3", "--seed", "1", "--start", "2026-03-01T12:00:00"]
-_SETTINGS = {"TOP_N": "2", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1"}
+_SETTINGS = {"TOP_N": "2", "BACKFILL_DAYS": "0", "FLUSH_SECONDS": "1", "COMPACT_EVERY": "0.1"}
 
 
 def _until[T](question: Callable[[], T], seconds: float = 30) -> T:
