@@ -9,10 +9,10 @@ import msgspec
 import structlog
 
 from services.converter.features.asof import Contract
-from services.converter.raw.files import NO_FILES, DayFiles, RawFiles
+from services.converter.raw.files import NO_FILES, DayFiles, Names, RawFiles, day_name
 from shared.datasets.candle import Candle
 from shared.datasets.funding import PredictedFundingRate
-from shared.grid import DAY, day_start
+from shared.grid import DAY
 from shared.ledger.minutes import mask_to_text
 from shared.storage.files import replace_file
 from shared.storage.qlib_layout import OWN
@@ -31,24 +31,50 @@ class ContractRecord(msgspec.Struct, frozen=True):
     values: tuple[tuple[int, float], ...] = ()
 
 
+class _StoredDay(msgspec.Struct):
+    """The files of a day as they are remembered."""
+
+    versions: msgspec.Raw
+    changed_ns: int = 0
+    digest: str = ""
+    signatures: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _StoredManifest(msgspec.Struct, kw_only=True):
+    """The file, see `Manifest`. names: the symbols of the candle files; None in a file of an older version."""
+
+    recipe: str = ""
+    days: dict[str, _StoredDay] = {}
+    without: dict[str, dict[str, str]] = {}
+    tracks: dict[str, ContractRecord] = {}
+    names: list[str] | None = None
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What is in Qlib, whole: "kline_1m/2025-04-05" → the files of the day as they were converted."""
 
     recipe: str = ""
     days: dict[str, DayFiles] = {}
     without: dict[str, dict[str, str]] = {}
-    """Day → symbol → the minutes that the exchange had no candle of when it was converted, as runs."""
+    """Day → symbol → the minutes that the exchange had no candle of when it was converted, as runs, if any."""
     tracks: dict[str, ContractRecord] = {}
     """Symbol → what was known of its instruments."""
+    names: list[str] | None = None
+    """The symbols of the candle files; None: they are to be looked for."""
 
     def of(self, dataset: str, day: date) -> DayFiles:
         """Return the files of a day that are in Qlib."""
-        return self.days.get(f"{dataset}/{day}", NO_FILES)
+        return self.days.get(day_name(dataset, day), NO_FILES)
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols of which candle files are in Qlib."""
-        days = (files for name, files in self.days.items() if name.startswith(f"{Candle.dataset}/"))
-        return tuple(sorted({symbol for files in days for symbol in files.versions}))
+        if self.names is None:
+            days = (files for name, files in self.days.items() if name.startswith(_CANDLES))
+            self.names = sorted({symbol for files in days for symbol in files.versions})
+        return tuple(self.names)
+
+
+_CANDLES = f"{Candle.dataset}/"
 
 
 def manifest_path(root: Path) -> Path:
@@ -59,17 +85,39 @@ def manifest_path(root: Path) -> Path:
 def read_manifest(root: Path) -> Manifest:
     """Read the manifest; one that is absent or damaged is empty, so everything is converted again."""
     try:
-        return msgspec.json.decode(manifest_path(root).read_bytes(), type=Manifest)
+        stored = msgspec.json.decode(manifest_path(root).read_bytes(), type=_StoredManifest)
     except FileNotFoundError:
         return Manifest()
     except (ValueError, RecursionError) as error:
         log.warning("what has been converted cannot be read, converting all of it again", error=str(error))
         return Manifest()
+    days = {
+        name: DayFiles(_names(day.versions), day.changed_ns, day.digest, _names(day.signatures))
+        for name, day in stored.days.items()
+    }
+    return Manifest(recipe=stored.recipe, days=days, without=stored.without, tracks=stored.tracks, names=stored.names)
+
+
+def _names(text: msgspec.Raw) -> Names:
+    return Names(text=bytes(text))
+
+
+def _stored(files: DayFiles) -> _StoredDay:
+    versions, signatures = map(msgspec.Raw, files.texts)
+    return _StoredDay(versions, files.changed_ns, files.digest, signatures)
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Replace the manifest. It is written last: what it does not contain yet is merely converted again."""
-    content = msgspec.json.encode(manifest)
+    days = {name: _stored(files) for name, files in manifest.days.items()}
+    stored = _StoredManifest(
+        recipe=manifest.recipe,
+        days=days,
+        without=manifest.without,
+        tracks=manifest.tracks,
+        names=list(manifest.symbols()),
+    )
+    content = msgspec.json.encode(stored)
     replace_file(manifest_path(root), lambda temporary: temporary.write_bytes(content))
 
 
@@ -96,22 +144,38 @@ def after(
     A day that was not over at the end of the span is not whole in Qlib, so it is left out. So are days whose files were
     retired. A day that is left out counts as not converted, never the other way round.
     """
-    origin, end = span
+    first, last = span[0].date(), (span[1] - DAY).date()  # of whole days: the origin is a midnight
     whole: dict[str, DayFiles] = {}
     for dataset, days in raw.datasets.items():
+        since = first if dataset == Candle.dataset else date.min
         for day, files in days.items():
-            if f"{dataset}/{day}" in unreadable:
-                continue
-            if day_start(day) + DAY <= end and (dataset != Candle.dataset or day_start(day) >= origin):
-                whole[f"{dataset}/{day}"] = _but_for(files, day, left) if dataset == Candle.dataset else files
+            if since <= day <= last and (name := day_name(dataset, day)) not in unreadable:
+                whole[name] = _but_for(files, day, left) if dataset == Candle.dataset else files
     without = before.without | {
-        str(day): {symbol: mask_to_text(mask) for symbol, mask in masks.items()} for day, masks in holes.items()
+        str(day): {symbol: mask_to_text(mask) for symbol, mask in masks.items() if mask} for day, masks in holes.items()
     }
-    kept = {day: masks for day, masks in without.items() if f"{Candle.dataset}/{day}" in whole}
-    return Manifest(recipe=recipe, days=whole, without=kept, tracks=dict(contracts))
+    kept = {day: masks for day, masks in without.items() if masks and f"{_CANDLES}{day}" in whole}
+    names = _names_after(before, whole)
+    return Manifest(recipe=recipe, days=whole, without=kept, tracks=dict(contracts), names=names)
+
+
+def _names_after(before: Manifest, days: Mapping[str, DayFiles]) -> list[str] | None:
+    """Return the symbols of the candle files, from those before and the days that changed; None where some are gone."""
+    known, of_candles = before.days, [name for name in days if name.startswith(_CANDLES)]
+    if any(name.startswith(_CANDLES) and name not in days for name in known):
+        return None
+    names = {*before.symbols()}
+    for name in of_candles:
+        if days[name] is not known.get(name):
+            if known.get(name, NO_FILES).versions.keys() - days[name].versions.keys():
+                return None
+            names |= days[name].versions.keys()
+    return sorted(names)
 
 
 def _but_for(files: DayFiles, day: date, left: Mapping[str, Container[date]]) -> DayFiles:
+    if not left:
+        return files
     versions = {symbol: version for symbol, version in files.versions.items() if day not in left.get(symbol, ())}
     if len(versions) == len(files.versions):
         return files

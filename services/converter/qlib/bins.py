@@ -76,25 +76,33 @@ def read_extent(path: str | Path) -> Extent | None:
         DamagedBinError: it is no regular file, cannot be read, or its size or its first position cannot be.
 
     """
+    handle = open_bin(path, os.O_RDONLY)
+    if handle is None:
+        return None
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would be waited for
+        return extent_of(path, handle)
+    finally:
+        os.close(handle)
+
+
+def open_bin(path: str | Path, mode: int) -> int | None:
+    """Open a bin, and return its descriptor; None where there is none. Raises `DamagedBinError`."""
+    try:
+        return os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would be waited for
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno not in _OF_THE_FILE:
             raise
         raise DamagedBinError(f"{path}: {error.strerror}") from error
-    try:
-        return _checked_extent(path, handle)
-    finally:
-        os.close(handle)
 
 
 _OF_THE_FILE = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO}
 """Errors of opening something that is no file; any other is not about the bin."""
 
 
-def _checked_extent(path: str | Path, handle: int) -> Extent:
+def extent_of(path: str | Path, handle: int) -> Extent:
+    """Return the positions that an open bin holds. Raises `DamagedBinError`."""
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         raise DamagedBinError(f"{path}: is no regular file")
@@ -106,13 +114,13 @@ def _checked_extent(path: str | Path, handle: int) -> Extent:
     return int(head), int(head) + status.st_size // WIDTH - 1
 
 
-def write_new(path: Path, content: memoryview) -> None:
+def write_new(path: str | Path, content: memoryview) -> None:
     """Write a file that is not there yet, nor perhaps its folder."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
         handle = os.open(path, flags, 0o666)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, flags, 0o666)
     try:
         write_whole(handle, content, 0)

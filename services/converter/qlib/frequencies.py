@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.grid import MINUTES_PER_DAY
 
@@ -55,14 +56,30 @@ FREQUENCIES = (
 
 
 def calendar_lines(frequency: Frequency, origin: datetime, first: int, count: int) -> str:
-    """Return the text of `count` bars from position `first` on: dates for days, date and time otherwise."""
-    start = np.datetime64(origin.replace(tzinfo=None), "s")
-    opens = start + np.arange(first, first + count) * np.timedelta64(frequency.minutes * 60, "s")
-    if frequency.minutes % MINUTES_PER_DAY == 0:
-        labels = np.datetime_as_string(opens, unit="D")
-    else:
-        labels = np.char.replace(np.datetime_as_string(opens, unit="s"), "T", " ")
-    return "".join(f"{label}\n" for label in labels)
+    """Return the text of `count` bars from position `first` on: dates for days, date and time otherwise.
+
+    origin: a midnight. The labels of a day differ from those of another in the date alone, so they are put together
+    from both as bytes: a calendar of three years has 1.6 million of them.
+    """
+    day, ahead = divmod(first, frequency.bars_per_day)
+    days = -(-(ahead + count) // frequency.bars_per_day)
+    dates = np.datetime64(origin.date() + timedelta(days=day), "D") + np.arange(days)
+    parts = [_spelled(dates, len("2025-04-05"))[:, None, :]]
+    if frequency.bars_per_day > 1:
+        opens = np.arange(frequency.bars_per_day) * np.timedelta64(frequency.minutes, "m")
+        midnight = np.datetime64("1970-01-01", "s")
+        times = _spelled(midnight + opens, len("1970-01-01T00:00:00"))[None, :, len("1970-01-01") :]
+        parts.append(np.where(times == ord("T"), np.uint8(ord(" ")), times))
+    parts.append(np.full((1, 1, 1), ord("\n"), np.uint8))
+    shape = days, frequency.bars_per_day
+    text = np.concatenate([np.broadcast_to(part, (*shape, part.shape[2])) for part in parts], axis=2)
+    labels = text.reshape(-1, text.shape[2])[ahead : ahead + count]
+    return labels.tobytes().decode("ascii")
+
+
+def _spelled(instants: NDArray[np.datetime64], width: int) -> NDArray[np.uint8]:
+    """Spell instants, a row of `width` characters each."""
+    return np.datetime_as_string(instants).astype(f"S{width}").view(np.uint8).reshape(len(instants), width)
 
 
 def future_bars(bars: int) -> int:

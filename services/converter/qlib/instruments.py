@@ -28,10 +28,9 @@ def spans(rankings: Iterable[tuple[datetime, frozenset[str]]]) -> dict[str, list
     found: dict[str, list[tuple[datetime, datetime | None]]] = defaultdict(list)
     since: dict[str, datetime] = {}
     for ranked_time, members in rankings:
-        for symbol in [member for member in since if member not in members]:
+        for symbol in since.keys() - members:
             found[symbol].append((since.pop(symbol), ranked_time))
-        for symbol in members:
-            since.setdefault(symbol, ranked_time)
+        since |= dict.fromkeys(members - since.keys(), ranked_time)
     for symbol, begin in since.items():
         found[symbol].append((begin, None))
     return {symbol: sorted(found[symbol], key=lambda span: span[0]) for symbol in sorted(found)}

@@ -6,6 +6,7 @@ Source: pyqlib 0.9.7, `FileFeatureStorage`, `code_to_fname`, `FileInstrumentStor
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from shared.symbol import fold
 
@@ -17,6 +18,7 @@ _NO_VALUES = {"NA", "NULL", "null", "NaN", "nan", "None"}
 """Words that pandas reads as NaN, those that can be a symbol: one of them in an instruments file breaks every query."""
 
 
+@lru_cache(maxsize=8192)
 def folder_of(symbol: str) -> str:
     """Return the name of the folder from which Qlib reads a symbol."""
     return f"{_PREFIX if symbol.upper() in _DEVICES else ''}{symbol}".lower()

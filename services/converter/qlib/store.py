@@ -12,12 +12,11 @@ Source of the format: Qlib's file storage (`FileFeatureStorage`, `FileCalendarSt
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +29,14 @@ from services.converter.qlib.bins import (
     DamagedBinError,
     Extent,
     Slice,
+    extent_of,
+    open_bin,
     read_bin,
     read_extent,
     write_new,
     write_whole,
 )
+from services.converter.qlib.durable import Durable
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency, calendar_lines, future_bars
 from services.converter.qlib.names import Names, folder_of
 from shared.storage.files import fsync_path, stage_file, temporary_of
@@ -42,8 +44,6 @@ from shared.storage.qlib_layout import ALL, BIN_NAME, LISTS, OWN, bin_path, cale
 
 log = structlog.get_logger()
 
-_AT_ONCE = 8
-"""Files that are made durable at a time."""
 _LABEL_BYTES = {True: len("2025-04-05\n"), False: len("2025-04-05 00:00:00\n")}
 
 
@@ -60,12 +60,17 @@ class QlibStore:
     """Whether the last run died before its commit: then what is equal on disk may not be durable yet."""
     converted: tuple[str, ...] = ()
     """Symbols of which raw files have been converted, as they are spelled: their names count before those on disk."""
-    _touched: set[Path] = field(default_factory=set)
+    _touched: set[str] = field(default_factory=set)
     """Bins that were written in place, and are not durable yet."""
-    _unnamed: dict[Path, Path] = field(default_factory=dict)
+    _unnamed: dict[str, str] = field(default_factory=dict)
     """Bins that were written as a whole, under names that no reader opens: temporary → its name."""
-    _folders: set[Path] = field(default_factory=set)
+    _folders: set[str] = field(default_factory=set)
     """Folders whose names are not durable yet."""
+
+    @cached_property
+    def durable(self) -> Durable:
+        """What makes the bins durable."""
+        return Durable(self.root)
 
     # --- what is there
 
@@ -145,7 +150,7 @@ class QlibStore:
 
     def extent(self, symbol: str, name: str, frequency: Frequency) -> Extent | None:
         """Return the positions [first, end) that a bin holds, or None where there is no bin. See `read_extent`."""
-        return read_extent(self.bin_path(symbol, name, frequency))
+        return read_extent(self._bin(symbol, name, frequency))
 
     def extents(self, symbol: str) -> Mapping[str, Mapping[str, Extent]]:
         """Return the extent of every bin of a symbol: name of the frequency → field → extent."""
@@ -196,7 +201,15 @@ class QlibStore:
 
     def bin_path(self, symbol: str, name: str, frequency: Frequency) -> Path:
         """Return where a field of a symbol lies."""
-        return bin_path(self.root, folder_of(symbol), name, frequency.name)
+        return Path(self._bin(symbol, name, frequency))
+
+    def _bin(self, symbol: str, name: str, frequency: Frequency) -> str:
+        """Return the same as a string: thousands of them are opened, and a `Path` costs as much as opening it."""
+        return f"{self._features}/{folder_of(symbol)}/{_bin_name(name, frequency.name)}"
+
+    @cached_property
+    def _features(self) -> str:
+        return str(features_of(self.root))
 
     def _calendar_path(self, frequency: Frequency, *, future: bool = False) -> Path:
         return calendar_path(self.root, frequency.name, future=future)
@@ -208,6 +221,7 @@ class QlibStore:
         self.distrusts = self.unfinished
         self._marker.parent.mkdir(parents=True, exist_ok=True)
         self._marker.touch()
+        self.durable.open()
 
     @property
     def unfinished(self) -> bool:
@@ -235,18 +249,25 @@ class QlibStore:
         shown: the bars of the calendar; what lies behind was left by a run that did not end, and is cut off.
         replaces: nothing is taken from the bin that is there.
         """
-        path = self.bin_path(symbol, name, frequency)
-        extent = None if replaces else self.extent(symbol, name, frequency)
-        if extent is not None and extent[0] < shown < extent[1]:
-            os.truncate(path, WIDTH * (1 + shown - extent[0]))
-            self._touched.add(path)
-            extent = extent[0], shown
-        if extent is None or span[0] < extent[0]:
-            self._rewrite(path, extent, slices, span)
-        elif self._patch(path, extent, slices, span) or self.distrusts:
-            self._touched.add(path)
+        path = self._bin(symbol, name, frequency)
+        handle = None if replaces else open_bin(path, os.O_RDWR)
+        if handle is None:
+            self._rewrite(path, None, slices, span)
+            return
+        try:
+            extent = extent_of(path, handle)
+            if extent[0] < shown < extent[1]:
+                os.ftruncate(handle, WIDTH * (1 + shown - extent[0]))
+                self._touched.add(path)
+                extent = extent[0], shown
+            if span[0] < extent[0]:
+                self._rewrite(path, extent, slices, span)
+            elif _patch(handle, extent, slices, span) or self.distrusts:
+                self._touched.add(path)
+        finally:
+            os.close(handle)
 
-    def _rewrite(self, path: Path, extent: Extent | None, slices: list[Slice], span: Extent) -> None:
+    def _rewrite(self, path: str, extent: Extent | None, slices: list[Slice], span: Extent) -> None:
         """Write a whole bin, with a new first position. `name_new` gives it its name, so that no reader sees half."""
         parts = slices
         if extent is not None:
@@ -259,33 +280,17 @@ class QlibStore:
             content[1:] = np.nan
         for part in parts:
             content[1 + part.position - first : 1 + part.end - first] = part.values
-        temporary = temporary_of(path)
+        temporary = str(temporary_of(Path(path)))
         write_new(temporary, content.data.cast("B"))
         self._unnamed[temporary] = path
 
     def name_new(self) -> None:
         """Give the bins that were written as a whole their names, once they are durable."""
-        _sync_all(self._unnamed)
+        self.durable.sync(self._unnamed)
         for temporary, path in self._unnamed.items():
-            temporary.replace(path)
-            self._folders.add(path.parent)
+            os.replace(temporary, path)  # noqa: PTH105 - see `_bin`
+            self._folders.add(path.rpartition("/")[0])
         self._unnamed.clear()
-
-    def _patch(self, path: Path, extent: Extent, slices: list[Slice], span: Extent) -> bool:
-        """Write what is not there yet; return whether that was anything."""
-        first, end = extent
-        changed = False
-        with path.open("r+b") as handle:
-            for part in [*slices, Slice(span[1], np.array([], "<f4"))]:
-                if part.position > end:  # a hole between the bin's end and the slice: bars that do not exist
-                    hole = np.full(part.position - end, np.nan, "<f4")
-                    part = Slice(end, np.concatenate([hole, part.values]))  # noqa: PLW2901
-                content, at = part.values.astype("<f4").tobytes(), WIDTH * (1 + part.position - first)
-                if os.pread(handle.fileno(), len(content), at) != content:
-                    write_whole(handle.fileno(), memoryview(content), at)
-                    changed = True
-                end = max(end, part.end)
-        return changed
 
     # --- commit
 
@@ -342,8 +347,8 @@ class QlibStore:
     def make_durable(self) -> None:
         """Make every bin durable that was written."""
         self.name_new()
-        _sync_all(self._touched)
-        _sync_all(self._folders)
+        self.durable.sync(self._touched)
+        self.durable.sync(self._folders)
         if self._folders:
             fsync_path(features_of(self.root))
         self._touched.clear()
@@ -384,18 +389,25 @@ class QlibStore:
         return self.readable(symbol, frequency, names, bars).common
 
 
-def _sync_all(paths: Collection[Path]) -> None:
-    """Make files durable: a disk that is asked for many at a time takes little longer than for one."""
-    ordered = list(paths)
-    shares = [share for start in range(_AT_ONCE) if (share := ordered[start::_AT_ONCE])]
-    if shares:
-        with ThreadPoolExecutor(max_workers=len(shares)) as pool:
-            list(pool.map(_sync_one_by_one, shares))
+@cache
+def _bin_name(name: str, frequency: str) -> str:
+    return bin_path(Path(), "symbol", name, frequency).name
 
 
-def _sync_one_by_one(paths: list[Path]) -> None:
-    for path in paths:
-        fsync_path(path)
+def _patch(handle: int, extent: Extent, slices: list[Slice], span: Extent) -> bool:
+    """Write what is not there yet; return whether that was anything."""
+    first, end = extent
+    changed = False
+    for part in [*slices, Slice(span[1], np.array([], "<f4"))]:
+        if part.position > end:  # a hole between the bin's end and the slice: bars that do not exist
+            hole = np.full(part.position - end, np.nan, "<f4")
+            part = Slice(end, np.concatenate([hole, part.values]))  # noqa: PLW2901
+        content, at = part.values.astype("<f4").tobytes(), WIDTH * (1 + part.position - first)
+        if os.pread(handle, len(content), at) != content:
+            write_whole(handle, memoryview(content), at)
+            changed = True
+        end = max(end, part.end)
+    return changed
 
 
 def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:

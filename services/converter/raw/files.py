@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,6 @@ from shared.datasets.instrument import InstrumentDefinition
 from shared.datasets.ledger import LedgerRow
 from shared.datasets.row import Row
 from shared.datasets.universe import Rank
-from shared.grid import day_start
 from shared.storage.layout import Partition, days_with_change, partitions, signature
 from shared.storage.parquet import version_of
 from shared.storage.segments import PendingRows, RawRows
@@ -34,24 +34,95 @@ SOURCES: tuple[type[Row], ...] = (
 """Datasets that end up in Qlib."""
 
 
-class DayFiles(msgspec.Struct, frozen=True):
+class Names:
+    """Symbol ("" for the one file of all symbols) → a name, as a mapping or as JSON, each made where it is needed.
+
+    What is remembered of most days is never looked at, only written again.
+    """
+
+    __slots__ = ("_names", "_text")
+
+    def __init__(self, names: dict[str, str] | None = None, text: bytes | None = None) -> None:
+        self._names, self._text = names, text
+
+    @property
+    def of(self) -> dict[str, str]:
+        """The mapping; empty where the JSON makes no sense."""
+        if self._names is None:
+            try:
+                self._names = msgspec.json.decode(self._text or b"{}", type=dict[str, str])
+            except (ValueError, RecursionError):
+                self._names = {}
+        return self._names
+
+    @property
+    def text(self) -> bytes:
+        """The JSON."""
+        if self._text is None:
+            self._text = msgspec.json.encode(self.of)
+        return self._text
+
+
+class DayFiles:
     """The files of one day of a dataset.
 
-    versions: symbol ("" for the one file of all symbols) → what names the content of its file.
-    signatures: the same → the signature of the file whose content that is.
     changed_ns: when a name in the folder changed last; 0 where that time cannot be trusted.
     digest: identifies the version of the whole day.
     """
 
-    versions: dict[str, str]
-    changed_ns: int = 0
-    digest: str = ""
-    signatures: dict[str, str] = {}
+    __slots__ = ("_signatures", "_versions", "changed_ns", "digest")
+
+    def __init__(
+        self,
+        versions: dict[str, str] | Names,
+        changed_ns: int = 0,
+        digest: str = "",
+        signatures: dict[str, str] | Names | None = None,
+    ) -> None:
+        self._versions = versions if isinstance(versions, Names) else Names(versions)
+        self._signatures = signatures if isinstance(signatures, Names) else Names(signatures or {})
+        self.changed_ns, self.digest = changed_ns, digest
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Symbol ("" for the one file of all symbols) → what names the content of its file."""
+        return self._versions.of
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """The same → the signature of the file whose content that is."""
+        return self._signatures.of
+
+    @property
+    def texts(self) -> tuple[bytes, bytes]:
+        """Versions and signatures as JSON."""
+        return self._versions.text, self._signatures.text
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, DayFiles)
+            and (self.changed_ns, self.digest) == (other.changed_ns, other.digest)
+            and (self.versions, self.signatures) == (other.versions, other.signatures)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def is_as(self, other: "DayFiles") -> bool:
+        """Return whether the content of the files is that of others."""
+        if self is other or (self.digest and self.digest == other.digest):
+            return True
+        return self.versions == other.versions
 
 
 NO_FILES = DayFiles({})
 
 Days = dict[date, DayFiles]
+
+
+@lru_cache(maxsize=1 << 16)
+def day_name(dataset: str, day: date) -> str:
+    """Return how the manifest names a day of a dataset: "kline_1m/2025-04-05"."""
+    return f"{dataset}/{day.isoformat()}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +183,7 @@ def _with_pending(found: Days, pending: Mapping[Partition, str]) -> Days:
 def _scan_days(root: Path, dataset: str, known: Mapping[str, DayFiles], every_file: bool) -> Days:
     began_ns, found = time.time_ns(), {}
     for day, changed_ns in days_with_change(root, dataset).items():
-        before = known.get(f"{dataset}/{day}", NO_FILES)
+        before = known.get(day_name(dataset, day), NO_FILES)
         if before.changed_ns == changed_ns and not every_file:
             found[day] = before
         else:
@@ -143,8 +214,9 @@ def until_latest(raw: RawFiles, latest: datetime | None) -> tuple[RawFiles, list
         return raw, []
     kept: dict[str, Days] = {}
     later: list[Partition] = []
+    last = latest.astimezone(UTC).date()
     for dataset, days in raw.datasets.items():
-        kept[dataset] = {day: files for day, files in days.items() if day_start(day) <= latest}
+        kept[dataset] = {day: files for day, files in days.items() if day <= last}
         for day in days.keys() - kept[dataset].keys():
             later += [Partition(dataset, day, name or None) for name in days[day].versions]
     return replace(raw, datasets=kept), sorted(later, key=lambda file: (file.dataset, file.day, file.symbol or ""))

@@ -47,22 +47,30 @@ def dirty_days(
     everywhere, candles = concerned_days(raw, manifest, until.date()), raw.of(Candle)
     dirty: dict[str, set[date]] = defaultdict(set)
     for day, files in candles.items():
-        if day_start(day) >= until:
+        if not _is_before(day, until):
             continue
         changed = _changed_symbols(files, manifest.of(Candle.dataset, day))
-        changed |= _with_other_holes(files, holes.get(day, {}), manifest.without.get(str(day), {}))
-        changed |= {symbol for symbol in redefined.keys() & files.versions.keys() if redefined[symbol] <= day}
+        if day in holes:
+            changed |= _with_other_holes(files, holes[day], manifest.without.get(str(day), {}))
+        if redefined:
+            changed |= {symbol for symbol in redefined.keys() & files.versions.keys() if redefined[symbol] <= day}
         for symbol in files.versions if day in everywhere else changed:
             dirty[symbol].add(day)
-        if looks_back:
+        if looks_back and changed:
             for symbol in changed & candles.get(day + DAY, NO_FILES).versions.keys():
                 dirty[symbol].add(day + DAY)
-    return {symbol: sorted(day for day in found if day_start(day) < until) for symbol, found in sorted(dirty.items())}
+    return {symbol: sorted(day for day in found if _is_before(day, until)) for symbol, found in sorted(dirty.items())}
+
+
+def _is_before(day: date, until: datetime) -> bool:
+    """Return whether a day has begun before an instant."""
+    last = until.date()
+    return day < last or (day == last and day_start(day) < until)
 
 
 def changed_days(raw: RawFiles, kind: type[Row], manifest: Manifest) -> set[date]:
     """Return the days of a dataset whose files are not those of the manifest."""
-    return {day for day, files in raw.of(kind).items() if files.versions != manifest.of(kind.dataset, day).versions}
+    return {day for day, files in raw.of(kind).items() if not files.is_as(manifest.of(kind.dataset, day))}
 
 
 def concerned_days(raw: RawFiles, manifest: Manifest, end: date) -> set[date]:
@@ -102,7 +110,7 @@ def redefined_since(before: ContractRecord, now: ContractRecord) -> date | None:
 
 
 def _changed_symbols(files: DayFiles, known: DayFiles) -> set[str]:
-    if files.versions == known.versions:
+    if files.is_as(known):
         return set()
     return {symbol for symbol, version in files.versions.items() if known.versions.get(symbol) != version}
 

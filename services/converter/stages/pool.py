@@ -133,6 +133,7 @@ class _Worker:
     def start(cls, build: Build, root: Path, lock: _Inherited) -> None:
         """Take what is the same for all symbols. A parent that is killed ends no child, so this one ends by itself."""
         cls.build, cls.store, cls.lock = build, QlibStore(root), lock
+        cls.store.durable.open()
         Thread(target=_end_with_parent, daemon=True).start()
 
     @classmethod
