@@ -8,6 +8,8 @@ from qlib.data import D
 from qlib.data.storage.file_storage import FileCalendarStorage
 from qlib.utils.time import Freq
 
+MINUTES_PER_DAY = 1440
+
 
 def frequencies() -> dict[str, pd.Timedelta]:
     """Return the frequencies that the dataset has bars of, the finest first, with the length of a bar."""
@@ -36,4 +38,15 @@ def within(begin: pd.Timestamp, end: pd.Timestamp, freq: str) -> Sequence[pd.Tim
             f"from start_time {begin} to end_time {end} there is no bar: the first {freq} bar of the dataset is "
             f"{every[0]}, the last {freq} bar of the dataset is {every[-1]}"
         )
+    return bars
+
+
+def bars_per_day(freq: str) -> int:
+    """Return how many bars a UTC day has. Raises `ValueError` where `freq` does not divide a day."""
+    count, unit = Freq.parse(freq)
+    if unit == Freq.NORM_FREQ_DAY and count == 1:
+        return 1
+    if unit != Freq.NORM_FREQ_MINUTE or MINUTES_PER_DAY % count:
+        raise ValueError(f"{freq}: neither a day nor minutes that divide one, such as 60min or 1min")
+    bars: int = MINUTES_PER_DAY // count
     return bars

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qlib.contrib.data.handler import Alpha158
-from qlib.utils.time import Freq
 
 from perps.arguments import check_names, instant, names_of
+from perps.bars import bars_per_day
 from perps.dataset import check_trainable
 from perps.lives import WithinLife
 from perps.operators import register
@@ -20,7 +20,6 @@ from perps.operators import register
 FUNDING_DAYS = (1, 3, 7, 14, 30)
 """Days that the funding features look back on."""
 
-MINUTES_PER_DAY = 1440
 _HOURS_PER_DAY = 24
 _BENCH_HOURS = 8
 """Rates are compared per eight hours, the interval that most instruments have."""
@@ -34,17 +33,6 @@ LEARN_PROCESSORS: tuple[Mapping[str, Any], ...] = (
 )
 """Learn who does better than the others at that time. Qlib's CSZScoreNorm would be a loop over all bars. What has no
 label is dropped afterwards: at a bar with one symbol there are no others, so the z-score has none."""
-
-
-def bars_per_day(freq: str) -> int:
-    """Return how many bars a UTC day has. Raises `ValueError` where `freq` does not divide a day."""
-    count, unit = Freq.parse(freq)
-    if unit == Freq.NORM_FREQ_DAY and count == 1:
-        return 1
-    if unit != Freq.NORM_FREQ_MINUTE or MINUTES_PER_DAY % count:
-        raise ValueError(f"{freq}: neither a day nor minutes that divide one, such as 60min or 1min")
-    bars: int = MINUTES_PER_DAY // count
-    return bars
 
 
 def funding_features(freq: str) -> Config:

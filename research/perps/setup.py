@@ -17,6 +17,7 @@ from qlib.data.data import register_all_wrappers
 from qlib.log import get_module_logger
 from qlib.workflow.expm import ExpAlreadyExistError, MLflowExperiment, MLflowExpManager
 
+from perps.grid import GridProvider
 from perps.operators import register
 
 DEFAULT_EXPERIMENTS = "experiments"
@@ -98,7 +99,8 @@ def init(
     """Set Qlib up for the dataset in a folder; return the folder that is read, symlinks resolved.
 
     No lots of 100, no price limits, no chatter (`logging_level=logging.INFO` brings it back); experiments are kept in a
-    folder, by default `experiments` beside the notebook (the current folder). `kernels`: processes that compute
+    folder, by default `experiments` beside the notebook (the current folder). Calendars are computed where their
+    file is the grid, and are those that Qlib would read. `kernels`: processes that compute
     features; more than 1 pays on Linux only, for many symbols. Everything else goes to `qlib.init`. The kit's operators
     for expressions, such as `WithinLife`, are known from then on.
 
@@ -112,6 +114,8 @@ def init(
         "trade_unit": None,
         "limit_threshold": None,
         "logging_level": logging.ERROR,
+        "calendar_provider": {"class": "GridCalendarProvider", "module_path": "perps.grid"},
+        "provider": GridProvider,
         "exp_manager": {"class": "Experiments", "module_path": "perps.setup", "kwargs": {"folder": str(folder)}},
     }
     settings |= qlib_init

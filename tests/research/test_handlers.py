@@ -11,11 +11,11 @@ from tests.research.market_folder import HOURS_PER_DAY, ORIGIN, Market, write_fo
 
 qlib = pytest.importorskip("qlib", reason="pyqlib lives in the research environment: make test-research")
 
+from perps.bars import bars_per_day  # noqa: E402
 from perps.dataset import CalendarDataset, check_trainable, divide, first_bar  # noqa: E402
 from perps.handlers import (  # noqa: E402
     LEARN_PROCESSORS,
     FundingAlpha158,
-    bars_per_day,
     funding_features,
     price_return,
     total_return,
