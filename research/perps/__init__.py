@@ -15,6 +15,7 @@ gym_notices.notices.notices.clear()
 
 from perps.exchange import PerpExchange  # noqa: E402 - qlib.backtest imports gym, see above
 from perps.executor import PerpExecutor  # noqa: E402
+from perps.features import features  # noqa: E402
 from perps.pnl import ledger, ledger_by_symbol  # noqa: E402
 from perps.position import PerpPosition  # noqa: E402
 from perps.processors import CSZScore  # noqa: E402
@@ -37,6 +38,7 @@ __all__ = [
     "PerpPosition",
     "backtest",
     "bars_per_year",
+    "features",
     "init",
     "ledger",
     "ledger_by_symbol",
