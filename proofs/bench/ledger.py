@@ -80,11 +80,11 @@ def a_ledger(chance: random.Random, outage: int) -> tuple[DayLedger, DayLedger]:
     return candles, DayLedger(wanted=settled & wanted, received=settled & wanted)
 
 
-def make(root: Path, days: int, symbols: int, seed: int) -> Account:
-    """Write the files; return what they hold."""
+def make(root: Path, days: int, symbols: int, seed: int, first: date = FIRST) -> Account:
+    """Write the files of some days from the first one on; return what they hold."""
     chance, truth = random.Random(seed), []
     for number in range(days):
-        day = FIRST + timedelta(days=number)
+        day = first + timedelta(days=number)
         outage = sometimes(chance, 0.3, 2, 30)
         ledgers = {f"S{symbol}_USDT": a_ledger(chance, outage) for symbol in range(symbols)}
         rows = [
