@@ -127,12 +127,19 @@ def from_bus(texts: Mapping[str, str]) -> ByDataset:
         about, _, symbol = name.rpartition("/")
         try:
             found[about or CANDLES][symbol] = from_text(text)
-            old = from_old_sets(*(dict(_parts(text)).get(name) for name in OLD_SETS))
+            old = _old_in(text)
         except ValueError as error:
             raise ValueError(f"{name[:200]}: {error}") from error
         if old:
             found[FundingRate.dataset].setdefault(symbol, old)
     return found
+
+
+@lru_cache(maxsize=8192)
+def _old_in(text: str) -> DayLedger | None:
+    """Return what a day on the bus says of funding in the old way; None where it says nothing."""
+    parts = dict(_parts(text))
+    return from_old_sets(*(parts.get(name) for name in OLD_SETS))
 
 
 def to_row(exchange: str, symbol: Symbol, day: date, ledger: DayLedger, version: str, *, about: str) -> LedgerRow:

@@ -9,13 +9,15 @@ from itertools import batched
 from pathlib import Path
 from threading import Lock
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
 from services.api.completeness.days import Day
 from shared.bus.bus import Bus
 from shared.datasets.funding import FundingRate
 from shared.datasets.ledger import LedgerRow
-from shared.ledger.day import OLD_SETS, SETS, ByDataset, from_old_sets, from_sets
+from shared.ledger.day import OLD_SETS, SETS, ByDataset, DayLedger, from_old_sets, from_sets
 from shared.ledger.replica import LedgerCopy
 from shared.storage.layout import partitions, signature
 from shared.storage.parquet import read_rows
@@ -76,6 +78,10 @@ class LedgerReader:
                 self._files.popitem(last=False)
         return found
 
+    def read_ahead(self, days: Iterable[date]) -> None:
+        """Read the files of those days that the bus does not have. Blocks, and raises as `stored`."""
+        self.stored(day for day in days if day not in self._days)
+
     def _stored(self, day: date) -> Day | None:
         for file, stat in partitions(self._data_dir, LedgerRow.dataset, day):
             version, path = signature(stat), file.path(self._data_dir)
@@ -90,6 +96,8 @@ class LedgerReader:
 
 
 _READ = ["about", "symbol", *SETS, *OLD_SETS]
+_APART = "|"
+"""Stands in no set of minutes, nor in the name of a dataset."""
 
 
 def read_day(path: Path) -> ByDataset:
@@ -100,14 +108,32 @@ def read_day(path: Path) -> ByDataset:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # pyarrow's own errors about a file's content carry no number
         raise ValueError(f"{path.name} is unreadable: {error}") from error
-    abouts, names, *sets, due, settled = (column.to_pylist() for column in table.columns)
-    symbols = [sys.intern(name) for name in names]
-    ledgers = list(map(from_sets, *sets))
-    found: ByDataset = {
-        about: {symbol: known for of, symbol, known in zip(abouts, symbols, ledgers, strict=True) if of == about}
-        for about in set(abouts)
-    }
-    for symbol, *texts in zip(symbols, due, settled, strict=True) if any(due) or any(settled) else ():
-        if (old := from_old_sets(*texts)) is not None:
-            found.setdefault(FundingRate.dataset, {}).setdefault(symbol, old)
+    names = _distinct(table["symbol"])
+    symbols = [sys.intern(name) for name in names.dictionary.to_pylist()]
+    said = _distinct(pc.binary_join_element_wise(*_texts(table), _APART))
+    known = [_said(text, path) for text in said.dictionary.to_pylist()]
+    found: ByDataset = {about: {} for about, _, _ in known}
+    for symbol, number in zip(names.indices.to_pylist(), said.indices.to_pylist(), strict=True):
+        about, ledger, old = known[number]
+        found[about][symbols[symbol]] = ledger
+        if old is not None:
+            found.setdefault(FundingRate.dataset, {}).setdefault(symbols[symbol], old)
     return found
+
+
+def _distinct(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return the distinct values of a column, and which of them is in each row: most rows of a day are alike."""
+    return column.combine_chunks().dictionary_encode()
+
+
+def _texts(table: pa.Table) -> list[pa.ChunkedArray]:
+    """Return everything that a row says of its symbol; a set that the file does not have is empty."""
+    return [table[name].fill_null("") for name in ("about", *SETS, *OLD_SETS)]
+
+
+def _said(text: str, path: Path) -> tuple[str, DayLedger, DayLedger | None]:
+    """Return the dataset that a row is about, what it says of it, and what an old row says of funding."""
+    about, *sets, due, settled = text.split(_APART)
+    if len(sets) != len(SETS):
+        raise ValueError(f"{path.name} is unreadable: {text[:100]!r} are no sets of minutes")
+    return about, from_sets(*sets), from_old_sets(due or None, settled or None)
