@@ -16,7 +16,9 @@ import pytest
 
 from services.api.app import create_app
 from services.api.completeness.reader import LedgerReader
+from services.api.health.moment import FRESH_SECONDS
 from services.api.health.snapshot import API, REDIS_TIMEOUT_SECONDS, SERVICES, Sources, redis_name
+from services.api.heavy import RETRY_AFTER_SECONDS, Turns
 from services.ranker.settings import RankerSettings
 from shared.bus.bus import Bus
 from shared.bus.heartbeat import Heartbeat
@@ -54,7 +56,8 @@ def exchange_clock():
     return clock
 
 
-def client_of(bus, url, folder):
+def client_of(bus, url, folder, **options):
+    """Return a client of an api in which, unless options say otherwise, every request reads the bus itself."""
     sources = Sources(
         bus=bus,
         redis_name=redis_name(CommonSettings(redis_url=url).redis_url),
@@ -64,7 +67,8 @@ def client_of(bus, url, folder):
         qlib_dir=folder / "qlib",
         ledger=LedgerReader(folder / "raw"),
     )
-    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(sources)), base_url="http://api")
+    app = create_app(sources, **{"fresh_seconds": 0} | options)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api")
 
 
 @pytest.fixture
@@ -462,6 +466,42 @@ async def test_completeness_is_a_page_that_needs_nothing_from_elsewhere(api, bus
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert 'title="BTC_USDT 2025-04-05: 720 minutes wanted: 720 received, 1 settlement"' in answer.text
     assert "100.000 %" in answer.text
+
+
+async def test_all_who_ask_within_the_same_second_are_answered_from_one_snapshot(bus, redis_url, tmp_path):
+    paths = ("/status", "/lag", "/metrics", "/ready", "/ledger", "/gaps", "/completeness")
+    async with client_of(bus, redis_url, tmp_path, fresh_seconds=3600) as client:
+        before = [await client.get(path) for path in paths]
+        asked = (await bus._redis.info("commandstats"))["cmdstat_xinfo|groups"]["calls"]
+        await all_beat(bus)
+        after = await asyncio.gather(*(client.get(path) for path in paths))
+
+        assert [answer.content for answer in before] == [answer.content for answer in after]
+        assert (await bus._redis.info("commandstats"))["cmdstat_xinfo|groups"]["calls"] == asked
+
+
+async def test_a_snapshot_is_read_again_once_it_is_a_second_old(bus, redis_url, tmp_path):
+    async with client_of(bus, redis_url, tmp_path, fresh_seconds=FRESH_SECONDS) as client:
+        assert (await client.get("/ready")).status_code == 503
+        await all_beat(bus)
+        await asyncio.sleep(FRESH_SECONDS)
+
+        assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_heavy_request_that_gets_no_turn_is_asked_to_come_back(bus, redis_url, tmp_path):
+    await publish_ledger(bus, TODAY, BTC_USDT=MORNING)
+    turns = Turns(1, wait_seconds=0.01)
+    async with client_of(bus, redis_url, tmp_path, turns=turns) as client:
+        async with turns.turn():
+            refused = {path: await client.get(path) for path in ("/ledger", "/gaps", "/completeness")}
+            assert (await client.get("/status")).status_code == 200
+        served = [await client.get(path) for path in refused]
+
+    for answer in refused.values():
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, str(RETRY_AFTER_SECONDS))
+        assert "too many heavy requests" in answer.json()["detail"]
+    assert [answer.status_code for answer in served] == [200, 200, 200]
 
 
 async def test_dead_letters_newest_first(api, bus):

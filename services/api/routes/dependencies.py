@@ -3,18 +3,26 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Response
 from pydantic import BaseModel
 
 from services.api.alerts.loop import AlertLoop
 from services.api.disk import DiskReader
-from services.api.health.snapshot import Snapshot, Sources, read_snapshot
+from services.api.health.moment import Moment, Moments
+from services.api.health.snapshot import Snapshot, Sources
+from services.api.heavy import Turns
 
 
 class Problem(BaseModel):
     """Why there is no answer."""
 
     detail: str
+
+
+class Json(Response):
+    """An answer that is JSON already: it was made once for everyone who asks in the same second."""
+
+    media_type = "application/json"
 
 
 REDIS_SILENT: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Redis does not answer"}}
@@ -35,11 +43,23 @@ def _alert_loop(request: Request) -> AlertLoop:
     return loop
 
 
-async def _snapshot(sources: Annotated[Sources, Depends(_sources)]) -> Snapshot:
-    return await read_snapshot(sources)
+async def _moment(request: Request) -> Moment:
+    moments: Moments = request.app.state.moments
+    return await moments.now()
+
+
+async def _snapshot(moment: Annotated[Moment, Depends(_moment)]) -> Snapshot:
+    return moment.snapshot
+
+
+def _turns(request: Request) -> Turns:
+    turns: Turns = request.app.state.turns
+    return turns
 
 
 type SourcesDep = Annotated[Sources, Depends(_sources)]
+type MomentDep = Annotated[Moment, Depends(_moment)]
+type TurnsDep = Annotated[Turns, Depends(_turns)]
 type SnapshotDep = Annotated[Snapshot, Depends(_snapshot)]
 type DiskDep = Annotated[DiskReader, Depends(_disk)]
 type AlertLoopDep = Annotated[AlertLoop, Depends(_alert_loop)]

@@ -12,7 +12,7 @@ from services.api.alerts.lifecycle import Alert
 from services.api.health.lag import Lag, lag_of
 from services.api.health.status import Status, not_ready, status_of
 from services.api.metrics import exposition
-from services.api.routes.dependencies import REDIS_SILENT, AlertLoopDep, DiskDep, SnapshotDep
+from services.api.routes.dependencies import REDIS_SILENT, AlertLoopDep, DiskDep, Json, MomentDep, SnapshotDep
 
 router = APIRouter()
 
@@ -100,32 +100,48 @@ async def ready(snapshot: SnapshotDep, response: Response) -> Readiness:
     return Readiness(ready=not reasons, reasons=reasons)
 
 
-@router.get("/status", summary="Is it healthy, and what is wrong where it is not?")
-async def status(snapshot: SnapshotDep) -> Status:
+@router.get("/status", summary="Is it healthy, and what is wrong where it is not?", response_model=Status)
+async def status(moment: MomentDep) -> Response:
     """Return a verdict and a sentence for every service and for the whole. 200 with Redis down, too."""
-    return status_of(snapshot)
+
+    async def answer() -> str:
+        return status_of(moment.snapshot).model_dump_json()
+
+    return Json(await moment.once("status", answer))
 
 
-@router.get("/lag", summary="What is the lag of each group, and the age of each symbol's data?", responses=REDIS_SILENT)
+@router.get(
+    "/lag",
+    summary="What is the lag of each group, and the age of each symbol's data?",
+    response_model=Lag,
+    responses=REDIS_SILENT,
+)
 async def lag(
-    snapshot: SnapshotDep,
+    moment: MomentDep,
     all_symbols: Annotated[bool, Query(alias="all", description="Also symbols that left the universe")] = False,
-) -> Lag:
+) -> Response:
     """Return lag and pending of every group, and the age of every member's newest candle."""
-    if snapshot.redis_problem is not None:
-        raise HTTPException(503, snapshot.redis_problem)
-    return lag_of(snapshot, all_symbols=all_symbols)
+    if moment.snapshot.redis_problem is not None:
+        raise HTTPException(503, moment.snapshot.redis_problem)
+
+    async def answer() -> str:
+        return lag_of(moment.snapshot, all_symbols=all_symbols).model_dump_json()
+
+    return Json(await moment.once(("lag", all_symbols), answer))
 
 
 @router.get("/metrics", summary="How is everything, as numbers for Prometheus?", response_class=Response)
-async def metrics(snapshot: SnapshotDep, disk: DiskDep) -> Response:
+async def metrics(moment: MomentDep, disk: DiskDep) -> Response:
     """Return Prometheus' text format. It answers with Redis down, too: `qlib_crypto_redis_up` is 0 then."""
-    try:
-        found = await disk.read()
-    except OSError:
-        found = None
-    text = exposition(snapshot, status_of(snapshot), found)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    async def answer() -> bytes:
+        try:
+            found = await disk.read()
+        except OSError:
+            found = None
+        return exposition(moment.snapshot, status_of(moment.snapshot), found)
+
+    return Response(await moment.once("metrics", answer), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/alerts", summary="What is wrong now, since when, and what is done about it?")
