@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from types import MappingProxyType
 
 from shared.bus.bus import Bus
 from shared.grid import MINUTE, day_start
@@ -12,22 +13,31 @@ from shared.ledger.minutes import FULL_DAY, gaps_of_mask
 from shared.symbol import belongs
 
 
-@dataclass
 class Replica:
     """What the ledger says of every day that the bus knows, of one dataset."""
 
-    days: dict[date, dict[str, DayLedger]] = field(default_factory=dict)
-    lacking: dict[date, frozenset[str]] = field(default_factory=dict)
-    """Which symbols have minutes without a verdict: day → symbols; days without any are not in it."""
+    def __init__(self) -> None:
+        self._days: dict[date, dict[str, DayLedger]] = {}
+        self.days: Mapping[date, Mapping[str, DayLedger]] = MappingProxyType(self._days)
+        """Day → symbol → what is known. It is changed by `replace` alone, so that no change goes unnoticed."""
+        self.lacking: dict[date, frozenset[str]] = {}
+        """Which symbols have minutes without a verdict: day → symbols; days without any are not in it."""
+        self._changed: list[set[date]] = []
 
-    def replace(self, day: date, ledgers: dict[str, DayLedger]) -> None:
+    def note_changes(self, changed: set[date]) -> None:
+        """Add every day that changes from now on to a set."""
+        self._changed.append(changed)
+
+    def replace(self, day: date, ledgers: Mapping[str, DayLedger]) -> None:
         """Take over what the ledger says of a day now; nothing of a day that it knows no more."""
-        self.days.pop(day, None)
+        self._days.pop(day, None)
         self.lacking.pop(day, None)
         if ledgers:
-            self.days[day] = ledgers
+            self._days[day] = dict(ledgers)
         if lacking := frozenset(symbol for symbol, known in ledgers.items() if known.missing(FULL_DAY)):
             self.lacking[day] = lacking
+        for changed in self._changed:
+            changed.add(day)
 
     def last_collected(self, symbol: str) -> datetime | None:
         """Return the open of the last minute of a symbol that was to be collected, or is stored; None without any.

@@ -114,7 +114,8 @@ def a_definition(
 def a_ledger_copy(days: Mapping[date, Mapping[str, DayLedger]], about: str = CANDLES) -> LedgerCopy:
     """Return a copy of the ledger that says something of a dataset's days."""
     copy = LedgerCopy()
-    copy[about].days.update({day: dict(symbols) for day, symbols in days.items()})
+    for day, symbols in days.items():
+        copy[about].replace(day, symbols)
     return copy
 
 

@@ -165,10 +165,16 @@ def _seconds() -> float:
 
 def _in_both(gaps: list[Gap], before: list[Gap]) -> list[Gap]:
     """Return the parts of gaps that were missing before, too. Both lists are sorted and disjoint. Pure."""
-    found = []
+    if gaps is before:
+        return gaps
+    found, rest = [], iter(before)
+    old = next(rest, None)
     for gap in gaps:
-        for old in before:
+        while old is not None and old.begin < gap.end:
             begin, end = max(gap.begin, old.begin), min(gap.end, old.end)
             if begin < end:
                 found.append(Gap(begin, end))
+            if old.end > gap.end:
+                break
+            old = next(rest, None)
     return found

@@ -57,7 +57,7 @@ class Denials:
                 known = minutes.days.get(day, 0) & left
                 left &= ~known
                 if known and seconds - denial.last >= AGAIN_SECONDS:
-                    minutes.days[day] &= ~known
+                    minutes.discard_mask(day, known)
                     self._group(Denial(denial.times + 1, denial.first, seconds)).add_mask(day, known)
             if left:
                 self._group(Denial(1, exchange_now, seconds)).add_mask(day, left)
@@ -68,7 +68,6 @@ class Denials:
 
     def _tidy(self) -> None:
         for denial, minutes in list(self._groups.items()):
-            minutes.days = {day: mask for day, mask in minutes.days.items() if mask}
             if not minutes.days:
                 del self._groups[denial]
 
@@ -76,7 +75,7 @@ class Denials:
         """Forget minutes: a row has come after all, or they have a verdict."""
         for known in self._groups.values():
             for day in known.days.keys() & minutes.keys():
-                known.days[day] &= ~minutes[day]
+                known.discard_mask(day, minutes[day])
         self._tidy()
 
     def forget_before(self, day: date) -> None:

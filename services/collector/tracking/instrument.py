@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 
 from services.collector.tracking.denials import Denials
 from shared.grid import MINUTE, ceil_minute, floor_minute
-from shared.ledger.minutes import FULL_DAY, Coverage, Gap, gaps_of
+from shared.ledger.minutes import FULL_DAY, Coverage, Gap, Lacking
 from shared.symbol import Symbol
 
 GRACE = timedelta(seconds=5)
@@ -54,6 +54,14 @@ class TrackedInstrument:
     """Whether it is not followed: what the ledger lacks of it is fetched, no more."""
     forming: datetime | None = None
     """Open of the newest row seen, closed or not: every minute before it is over."""
+    _lacking: Lacking = field(init=False, repr=False, compare=False)
+    _kept_from: date = field(default=date.min, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._lacking = Lacking(self._settled)
+        for minutes in (self.seen, self.absent, self.halted, self.refused, self.unwanted, self.due):
+            if minutes is not None:
+                minutes.note_changes(self._lacking.changed)
 
     def over_until(self, exchange_now: datetime) -> datetime:
         """Return the end of the minutes that should have arrived: by the clock, or since a later row is there."""
@@ -65,11 +73,13 @@ class TrackedInstrument:
     @property
     def last(self) -> datetime | None:
         """Return when nothing more is wanted, since it is followed no longer or has ended; None: without an end."""
-        return min((at for at in (self.until, self.ended) if at is not None), default=None)
+        if self.until is None or self.ended is None:
+            return self.ended if self.until is None else self.until
+        return min(self.until, self.ended)
 
     def gaps(self, exchange_now: datetime) -> list[Gap]:
         """Return the minutes that should be there and are not, oldest first."""
-        return gaps_of(self.begin, self.over_until(exchange_now), self._settled)
+        return self._lacking.gaps(self.begin, self.over_until(exchange_now))
 
     def to_ask(self, gaps: Iterable[Gap], exchange_now: datetime, seconds: float) -> list[Gap]:
         """Return the parts of gaps that were not denied just now. `seconds`: our monotonic clock."""
@@ -109,6 +119,9 @@ class TrackedInstrument:
     def forget_before(self, begin: datetime) -> None:
         """Let the window slide: what is older is wanted no longer, and costs no memory."""
         self.begin = max(self.begin, begin)
+        if self.begin.date() == self._kept_from:
+            return
+        self._kept_from = self.begin.date()
         for minutes in (
             self.seen,
             self.absent,

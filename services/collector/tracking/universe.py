@@ -5,10 +5,11 @@ grace time after the ranking that dropped it, so that a symbol that comes back h
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from services.collector.tracking.books import Books
 from services.collector.tracking.instrument import GRACE, TrackedInstrument
 from shared.datasets.channel import DueInstants
 from shared.datasets.ledger import CANDLES, Finding, Verdict
@@ -52,6 +53,9 @@ class Tracker:
         self._members: frozenset[Symbol] = frozenset()
         self.symbols: dict[Symbol, TrackedInstrument] = {}
         self._ever: set[str] = set()
+        self._books: dict[Symbol, Books] = {}
+        self._ledger_changed: set[date] = set()
+        self._ledger.note_changes(self._ledger_changed)
         self._ended_early: dict[Symbol, datetime] = {}
         """Symbols that left, and were let go since they had ended: until when they would have been followed."""
 
@@ -163,8 +167,8 @@ class Tracker:
 
     def _known(self, symbol: Symbol, begin: datetime) -> TrackedInstrument:
         """Return a symbol with what the ledger knows about it."""
-        wanted = TrackedInstrument(symbol, begin, asked=not self._by_instants)
-        wanted.due = Coverage() if self._by_instants else None
+        due = Coverage() if self._by_instants else None
+        wanted = TrackedInstrument(symbol, begin, due=due, asked=not self._by_instants)
         for day, symbols in self._ledger.days.items():
             if symbol in symbols and day >= begin.date():
                 wanted.seen.add_mask(day, symbols[symbol].stored)
@@ -212,8 +216,7 @@ class Tracker:
                 if first < wanted.begin:
                     self._begin_earlier(wanted, first)
                     reached.append(symbol)
-                if unwanted := wanted.unwanted.days.get(day, 0):
-                    wanted.unwanted.days[day] = unwanted & ~missing
+                wanted.unwanted.discard_mask(day, missing)
         return reached
 
     def _begin_earlier(self, wanted: TrackedInstrument, begin: datetime) -> None:
@@ -272,7 +275,7 @@ class Tracker:
         """Want again what was called absent for an end that was none."""
         if wanted.ended is not None:
             for day in [day for day in wanted.absent.days if day >= wanted.ended.date()]:
-                wanted.absent.days[day] &= ~day_mask(day, wanted.ended, day_start(day) + DAY)
+                wanted.absent.discard_mask(day, day_mask(day, wanted.ended, day_start(day) + DAY))
         wanted.ended = None
 
     def take_over(self, days: Iterable[date]) -> None:
@@ -284,8 +287,8 @@ class Tracker:
                     wanted.seen.add_mask(day, known.stored)
 
     def published(self) -> dict[Symbol, dict[date, int]]:
-        """Return what was published so far: symbol → day → minutes."""
-        return {symbol: dict(wanted.seen.days) for symbol, wanted in self.symbols.items()}
+        """Return what was published so far and may not be stored: symbol → day → minutes."""
+        return {symbol: books.published() for symbol, books in self._all_books().items()}
 
     def take_back_lost(self, published: Mapping[Symbol, Mapping[date, int]]) -> int:
         """Count as missing again what was published and is not stored, once it had to be; return how many minutes.
@@ -293,16 +296,21 @@ class Tracker:
         A Redis that came back empty, a stream cut at its cap, or a file that was damaged later loses rows that no one
         else would ask for again.
         """
-        lost = 0
-        for symbol, days in published.items():
-            if (wanted := self.symbols.get(symbol)) is None:
-                continue
-            for day, minutes in days.items():
-                missing = minutes & ~self._ledger.of(symbol, day).stored & wanted.seen.days.get(day, 0)
-                if missing:
-                    wanted.seen.days[day] &= ~missing
-                    lost += missing.bit_count()
-        return lost
+        books = self._all_books()
+        return sum(books[symbol].take_back_lost(days) for symbol, days in published.items() if symbol in books)
+
+    def _all_books(self) -> Mapping[Symbol, Books]:
+        """Return the books of every symbol, each of which knows what has changed in the ledger."""
+        for symbol in self._books.keys() - self.symbols.keys():
+            del self._books[symbol]
+        for symbol, wanted in self.symbols.items():
+            books = self._books.get(symbol)
+            if books is None or books.wanted is not wanted:
+                self._books[symbol] = Books(wanted, self._ledger)
+            elif self._ledger_changed:
+                books.note_ledger(self._ledger_changed)
+        self._ledger_changed.clear()
+        return self._books
 
     def pending_verdicts(self, exchange: str, exchange_now: datetime) -> list[Verdict]:
         """Return what the ledger does not know yet: wanted minutes, and those of which the exchange has no candle.
@@ -311,8 +319,8 @@ class Tracker:
         event.
         """
         spans: dict[tuple[Finding, Gap], list[Symbol]] = defaultdict(list)
-        for symbol, wanted in self.symbols.items():
-            for finding, gap in self._pending(wanted, exchange_now):
+        for symbol, books in self._all_books().items():
+            for finding, gap in books.pending(exchange_now):
                 spans[finding, gap].append(symbol)
         return [
             Verdict(
@@ -326,25 +334,6 @@ class Tracker:
             )
             for (finding, gap), symbols in spans.items()
         ]
-
-    def _pending(self, wanted: TrackedInstrument, exchange_now: datetime) -> Iterator[tuple[Finding, Gap]]:
-        sets: dict[Finding, Coverage] = {
-            "absent": wanted.absent,
-            "halted": wanted.halted,
-            "refused": wanted.refused,
-        }
-        if wanted.due is None:
-            end = wanted.over_until(exchange_now)
-            days = days_between(wanted.begin, end)
-            known = {day: self._ledger.of(wanted.symbol, day) for day in days}
-            unwanted = {day: known[day].wanted | wanted.unwanted.days.get(day, 0) for day in days}
-            yield from (("wanted", gap) for gap in gaps_of(wanted.begin, end, lambda day: unwanted[day]))
-        else:
-            sets["wanted"] = wanted.due
-        for finding, found in sets.items():
-            for day, mask in found.days.items():
-                fresh = mask & ~getattr(self._ledger.of(wanted.symbol, day), finding)
-                yield from ((finding, gap) for gap in gaps_of_mask(day, fresh))
 
     def note_due(self, symbol: Symbol, at: datetime) -> None:
         """Note that a row was due at an instant."""
@@ -398,11 +387,9 @@ class Tracker:
 
         What is found out and not reported yet would be forgotten, found missing in the ledger and asked for again.
         """
-        done = [
-            symbol
-            for symbol, wanted in self.symbols.items()
-            if wanted.is_done(exchange_now) and not any(self._pending(wanted, exchange_now))
-        ]
+        over = [symbol for symbol, wanted in self.symbols.items() if wanted.is_done(exchange_now)]
+        books = self._all_books() if over else {}
+        done = [symbol for symbol in over if not any(books[symbol].pending(exchange_now))]
         self._ever.update(done)
         for symbol in done:
             wanted = self.symbols.pop(symbol)

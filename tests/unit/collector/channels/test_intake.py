@@ -176,7 +176,7 @@ def test_a_missed_settlement_is_noted(desk):
 @pytest.mark.invariant(5)
 def test_what_is_stored_is_not_taken_again_from_the_first_message_after_a_restart(desk):
     """Invariant 5: it would look as if it had become known at the restart, and its period would be lost."""
-    desk.ledger["funding"].days[minute(480).date()] = {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)}
+    desk.ledger["funding"].replace(minute(480).date(), {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)})
 
     desk.live_funding(BTC, a_funding_row(at=minute(500), funding_time=minute(960), settFundingRate="0.003"))
 
@@ -206,7 +206,7 @@ def test_a_settlement_taken_after_the_roll_is_due_and_to_be_held_against_the_his
 @pytest.mark.invariant(5)
 def test_a_settlement_that_is_stored_keeps_the_instant_at_which_it_became_known(desk):
     """Invariant 5: asking the history again must not make an old rate look newly known."""
-    desk.ledger["funding"].days[minute(480).date()] = {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)}
+    desk.ledger["funding"].replace(minute(480).date(), {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)})
     settled = [a_funding_rate("BTC_USDT", minute(480)), a_funding_rate("BTC_USDT", minute(0))]
 
     assert desk.funding.settled_by_history(settled) == settled[1:]
@@ -217,7 +217,7 @@ def test_a_settlement_that_the_history_has_differently_is_corrected(desk):
     desk.live_funding(BTC, a_funding_row(at=minute(1), funding_time=minute(480)))
     desk.live_funding(BTC, a_funding_row(at=minute(480), funding_time=minute(960)))
     (taken,) = desk.funding.take_settled()
-    desk.ledger["funding"].days[minute(480).date()] = {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)}
+    desk.ledger["funding"].replace(minute(480).date(), {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)})
     same = a_funding_rate("BTC_USDT", minute(480), rate=taken.funding_rate)
     other = a_funding_rate("BTC_USDT", minute(480), rate=taken.funding_rate + 1e-6)
 

@@ -97,7 +97,7 @@ def test_without_a_grace_time_a_leaver_is_wanted_until_the_minute_that_was_open_
     assert leaver.gaps(minute(900)) == [Gap(minute(722), minute(723))]
 
     see(leaver, 722)
-    ledger[CANDLES].days[DAY_0] = {"OLD_USDT": DayLedger(wanted=span_mask(720, 722))}
+    ledger[CANDLES].replace(DAY_0, {"OLD_USDT": DayLedger(wanted=span_mask(720, 722))})
     assert universe.drop_done(minute(723)) == []  # it has just ended
     assert universe.drop_done(minute(723) + GRACE) == ["OLD_USDT"]
     assert universe.followed(minute(724)) == ["BTC_USDT"]
@@ -197,9 +197,8 @@ def test_one_that_left_is_not_let_go_before_the_ledger_knows_what_the_exchange_d
     universe.symbols["OLD_USDT"].absent.add(minute(702))
 
     assert universe.drop_done(NOON) == []
-    ledger[CANDLES].days[DAY_0] = {
-        "OLD_USDT": DayLedger(wanted=span_mask(700, 702), received=span_mask(700, 701), absent=1 << 702)
-    }
+    known = DayLedger(wanted=span_mask(700, 702), received=span_mask(700, 701), absent=1 << 702)
+    ledger[CANDLES].replace(DAY_0, {"OLD_USDT": known})
     assert universe.drop_done(NOON) == ["OLD_USDT"]
 
 
@@ -210,9 +209,8 @@ def test_what_the_ledger_learns_late_to_be_wanted_of_one_that_is_followed_is_fet
     universe = a_universe("BTC_USDT", ledger=ledger)
     old = universe.symbols["BTC_USDT"]
     assert old.gaps(NOON + GRACE) == [Gap(minute(501), NOON)]
-    before = ledger[CANDLES].days[DAY_0 - DAY] = {
-        "BTC_USDT": DayLedger(wanted=span_mask(100, 199), healed=span_mask(110, 199), absent=1 << 100)
-    }
+    before = {"BTC_USDT": DayLedger(wanted=span_mask(100, 199), healed=span_mask(110, 199), absent=1 << 100)}
+    ledger[CANDLES].replace(DAY_0 - DAY, before)
     ledger[CANDLES].lacking = {DAY_0 - DAY: frozenset({"BTC_USDT", "OTHER_USDT"})}
 
     assert universe.reach_back(NOON) == ["BTC_USDT"]
@@ -222,14 +220,15 @@ def test_what_the_ledger_learns_late_to_be_wanted_of_one_that_is_followed_is_fet
         Gap(minute(101 - 1440), minute(110 - 1440)),
         Gap(minute(501), NOON),
     ]
-    before["BTC_USDT"] = DayLedger(wanted=span_mask(100, 300), healed=span_mask(110, 199), absent=1 << 100)
+    later = DayLedger(wanted=span_mask(100, 300), healed=span_mask(110, 199), absent=1 << 100)
+    ledger[CANDLES].replace(DAY_0 - DAY, {"BTC_USDT": later})
     universe.reach_back(NOON)
     assert Gap(minute(200 - 1440), minute(301 - 1440)) in old.gaps(NOON + GRACE)
 
 
 def test_the_first_wanted_and_the_last_collected_minute_are_those_of_all_days():
     ledger = a_ledger(BTC_USDT=DayLedger(wanted=span_mask(3, 9)))
-    ledger[CANDLES].days[DAY_0 - DAY] = {"BTC_USDT": DayLedger(wanted=span_mask(100, 199))}
+    ledger[CANDLES].replace(DAY_0 - DAY, {"BTC_USDT": DayLedger(wanted=span_mask(100, 199))})
 
     assert ledger[CANDLES].first_wanted("BTC_USDT") == minute(100 - 1440)
     assert ledger[CANDLES].last_collected("BTC_USDT") == minute(9)
@@ -313,7 +312,7 @@ def test_an_old_hole_is_wanted_again_after_a_restart_and_nothing_beside_it():
     """Invariant 7."""
     old = DAY_0 - 20 * DAY
     ledger = a_ledger_copy({old: {"BTC_USDT": DayLedger(wanted=span_mask(10, 19), received=span_mask(10, 14))}})
-    ledger[CANDLES].days[DAY_0] = {"BTC_USDT": DayLedger(wanted=span_mask(0, 719), received=span_mask(0, 719))}
+    ledger[CANDLES].replace(DAY_0, {"BTC_USDT": DayLedger(wanted=span_mask(0, 719), received=span_mask(0, 719))})
 
     universe = a_universe("BTC_USDT", backfill_days=1, ledger=ledger)
 
@@ -369,7 +368,7 @@ def test_what_was_handed_on_and_never_became_durable_is_missing_again():
     see(universe.symbols["BTC_USDT"], 720, 721, 722)
     handed = universe.published()
     see(universe.symbols["BTC_USDT"], 723)  # on its way still
-    ledger[CANDLES].days[DAY_0] = {"BTC_USDT": DayLedger(received=span_mask(720, 721))}
+    ledger[CANDLES].replace(DAY_0, {"BTC_USDT": DayLedger(received=span_mask(720, 721))})
 
     lost = universe.take_back_lost(handed)
 
@@ -389,7 +388,7 @@ def test_a_symbol_of_which_nothing_is_stored_is_asked_for_whole():
 def test_what_somebody_else_stored_is_taken_over():
     ledger = LedgerCopy(exchange="okx")
     universe = a_universe("BTC_USDT", ledger=ledger)
-    ledger[CANDLES].days[DAY_0] = {"BTC_USDT": DayLedger(healed=span_mask(720, 729)), "ETH_USDT": DayLedger(healed=1)}
+    ledger[CANDLES].replace(DAY_0, {"BTC_USDT": DayLedger(healed=span_mask(720, 729)), "ETH_USDT": DayLedger(healed=1)})
 
     universe.take_over({DAY_0})
 
@@ -428,7 +427,7 @@ def test_what_the_ledger_knows_is_not_published_again_and_what_it_forgot_is():
     assert account(universe.pending_verdicts("okx", minute(726) + GRACE)) == {
         ("wanted", ("BTC_USDT",), minute(725), minute(726))
     }
-    ledger[CANDLES].days.clear()
+    ledger[CANDLES].replace(DAY_0, {})
     assert account(universe.pending_verdicts("okx", minute(726) + GRACE)) == {
         ("wanted", ("BTC_USDT",), NOON, minute(726)),
         ("absent", ("BTC_USDT",), minute(722), minute(723)),
@@ -467,7 +466,7 @@ def test_a_settlement_whose_rate_is_not_stored_is_missing_and_no_other_minute_is
     assert universe.symbols["ETH_USDT"].gaps(NOON) == []
     assert universe.is_known("BTC_USDT", minute(0))
     assert not universe.is_known("BTC_USDT", minute(480))
-    ledger["funding"].days[DAY_0] = {"BTC_USDT": DayLedger(wanted=1 << 480 | 1, healed=1 << 480 | 1)}
+    ledger["funding"].replace(DAY_0, {"BTC_USDT": DayLedger(wanted=1 << 480 | 1, healed=1 << 480 | 1)})
     universe.take_over([DAY_0])
     assert universe.symbols["BTC_USDT"].gaps(NOON) == []
 
@@ -504,7 +503,7 @@ def test_one_that_left_is_let_go_once_its_settlements_are_there():
     assert universe.drop_done(NOON) == []
 
     universe.note_published("BTC_USDT", minute(480))
-    universe._ledger.days[DAY_0] = {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)}
+    universe._ledger.replace(DAY_0, {"BTC_USDT": DayLedger(wanted=1 << 480, received=1 << 480)})
 
     assert universe.drop_done(NOON) == ["BTC_USDT"]
 
@@ -557,7 +556,7 @@ def test_one_that_left_and_was_let_go_at_its_end_is_followed_for_the_rest_of_its
     universe.apply(a_ranking("BTC_USDT", ranked_time=minute(730), removed=["OLD_USDT"]), minute(730), {})
     stored = span_mask(720, 739)
     see(universe.symbols["OLD_USDT"], *range(720, 740))
-    universe._ledger.days[DAY_0] = {"OLD_USDT": DayLedger(wanted=stored, received=stored)}
+    universe._ledger.replace(DAY_0, {"OLD_USDT": DayLedger(wanted=stored, received=stored)})
     universe.end("OLD_USDT", minute(740), minute(740))
     assert universe.drop_done(minute(741)) == ["OLD_USDT"]
 

@@ -12,6 +12,7 @@ from shared.ledger.minutes import (
     FULL_DAY,
     Coverage,
     Gap,
+    Lacking,
     mask_from_minutes,
     mask_from_text,
     mask_to_text,
@@ -108,6 +109,58 @@ def test_a_coverage_behaves_like_a_set_of_minutes(steps):
     assert naive(coverage.gaps(minute(-1440), minute(2880))) == {
         minute(number) for number in range(-1440, 2880) if number not in model
     }
+
+
+@st.composite
+def changes(draw):
+    """Return a method of a coverage with its arguments."""
+    kind = draw(st.sampled_from(["add", "discard", "add_span", "discard_mask", "forget_before"]))
+    number = draw(THREE_DAYS)
+    day = DAY_0 + (number // 1440) * DAY
+    arguments = {
+        "add": (minute(number),),
+        "discard": (minute(number),),
+        "add_span": tuple(map(minute, draw(SPANS))),
+        "discard_mask": (day, mask_from_minutes(draw(MINUTES))),
+        "forget_before": (day,),
+    }
+    return kind, arguments[kind]
+
+
+@given(st.lists(st.one_of(changes(), SPANS), max_size=20))
+@pytest.mark.invariant(7)
+def test_what_lacks_is_the_same_whether_all_days_are_looked_at_or_those_that_changed(steps):
+    """Invariant 7: whatever is added, forgotten or asked for, and wherever the window goes."""
+    coverage = Coverage({DAY_0: FULL_DAY, DAY_0 + DAY: FULL_DAY})
+    lacking = Lacking(lambda day: coverage.days.get(day, 0))
+    coverage.note_changes(lacking.changed)
+    for step in [*steps, (-1440, 2880)]:
+        if isinstance(step[0], str):
+            getattr(coverage, step[0])(*step[1])
+        else:
+            begin, end = map(minute, step)
+            assert lacking.gaps(begin, end) == coverage.gaps(begin, end)
+            assert lacking.gaps(begin, end) == coverage.gaps(begin, end)
+
+
+@pytest.mark.invariant(9)
+def test_a_day_that_did_not_change_is_not_looked_at_again():
+    """Invariant 9: what it costs follows what is new, not how long the history is."""
+    coverage, looked_at = Coverage(), []
+    coverage.add_span(MIDNIGHT - 90 * DAY, MIDNIGHT + 5 * MINUTE)
+    lacking = Lacking(lambda day: looked_at.append(day) or coverage.days.get(day, 0))
+    coverage.note_changes(lacking.changed)
+    lacking.gaps(MIDNIGHT - 90 * DAY, minute(5))
+    assert len(looked_at) == 91
+    looked_at.clear()
+
+    for number in range(5, 9):
+        assert lacking.gaps(MIDNIGHT - 90 * DAY, minute(number + 1)) == [Gap(minute(5), minute(number + 1))]
+    assert looked_at == []
+    coverage.add(minute(5))
+    coverage.discard(minute(-2000))
+    assert len(lacking.gaps(MIDNIGHT - 90 * DAY, minute(9))) == 2
+    assert sorted(looked_at) == [DAY_0 - 2 * DAY, DAY_0]
 
 
 @pytest.mark.invariant(11)
