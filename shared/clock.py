@@ -40,8 +40,9 @@ class ClockLine:
 
     def latest(self, monotonic: float) -> float:
         """Return the latest Unix time that it can be there at a moment of the local monotonic clock."""
-        away = abs(monotonic - self.monotonic_at)
-        return self.exchange(monotonic) + self.unsure * self.rate + self.rate_unsure * away
+        away = monotonic - self.monotonic_at
+        exchange = self.exchange_at + self.rate * away
+        return exchange + self.unsure * self.rate + self.rate_unsure * abs(away)
 
     def exchange(self, monotonic: float) -> float:
         """Return the exchange's Unix time at a moment of the local monotonic clock."""
@@ -267,7 +268,8 @@ class ExchangeClock:
         if self.line is None:
             return self.now()
         here = time.monotonic()
-        return EPOCH + timedelta(seconds=max(line.latest(here) for line in self._lines()))
+        latest = self.line.latest(here)
+        return EPOCH + timedelta(seconds=latest if self._rival is None else max(latest, self._rival.latest(here)))
 
     def _lines(self) -> list[ClockLine]:
         return [line for line in (self.line, self._rival) if line is not None]

@@ -9,6 +9,7 @@ from services.collector.channels.backfill import Backfill
 from services.collector.channels.channel import SetAside, Surroundings, note_unrequested
 from services.collector.metrics import CANDLES
 from services.collector.stream.connection import Row
+from services.collector.tracking.instrument import TrackedInstrument
 from services.collector.tracking.requests import Request
 from services.collector.tracking.universe import Tracker
 from shared.clock import ExchangeClock
@@ -31,6 +32,7 @@ class CandleIntake:
         self._clock = clock
         self._emit = emit
         self._set_aside = set_aside
+        self._taken = CANDLES.labels("ws")
 
     def take(self, row: Row) -> None:
         """Take a row of the stream, closed or partial. It proves that every minute before its own is over."""
@@ -38,19 +40,25 @@ class CandleIntake:
         if wanted is None:
             note_unrequested(self._tracker, self._set_aside, "candles", row)
             return
-        candles = [event for event in row.page.events if isinstance(event, Candle)]
-        opens = [candle.open_time for candle in candles] + [one.at for one in row.page.refused if one.at is not None]
-        if opens := [*opens, *row.page.partial]:
-            newest = min(max(opens), self._clock.latest())
-            wanted.forming = newest if wanted.forming is None else max(newest, wanted.forming)
+        for opened in row.page.partial:
+            self._note_open(wanted, opened)
         for refused in row.page.refused:
+            if refused.at is not None:
+                self._note_open(wanted, refused.at)
             if refused.at is None or refused.at not in wanted.seen:
                 self._set_aside("candles", refused.row, refused.reason)
-        for candle in candles:
-            if candle.open_time not in wanted.seen:
-                wanted.seen.add(candle.open_time)
-                CANDLES.labels("ws").inc()
-                self._emit(candle)
+        for candle in row.page.events:
+            if isinstance(candle, Candle):
+                self._note_open(wanted, candle.open_time)
+                if wanted.seen.add(candle.open_time):
+                    self._taken.inc()
+                    self._emit(candle)
+
+    def _note_open(self, wanted: TrackedInstrument, opened: datetime) -> None:
+        """Note a row that opened then. One from the future proves nothing beyond now."""
+        if wanted.forming is None or opened > wanted.forming:
+            newest = min(opened, self._clock.latest())
+            wanted.forming = newest if wanted.forming is None else max(newest, wanted.forming)
 
     def history(self, request: Request, page: Page[Candle]) -> list[Candle]:
         """Return the closed candles of a page that are still missing. They count as seen once `published` is called.

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+import msgspec
+
 from services.collector.stream.liveness import Patience
 from shared.datasets.registry import AnyEvent
 from shared.exchanges.base import Page
@@ -62,14 +64,18 @@ class WillClose:
     text: str
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """A row of one instrument: what it means, which may be that it was refused."""
 
     symbol: Symbol
     page: Page[AnyEvent]
-    payload: object
-    """As the exchange spelled it, for a dead letter."""
+    spelled: object
+    """The payload, or a function that returns it: of nearly all rows it is never needed."""
+
+    @property
+    def payload(self) -> object:
+        """Return it as the exchange spelled it, for a dead letter."""
+        return self.spelled() if callable(self.spelled) else self.spelled
 
     @property
     def is_sign_of_life(self) -> bool:

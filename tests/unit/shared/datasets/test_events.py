@@ -1,6 +1,7 @@
 import math
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +37,16 @@ def test_any_event_survives_the_bus_bit_for_bit(event):
 
     assert all(isinstance(value, str) for value in fields.values())
     assert repr(decode(fields)) == repr(event)
+
+
+@given(CANDLES)
+def test_a_candle_is_spelled_at_once_as_it_is_spelled_value_by_value(candle):
+    one_by_one = {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in msgspec.to_builtins(candle).items()
+    }
+
+    assert list(encode(candle).items()) == [("event", "candle"), *one_by_one.items()]
 
 
 @pytest.mark.parametrize("price", [1.23e-9, 5e-324, 0.1 + 0.2, 123456789.123456789])
