@@ -27,7 +27,7 @@ from shared.runtime.command import run
 FOLDER = Path(".run/api")
 _READY_SECONDS = 60.0
 _OF_THE_WRITER = 3
-"""Days before today whose files the running writer may write."""
+"""Days before today whose ledger the running writer looks after: older ones lie on the disk alone."""
 _AHEAD_SECONDS = 20.0
 """After this time the api has read a year of ledger."""
 
@@ -179,7 +179,7 @@ def main(
     end = datetime.now(UTC).date() - timedelta(days=_OF_THE_WRITER)
     first = end - timedelta(days=days)
     year = f"begin={first}&end={end}"
-    settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": "0"}
+    settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": "0", "RETENTION_DAYS": str(_OF_THE_WRITER - 1)}
     paths = ["/health", "/status", "/lag", "/metrics", "/completeness", "/ledger", f"/ledger?{year}", f"/gaps?{year}"]
     stack = Stack(folder, settings, simulator=["--symbols", str(symbols), "--seed", "1"])
     try:

@@ -103,17 +103,17 @@ async def _read_ahead(service: Service, ledger: LedgerReader) -> None:
 
     A file that cannot be read is left to the question about it, whose answer says so.
     """
-    while await service.pause(_AHEAD_EVERY_SECONDS):
-        if service.clock.measured:
-            break
+    while not service.clock.measured:
+        if not await service.pause(_AHEAD_EVERY_SECONDS):
+            return
     today = service.clock.now().date()
     for days in batched((today - ahead * DAY for ahead in range(LONGEST.days)), _AHEAD_DAYS):
+        if not await service.pause(_AHEAD_EVERY_SECONDS):
+            return
         try:
             await asyncio.to_thread(ledger.read_ahead, days)
         except (OSError, ValueError) as error:
             log.warning("ledger not read ahead", first=str(days[-1]), last=str(days[0]), error=str(error))
-        if not await service.pause(_AHEAD_EVERY_SECONDS):
-            return
 
 
 def _alert_loop(sources: Sources, settings: ApiSettings, notifiers: Sequence[Notifier]) -> AlertLoop:

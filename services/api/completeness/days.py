@@ -10,7 +10,7 @@ from typing import NamedTuple
 from services.api.text import counted, instant
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
-from shared.grid import MINUTE, MINUTES_PER_DAY, day_start
+from shared.grid import DAY, MINUTE, MINUTES_PER_DAY, day_start
 from shared.ledger.day import Account, DayLedger, MinuteVerdict, account_of, over_mask, total
 from shared.ledger.minutes import FULL_DAY, Gap, day_mask, gaps_of_mask
 
@@ -50,6 +50,17 @@ class DatasetDay:
         """Symbol → its missing minutes, over the whole day, where it has some: nearly always empty."""
         found = ((symbol, ledger.missing(FULL_DAY)) for symbol, ledger in self.ledgers.items())
         return {symbol: mask for symbol, mask in found if mask}
+
+    @cached_property
+    def missing_instants(self) -> Sequence[tuple[str, datetime]]:
+        """Symbols and their missing minutes, over the whole day, the newest first: for what is rarely due."""
+        found = [
+            (symbol, gap.begin + number * MINUTE)
+            for symbol, mask in self.missing.items()
+            for gap in gaps_of_mask(self.day, mask)
+            for number in range(gap.minutes)
+        ]
+        return sorted(found, key=lambda one: (-one[1].timestamp(), one[0]))
 
     def total(self, over: int) -> Account:
         """Return the account of all symbols over some minutes of the day."""
@@ -231,15 +242,14 @@ def missing_settlements(
     days: Iterable[Day], begin: datetime, end: datetime, symbol: str | None = None
 ) -> list[tuple[str, datetime]]:
     """Return symbols and instants in [begin, end) whose settled rate is missing, the newest first."""
-    found = [
-        (name, gap.begin + number * MINUTE)
-        for day in days
-        for name, mask in day.settlements.missing.items()
-        if symbol in {None, name}
-        for gap in gaps_of_mask(day.day, mask & day_mask(day.day, begin, end))
-        for number in range(gap.minutes)
-    ]
-    return sorted(found, key=lambda one: (-one[1].timestamp(), one[0]))
+    found: list[tuple[str, datetime]] = []
+    for day in sorted(days, key=lambda day: day.day, reverse=True):
+        missing = day.settlements.missing_instants
+        if symbol is None and begin <= day_start(day.day) and day_start(day.day) + DAY <= end:
+            found += missing
+        else:
+            found += [(name, at) for name, at in missing if begin <= at < end and symbol in {None, name}]
+    return found
 
 
 def per_cent(found: Counted) -> str | None:

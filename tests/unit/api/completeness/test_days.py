@@ -125,6 +125,22 @@ def test_settlements_that_are_missing_newest_first():
     assert missing_settlements([day], minute(1), minute(480), "ETH_USDT") == [("ETH_USDT", minute(1))]
 
 
+@given(DAYS, INSTANTS, INSTANTS, st.none() | st.just("BTC_USDT"))
+def test_missing_settlements_of_a_span_are_those_of_its_minutes_newest_first(days, begin, end, symbol):
+    found = missing_settlements(days, begin, end, symbol)
+
+    expected = {
+        (name, instant)
+        for day in days
+        for name, ledger in day.settlements.ledgers.items()
+        for number in range(1440)
+        if ledger.missing(FULL_DAY) >> number & 1
+        and begin <= (instant := minute((day.day - DAY_0).days * 1440 + number)) < end
+        and symbol in {None, name}
+    }
+    assert found == sorted(expected, key=lambda one: (-one[1].timestamp(), one[0]))
+
+
 def test_symbols_of_which_nothing_was_wanted_are_left_out():
     day = a_day(BTC_USDT=DayLedger(wanted=1, received=1), ETH_USDT=DayLedger(received=FULL_DAY))
 
