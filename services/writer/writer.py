@@ -339,7 +339,9 @@ class Writer:
         while await self.service.pause(_COMPACTION_LOOK_SECONDS):
             asked = await self._asked()
             if asked or self._is_compaction_due():
-                if await self._compact() and asked:
+                if not await self._compact():
+                    await self.service.pause(_DISK_RETRY_SECONDS)
+                elif asked:
                     await self._say_compacted(asked)
             elif not self.files.locked() and await asyncio.to_thread(self.store.is_damaged):
                 log.error("a segment is not what was written any more")
@@ -347,6 +349,8 @@ class Writer:
 
     def _is_compaction_due(self) -> bool:
         store = self.store
+        if any(not (self.root / segment.dataset).exists() for segment in store.segments):
+            return True  # the first rows of a dataset: whoever looks for its folder finds it
         aged = store.oldest is not None and time.monotonic() - store.oldest >= self.settings.compact_every * 60
         return aged or store.rows >= _MOST_ROWS
 

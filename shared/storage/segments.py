@@ -1,6 +1,7 @@
 """Rows that are durable and in no day file yet: small Parquet files that the writer appends and merges later.
 
     okx_data/_segments/kline_1m/00001743811260123456-9f3a01c2.parquet    rows of any day and symbol
+    okx_data/_segments/kline_1m/none.parquet                             no rows: some readers fail where no file is
     okx_data/_wip/                                                       whatever is being written
 
 A segment never changes, and its name never returns. The writer merges segments into the day files and deletes them
@@ -26,7 +27,15 @@ from shared.datasets.row import Row
 from shared.grid import DAY, FIRST_DAY, MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
 from shared.storage.files import fsync_path
 from shared.storage.layout import Partition, segments_folder, work_folder
-from shared.storage.parquet import ContentError, merge, read_partition, read_written, write_parquet
+from shared.storage.parquet import (
+    ContentError,
+    merge,
+    read_partition,
+    read_written,
+    table_of,
+    write_parquet,
+    write_table,
+)
 
 _NAME = re.compile(r"[0-9]{20}-[0-9a-f]{8}\.parquet")
 _DAY_MS = MINUTES_PER_DAY * MINUTE_MS
@@ -48,9 +57,8 @@ def append(root: Path, kind: type[Row], rows: pa.Table) -> Segment:
     """Make rows durable as a new segment, whole or not at all: also its name is when this returns."""
     segment = Segment(kind.dataset, f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet")
     path, work = segment.path(root), work_folder(root)
-    new_folder = not path.parent.exists()
-    for folder in (path.parent, work):
-        folder.mkdir(parents=True, exist_ok=True)
+    new_folder = prepare(root, kind)
+    work.mkdir(parents=True, exist_ok=True)
     staged = work / f"{kind.dataset}-{segment.name}"
     try:
         write_parquet(staged, rows, compression="zstd")
@@ -62,6 +70,19 @@ def append(root: Path, kind: type[Row], rows: pa.Table) -> Segment:
     for folder in [path.parent, *([path.parent.parent, root] if new_folder else [])]:
         fsync_path(folder)
     return segment
+
+
+def prepare(root: Path, kind: type[Row]) -> bool:
+    """Make the folder for the segments of a dataset, and in it the file without rows; return whether it is new."""
+    folder = segments_folder(root, kind.dataset)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / _NONE).exists():
+        write_table(folder / _NONE, table_of(kind, []))
+    return is_new
+
+
+_NONE = "none.parquet"
 
 
 def segments_of(root: Path, datasets: Iterable[str] = BY_DATASET) -> list[Segment]:

@@ -1,5 +1,6 @@
 """The real writer process on a real Redis: killed, fed nonsense, stopped."""
 
+import ast
 import asyncio
 import os
 import random
@@ -10,7 +11,9 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import msgspec
+import polars as pl
 import pytest
 import redis as plain_redis
 
@@ -47,6 +50,7 @@ from tests.support.builders import (
     wait_for,
     write_batch,
 )
+from tests.support.examples import examples_in
 from tests.support.simulator import ROOT
 
 
@@ -155,7 +159,7 @@ async def test_what_the_disk_refuses_to_merge_waits_and_rows_go_on_to_be_stored(
     wait_for(writer.candles)
 
     assert not await ask_writer(bus, 3.0)
-    assert "cannot merge" in (writer.redis.get("heartbeat:writer") or "")
+    wait_for(lambda: "cannot merge" in (writer.redis.get("heartbeat:writer") or ""))
     await bus.publish([a_candle(open_time=minute(1))])
     wait_for(lambda: len(segments_of(writer.root)) == 2)
     in_the_way.unlink()
@@ -204,6 +208,46 @@ async def test_rows_are_merged_in_time_and_what_the_ledger_says_stays(bus, redis
         assert read_day(quick.root, DAY_0)["kline_1m", "BTC_USDT"].ledger == known
     finally:
         quick.close()
+
+
+@pytest.mark.invariant(8)
+async def test_the_queries_for_fresh_rows_in_the_docs_lack_nothing_while_the_writer_appends_and_merges(
+    bus, redis_url, tmp_path, monkeypatch
+):
+    """Invariant 8: what was acknowledged is there, once; and who reads day files alone finds these whole and unique."""
+    (example,) = [one for one in examples_in(ROOT / "docs" / "datasets.md") if "FRESH" in one.code]
+    queries = [ast.unparse(node) for node in ast.parse(example.code).body if isinstance(node, ast.Expr)]
+    names = {
+        "pl": pl,
+        "duckdb": duckdb,
+        "FRESH": ast.literal_eval(example.code.split("FRESH = ")[1].splitlines()[0]),
+    }
+    monkeypatch.chdir(tmp_path)
+    store(tmp_path / "okx_data", [a_candle("S0_USDT")])
+    busy, rounds, refused = WriterProcess(redis_url, tmp_path / "okx_data", COMPACT_EVERY="0.01"), 40, 0
+    try:
+        for number in range(rounds):
+            await bus.publish([a_candle(f"S{symbol}_USDT", minute(number)) for symbol in range(20)])
+            wait_for(lambda: busy.redis.exists("candles") and busy.is_idle_on("candles"))
+            for query in queries:
+                rows, refusals = _answered(query, names)
+                assert len(rows) == len({*zip(rows["symbol"], rows["open_time"], strict=True)}) == 20 * (number + 1)
+                refused += refusals
+            assert set(busy.merged().values()) <= {1}
+        assert refused < rounds
+        wait_for(lambda: len(busy.merged()) == 20 * rounds)
+    finally:
+        busy.close()
+
+
+def _answered(query, names):
+    """Ask until an answer comes, as the docs say: a file may be merged away between its listing and its reading."""
+    for refusals in range(50):
+        try:
+            return eval(query, names), refusals  # noqa: S307 - out of our own documents
+        except (pl.exceptions.PolarsError, duckdb.Error, OSError):
+            continue
+    raise AssertionError(query)
 
 
 @pytest.mark.invariant(7)

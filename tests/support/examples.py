@@ -8,11 +8,14 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
 from proofs.rig import synthetic_year
+from services.writer.disk.store import RawStore
+from shared.datasets.candle import Candle
+from tests.support.builders import a_candle
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -77,6 +80,7 @@ def make_data(folder: Path, interpreter: str) -> None:
             pass
     finally:
         synthetic_year.symbol_of = named
+    RawStore(folder / "okx_data").append({Candle: [a_candle(SYMBOLS[0], datetime(2026, 3, 3, 23, 59, tzinfo=UTC))]})
     done = run_in(folder, [interpreter, "-m", "services.converter", "--once"], interpreter)
     assert done.returncode == 0, done.stderr
 

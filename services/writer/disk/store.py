@@ -27,7 +27,7 @@ from shared.datasets.row import Row
 from shared.storage.files import remove_stale_temporaries
 from shared.storage.layout import Partition, segments_folder, signature, work_folder
 from shared.storage.parquet import merge, table_of
-from shared.storage.segments import PendingRows, Segment, append, by_partition, segments_of
+from shared.storage.segments import PendingRows, Segment, append, by_partition, prepare, segments_of
 
 type Written = dict[date, Records]
 """Day → what the ledger says now of what has changed."""
@@ -64,6 +64,10 @@ class RawStore:
         """Merge the segments that a crash left, and remove what was being written; return how many files that was."""
         removed = remove_stale_temporaries(self.root)
         compact(self.root, segments_of(self.root), {})
+        for dataset, kind in BY_DATASET.items():
+            if not kind.rare and (self.root / dataset).is_dir():
+                self._make_way(kind)
+                prepare(self.root, kind)
         return removed
 
     def append(self, rows: Mapping[type[Row], Sequence[Row]], verdicts: Sequence[Verdict] = ()) -> Written:
@@ -81,13 +85,16 @@ class RawStore:
         return self._take_in(added)
 
     def _append(self, kind: type[Row], table: pa.Table) -> None:
-        for folder in (work_folder(self.root), segments_folder(self.root, kind.dataset).parent):
-            make_way(folder)
-        make_way(segments_folder(self.root, kind.dataset))
+        self._make_way(kind)
         segment = append(self.root, kind, _in_order(kind, table))
         self.segments[segment] = signature(segment.path(self.root).stat())
         self.rows += table.num_rows
         self.oldest = time.monotonic() if self.oldest is None else self.oldest
+
+    def _make_way(self, kind: type[Row]) -> None:
+        segments = segments_folder(self.root, kind.dataset)
+        for folder in (work_folder(self.root), segments.parent, segments):
+            make_way(folder)
 
     def _numbers(self, file: Partition) -> ByDay:
         """Return what is stored of a day of numbered rows, and of those beside it, as files and segments have it."""
