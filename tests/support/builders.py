@@ -230,7 +230,7 @@ def write_batch(root: Path, rows: Iterable[Row], verdicts: Iterable[Verdict] = (
     """Append rows and verdicts as the writer does, and merge them; return what the ledger says then of what changed."""
     from services.writer.disk.store import RawStore
 
-    raw, by_kind = RawStore(root), {}
+    raw, by_kind = RawStore(root), dict[type[Row], list[Row]]()
     for row in rows:
         by_kind.setdefault(type(row), []).append(row)
     appended = raw.append(by_kind, list(verdicts))
