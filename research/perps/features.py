@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ type Range = tuple[int, int]
 """Bars [first, end), by their places in the calendar."""
 type Floats = npt.NDArray[np.float32]
 
-_PLAIN = re.compile(r"\$(\w+)")
+_PLAIN = re.compile(r"\$\w+")
 _VALUE = np.dtype("<f4")
 """A bin is a list of these. The first one is the place of the second."""
 
@@ -52,21 +54,22 @@ def features(
     Raises what `D.features` raises, and ValueError with the name of the file where a bin is damaged.
     """
     wanted = list(fields)
-    plain = [_PLAIN.fullmatch(str(field).replace(" ", "")) for field in wanted]
-    names = [match[1] for match in plain if match]
+    columns = [str(field) for field in wanted]
+    plain = bool(columns) and all(_PLAIN.fullmatch(_name(column)) for column in columns)
     found = None
-    if names and len(names) == len(wanted) and all(C[name] == value for name, value in _FROM_BINS.items()):
-        found = _read(instruments, names, start_time, end_time, freq)
+    if plain and all(C[setting] == value for setting, value in _FROM_BINS.items()):
+        found = _read(instruments, columns, start_time, end_time, freq)
     # Also where there is nothing: how that looks, or is said, is Qlib's to decide.
-    return (
-        D.features(instruments, wanted, start_time, end_time, freq)
-        if found is None
-        else found.set_axis([str(field) for field in wanted], axis="columns")
-    )
+    return D.features(instruments, wanted, start_time, end_time, freq) if found is None else found
 
 
-def _read(instruments: Any, fields: Sequence[str], start_time: Any, end_time: Any, freq: str) -> pd.DataFrame | None:
-    """Return the frame of some plain fields, columns by number; None where no row is in it."""
+def _name(column: str) -> str:
+    """Return a field without blanks, which mean nothing to Qlib."""
+    return column.replace(" ", "")
+
+
+def _read(instruments: Any, columns: Sequence[str], start_time: Any, end_time: Any, freq: str) -> pd.DataFrame | None:
+    """Return the frame of some plain fields; None where no row is in it."""
     symbols = DatasetProvider.get_instruments_d(instruments, freq)
     bars = Cal.calendar(start_time, end_time, freq)
     if not len(bars):
@@ -74,6 +77,7 @@ def _read(instruments: Any, fields: Sequence[str], start_time: Any, end_time: An
     _, _, first, _ = Cal.locate_index(bars[0], bars[-1], freq)
     window = Window(_times(bars), first)
     spans = symbols if isinstance(symbols, Mapping) else dict.fromkeys(symbols)
+    fields = [_name(column).removeprefix("$") for column in columns]
     bins = {symbol: _paths(symbol, fields, freq) for symbol in sorted(spans)}
     rows = {symbol: window.rows(paths, spans[symbol]) for symbol, paths in bins.items()}
     rows = {symbol: ranges for symbol, ranges in rows.items() if ranges}
@@ -85,7 +89,7 @@ def _read(instruments: Any, fields: Sequence[str], start_time: Any, end_time: An
         for path, row in zip(bins[symbol], values, strict=True):
             fill(row[at : at + size(ranges)], path, ranges)
         at += size(ranges)
-    return pd.DataFrame(values.T, index=window.index(rows), copy=False)
+    return pd.DataFrame(values.T, index=window.index(rows), columns=columns, copy=False)
 
 
 def _times(bars: Any) -> pd.DatetimeIndex:
@@ -132,16 +136,17 @@ class Window:
         used = union(part for ranges in rows.values() for part in ranges)
         begins = np.array([first for first, _ in used])
         before = np.cumsum([0, *(end - first for first, end in used)])
-        codes = []
+        codes, at = np.empty(sum(map(size, rows.values())), np.int32), 0
         for first, end in (part for ranges in rows.values() for part in ranges):
             place = int(np.searchsorted(begins, first, side="right")) - 1
             code = before[place] + first - begins[place]
-            codes.append(np.arange(code, code + end - first, dtype=np.int32))
+            codes[at : at + end - first] = np.arange(code, code + end - first)
+            at += end - first
         times = [self.times[first - self.first : end - self.first] for first, end in used]
         symbols = np.repeat(np.arange(len(rows), dtype=np.int32), [size(ranges) for ranges in rows.values()])
         return pd.MultiIndex(
             levels=[pd.Index(list(rows), dtype=object), times[0].append(times[1:])],
-            codes=[symbols, np.concatenate(codes)],
+            codes=[symbols, codes],
             names=["instrument", "datetime"],
             verify_integrity=False,
         )
@@ -171,11 +176,9 @@ def overlap(one: Iterable[Range], other: Sequence[Range]) -> list[Range]:
 
 def held_by(path: Path, bars: Range) -> Range:
     """Return which of some bars a bin holds; none where there is no bin. Raises `ValueError` where it is damaged."""
-    try:
-        file = path.open("rb", buffering=0)
-    except FileNotFoundError:
-        return bars[0], bars[0]
-    with file:
+    with _opened(path) as file:
+        if file is None:
+            return bars[0], bars[0]
         begin = _begin(file)
         values, rest = divmod(file.seek(0, 2), _VALUE.itemsize)
     first, end = max(begin, bars[0]), begin + values - 1
@@ -186,22 +189,28 @@ def held_by(path: Path, bars: Range) -> Range:
 
 def fill(row: Floats, path: Path, ranges: Iterable[Range]) -> None:
     """Put the values of a bin into a row, those of all ranges behind each other; NaN where the bin has none."""
-    row.fill(np.nan)
-    try:
-        file = path.open("rb", buffering=0)
-    except FileNotFoundError:
-        return
-    with file:
-        begin, at = _begin(file), 0
+    at = 0
+    with _opened(path) as file:
+        begin = _begin(file) if file else 0
         for first, end in ranges:
-            late = max(0, begin - first)
-            if late < end - first:
+            part = row[at : at + end - first]
+            late = min(len(part), max(0, begin - first))
+            read = 0
+            if file and late < len(part):
                 file.seek(_VALUE.itemsize * (1 + first + late - begin))
-                file.readinto(row[at + late : at + end - first].data.cast("B"))
-            at += end - first
+                read = (file.readinto(part[late:].data.cast("B")) or 0) // _VALUE.itemsize
+            part[:late] = part[late + read :] = np.nan
+            at += len(part)
 
 
-def _begin(file: BinaryIO) -> int:
+def _opened(path: Path) -> AbstractContextManager[FileIO | None]:
+    """Open a bin, nothing where there is none."""
+    with suppress(FileNotFoundError):
+        return FileIO(path)
+    return nullcontext()
+
+
+def _begin(file: FileIO) -> int:
     """Return the place of the first value of a bin."""
     header = file.read(_VALUE.itemsize)
     place = np.frombuffer(header, _VALUE)[0] if len(header) == _VALUE.itemsize else np.nan

@@ -20,6 +20,7 @@ from qlib.utils.time import Freq
 
 from perps.bars import MINUTES_PER_DAY, bars_per_day
 
+_NANOSECONDS_A_MINUTE = 60 * 10**9
 _DATE = b"YYYY-MM-DD"
 """Stands for the date in the text of a day."""
 
@@ -31,7 +32,7 @@ class Places(Mapping[pd.Timestamp, int]):
         """bars: at least one, `minutes` apart."""
         self._bars = bars
         self._first, self._last = bars[0], bars[-1]
-        self._step = pd.Timedelta(minutes=minutes).value
+        self._step = minutes * _NANOSECONDS_A_MINUTE
 
     def __getitem__(self, time: Any) -> int:
         # Compared first: the nanoseconds of a time in the year 1500 are no number that pandas has.

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from shared.grid import DAY
 from tests.support.builders import MIDNIGHT, a_candle, a_funding_rate, a_ranking, minute, store
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "research"))
 DAYS = 3
 
 #: Minutes of each symbol, counted from MIDNIGHT.
