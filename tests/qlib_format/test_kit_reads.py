@@ -67,7 +67,7 @@ def test_any_span_of_any_symbols_is_what_qlib_reads(read, provider):
     spans = st.lists(st.tuples(instants, instants).filter(all), max_size=3)
     symbols = st.sampled_from([*provider.candles, "UNKNOWN_USDT"])
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.one_of(
             st.lists(symbols, max_size=4),

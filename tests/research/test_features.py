@@ -112,7 +112,7 @@ def agree(*query):
 
 
 def test_any_query_of_plain_fields_is_answered_as_qlib_does(dataset):
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         markets(),
         st.lists(st.sampled_from(FIELDS), min_size=1, max_size=4),
