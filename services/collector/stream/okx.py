@@ -83,6 +83,10 @@ class Endpoint:
         return proxy_for(self.base_url)
 
 
+ReadPlain = Callable[[str, str, Mapping[str, Symbol], Callable[[], tuple[datetime, datetime]]], PlainFrame | None]
+"""(frame, channel, instId → symbol, our clock and the exchange's at its latest) → what it means, where it is plain."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OkxStream:
     """A channel of OKX: what it is to the collector, to cryptofeed, and on the wire."""
@@ -101,7 +105,7 @@ class OkxStream:
     """(instId, row, receive time, the exchange's clock at its latest) → what it means."""
     endpoint: Endpoint
     now: Callable[[], datetime]
-    read_plain: Callable[[str, str, Mapping[str, Symbol], Callable[[], datetime]], PlainFrame | None] | None = None
+    read_plain: ReadPlain | None = None
     """Reads a frame in which nothing is odd at once; None: `read` has to, row by row."""
     most_symbols: int = ARGS_PER_FRAME
     requests_per_hour: int = OPERATIONS_PER_HOUR
@@ -317,12 +321,16 @@ class OkxConnection:
         stream = self.stream
         if stream.read_plain is None:
             return False
-        plain = stream.read_plain(text, stream.channel, self._asked, stream.now)
+        plain = stream.read_plain(text, stream.channel, self._asked, self._clocks)
         if plain is None:
             return False
         self._received.inc()
         self._observe(Row(plain.symbol, plain.page, partial(_payload_of, text)))
         return True
+
+    def _clocks(self) -> tuple[datetime, datetime]:
+        """Return our time, and the exchange's at its latest."""
+        return datetime.now(UTC), self.stream.now()
 
     def _take(self, text: str) -> None:
         frame = _read(text)
@@ -336,7 +344,7 @@ class OkxConnection:
             raise FrameError("neither a control frame nor rows of this channel")
         if frame.data is None:
             raise FrameError("a frame of this channel that has no list in `data`")
-        received, now = datetime.now(UTC), self.stream.now()
+        received, now = self._clocks()
         for row in frame.data:
             self._received.inc()
             self._observe(self._row(frame.arg.instId, row, received, now))

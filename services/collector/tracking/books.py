@@ -28,7 +28,8 @@ class Books:
         self._to_report: set[date] = set()
         self._unclaimed = Lacking(self._claimed)
         self._unconfirmed: set[date] = set()
-        """Days with minutes that are seen and were not stored when they were compared last."""
+        """Days with minutes that are seen and were not stored when they were compared last. `seen` notes its changes
+        in this very set."""
         self._ledger_changed: set[date] = set()
         """Days that changed in the ledger since it was compared with what was published."""
         for found in self._findings.values():
@@ -39,8 +40,9 @@ class Books:
     def note_ledger(self, changed: Iterable[date]) -> None:
         """Note which days changed in the ledger."""
         self._to_report.update(changed)
-        self._unclaimed.changed.update(changed)
         self._ledger_changed.update(changed)
+        if self.wanted.due is None:  # else no one looks, and they would pile up
+            self._unclaimed.changed.update(changed)
 
     def _of(self, day: date) -> DayLedger:
         return self._ledger.of(self.wanted.symbol, day)
@@ -70,10 +72,13 @@ class Books:
 
     def published(self) -> dict[date, int]:
         """Return the minutes seen of every day on which some may not be stored."""
-        self._unconfirmed |= self._ledger_changed
-        self._ledger_changed.clear()
         seen = self.wanted.seen.days
-        return {day: seen[day] for day in self._unconfirmed if day in seen}
+        self._unconfirmed.update(self._ledger_changed)
+        self._unconfirmed.intersection_update(
+            seen
+        )  # in place, since it is noted in; those that the window has left are of no interest
+        self._ledger_changed.clear()
+        return {day: seen[day] for day in self._unconfirmed}
 
     def take_back_lost(self, published: Mapping[date, int]) -> int:
         """Count as missing again what was published and is not stored; return how many minutes.
@@ -83,7 +88,7 @@ class Books:
         seen, lost = self.wanted.seen, 0
         changed = self._ledger_changed - self._unconfirmed
         stored_then = {day: seen.days[day] for day in changed if day in seen.days}
-        self._unconfirmed |= self._ledger_changed
+        self._unconfirmed.update(self._ledger_changed)
         self._ledger_changed.clear()
         for day, minutes in [*published.items(), *stored_then.items()]:
             lacks = seen.days.get(day, 0) & ~self._of(day).stored

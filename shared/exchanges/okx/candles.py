@@ -6,7 +6,7 @@ finds out what is wrong with it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,7 +80,7 @@ class PlainFrame(NamedTuple):
 
 
 def plain_frame(
-    frame: str, channel: str, symbols: Mapping[str, Symbol], now: Callable[[], datetime]
+    frame: str, channel: str, symbols: Mapping[str, Symbol], clocks: Callable[[], tuple[datetime, datetime]]
 ) -> PlainFrame | None:
     """Read a frame with one row in which nothing is odd; None for any other, and for what is no such frame.
 
@@ -88,7 +88,7 @@ def plain_frame(
         frame: As it came.
         channel: The name of the channel in frames.
         symbols: instId → symbol of what was asked for.
-        now: The exchange's clock at its latest; it is read for a closed candle only.
+        clocks: Our clock, and the exchange's at its latest; they are read for a closed candle only.
 
     """
     try:
@@ -104,7 +104,7 @@ def plain_frame(
         return None
     if row.confirm != "1":
         return PlainFrame(symbol, Page((), (), (opened,)))
-    received, latest = datetime.now(UTC), now()
+    received, latest = clocks()
     if not _is_possible(row) or opened > latest + CLOCK_TOLERANCE:
         return None
     candle = Candle(
