@@ -1,4 +1,4 @@
-"""What does the ledger say of rows that are in no day file yet? Pure, but for numbered rows, whose files are read.
+"""What does the ledger say of rows that are in no day file yet? Of numbered rows the caller reads what lies beside.
 
 A minute that is stored stays stored, so what segments add is united with what the ledger's file says. A row that
 replaces one of another source is counted for both until the files are merged; which of the two stays is decided then.
