@@ -11,6 +11,7 @@ from services.converter.raw.files import DayFiles, RawFiles, until_latest
 from services.converter.stages.calendar import NothingToConvertError
 from shared.grid import DAY, day_start
 from shared.storage.layout import Partition, day_folder
+from shared.storage.segments import RawRows
 from tests.support.builders import DAY_0, a_candle, minute, store
 from tests.support.conversions import rebuilt, some_minutes, started
 from tests.support.provider import labels, tree, values
@@ -33,7 +34,7 @@ def test_days_that_begin_after_an_instant_are_left_out_and_their_files_named(raw
     """The day of the instant itself is not."""
     files = DayFiles({"ETH_USDT": "1", "BTC_USDT": "1"})
     days = {"kline_1m": {DAY_0: files, DAY_0 + DAY: files}, "ledger": {DAY_0 + DAY: DayFiles({"": "1"})}}
-    listing = RawFiles(raw, days)
+    listing = RawFiles(raw, days, RawRows(raw))
 
     kept, later = until_latest(listing, day_start(DAY_0 + DAY))
     assert (kept, later) == (listing, [])
