@@ -1,7 +1,6 @@
 """`python -m services.converter`: the service, or one conversion of what is on disk."""
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ def convert_now(settings: ConverterSettings, *, rebuild: bool) -> int:
                 rebuild=rebuild,
                 history=True,
                 every_file=True,
-                processes=settings.convert_processes or os.process_cpu_count() or 1,
+                processes=settings.processes,
                 progress=progress,
             )
     except (NothingToConvertError, BusyError, OSError, ValueError) as error:

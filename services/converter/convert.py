@@ -3,7 +3,11 @@
 from datetime import datetime
 from pathlib import Path
 
+import structlog
+
 from services.converter.features.fields import BarRecipe
+from services.converter.memory import Memory
+from services.converter.qlib.store import ChangedBinsError
 from services.converter.raw.predictions import prediction_file
 from services.converter.report import ConversionReport
 from services.converter.stages.load import load
@@ -14,6 +18,8 @@ from services.converter.stages.run import Goal
 from services.converter.versions.changing import changing
 from shared.storage.files import remove_stale_temporaries
 from shared.storage.qlib_layout import OWN
+
+log = structlog.get_logger()
 
 
 def convert(
@@ -28,6 +34,7 @@ def convert(
     every_file: bool = False,
     processes: int = 1,
     progress: Progress = lambda *_: None,
+    memory: Memory | None = None,
 ) -> ConversionReport:
     """Bring Qlib's folder up to `until` (None: to the newest minute on disk), touching only what changed.
 
@@ -42,6 +49,7 @@ def convert(
     `rebuild` does so, too, and computes every raw day on disk again; days of which no raw file is left stay as they
     are. Another `recipe` than that of the last conversion computes every raw day again. `every_file`: see `scan`.
     `processes`: among how many the symbols are shared out at most, where there is enough to do.
+    `memory`: of the same dataset, by a process that converts it again and again; without one everything is looked up.
 
     Raises:
         NothingToConvertError: no raw day lies before `until`.
@@ -54,9 +62,28 @@ def convert(
 
     """
     goal = Goal(until, latest, recipe, rebuild=rebuild, history=history or rebuild, every_file=every_file)
+    memory = memory or Memory(is_kept=False)
+    try:
+        try:
+            return _converted(data_dir, qlib_dir, goal, memory=memory, processes=processes, progress=progress)
+        except ChangedBinsError as error:
+            log.warning("the dataset was changed meanwhile, looking at all of it", reason=str(error))
+            memory.forget()
+            return _converted(data_dir, qlib_dir, goal, memory=memory, processes=processes, progress=progress)
+    except BaseException:
+        memory.forget()
+        raise
+
+
+def _converted(
+    data_dir: Path, qlib_dir: Path, goal: Goal, *, memory: Memory, processes: int, progress: Progress
+) -> ConversionReport:
+    is_next = not (goal.history or goal.every_file)
     with changing(qlib_dir) as versions:
-        remove_stale_temporaries(versions.head)
-        run = plan(data_dir, versions, goal)
+        memory.trust(versions.head, goal.recipe.name(), goal.until if is_next else None)
+        if memory.manifest is None:  # else the last run that wrote has come to its end
+            remove_stale_temporaries(versions.head)
+        run = plan(data_dir, versions, goal, memory)
         # The processes start while the rest is read.
         with (
             prediction_file(run.store.root / OWN) as predictions,
@@ -64,4 +91,6 @@ def convert(
         ):
             loaded = load(run, predictions)
             computed = compute(run, loaded.work, convert_symbols, progress)
-        return publish(run, loaded, computed, versions)
+        report = publish(run, loaded, computed, versions)
+        memory.leave(versions.head, goal.recipe.name(), report.until)
+    return report

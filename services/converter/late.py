@@ -45,7 +45,7 @@ def late_days(
         return None
     origin, end = span
     raw, _ = until_latest(scan(data_dir, manifest.days), latest)
-    changes = changes_since(manifest, raw, end, recipe, root=root, keep=False)
+    changes = changes_since(manifest, raw, end, recipe, root=root)
     dirty = [day for symbol in store.names.possible(changes.dirty) for day in changes.dirty[symbol]]
     late = [day for day in dirty if day_start(day) <= end - DAY]
     before = sum(day_start(day) < origin for day in late)

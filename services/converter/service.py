@@ -10,6 +10,7 @@ from services.converter import metrics
 from services.converter.convert import convert
 from services.converter.history import PATIENCE_SECONDS, History
 from services.converter.late import LateDays, late_days
+from services.converter.memory import Memory
 from services.converter.qlib.store import CommitError
 from services.converter.report import ConversionReport, log_report, publish, unreadable_sentence
 from services.converter.settings import ConverterSettings
@@ -18,7 +19,7 @@ from services.converter.versions.versions import head_folder
 from shared.datasets.candle import Candle
 from shared.grid import MINUTES_PER_DAY, floor_day
 from shared.ledger.day import account, from_bus
-from shared.runtime.schedule import daily_at, every, firings
+from shared.runtime.schedule import daily_at, firings
 from shared.runtime.service import Service, running, wait_for_clock
 from shared.storage.files import BusyError
 from shared.storage.qlib_layout import calendars_of
@@ -26,6 +27,8 @@ from shared.storage.qlib_layout import calendars_of
 log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
+_LOOK_SECONDS = 0.2
+"""Between two looks at what the writer has stored: how long a minute may wait for nothing."""
 _SCAN_SECONDS = 60.0
 _CLOCK_ROOM = timedelta(hours=1)
 """How far the exchange's clock may be taken for too early: only what is far ahead of it is left out."""
@@ -48,6 +51,7 @@ class Converter:
         self.settings = settings
         self._one_at_a_time = asyncio.Lock()
         self._history = History()
+        self._memory = Memory()
 
     async def run(self) -> None:
         """Catch up with the last midnight, then convert on schedule until the service is stopped."""
@@ -96,10 +100,16 @@ class Converter:
             await self._convert_day(floor_day(due))
 
     async def _often(self) -> None:
-        async for _ in firings(every(timedelta(seconds=self.settings.convert_every)), self.service):
+        """Convert as soon as the writer has stored more, every CONVERT_EVERY seconds at most."""
+        clock, step = self.service.clock, timedelta(seconds=self.settings.convert_every)
+        began = clock.now() - step
+        while await self.service.pause(_LOOK_SECONDS):
+            if clock.now() - began < step:
+                continue
             marks = await self.service.until_bus_answers(self.service.bus.watermarks)
             written, converted = marks.get("written_until"), marks.get("converted_until")
             if written is not None and (converted is None or written > converted):
+                began = clock.now()
                 await self._convert(written)
 
     async def watch_for_late(self) -> None:
@@ -211,6 +221,8 @@ class Converter:
                     latest=self._latest(),
                     recipe=self.settings.recipe,
                     history=history,
+                    processes=self.settings.processes,
+                    memory=self._memory,
                 )
         except NothingToConvertError as error:
             log.info("nothing to convert", reason=str(error))

@@ -1,5 +1,6 @@
 """Settings of the converter."""
 
+import os
 from datetime import time, timedelta
 from typing import Annotated, Self
 
@@ -21,7 +22,12 @@ class ConverterSettings(QlibSettings):
         time, Field(description="UTC time of the daily conversion, HH:MM; it waits for the writer's watermark")
     ] = time(0, 0)
     convert_every: Annotated[
-        int, Field(ge=0, le=86_400, description="Seconds between conversions for fresher data; 0: once a day only")
+        int,
+        Field(
+            ge=0,
+            le=86_400,
+            description="Least seconds between conversions, each begun as soon as the writer has stored more; 0: once a day only",
+        ),
     ] = 0
     patch_every: Annotated[
         int,
@@ -45,7 +51,7 @@ class ConverterSettings(QlibSettings):
         Field(
             ge=0,
             le=1024,
-            description="Processes that --once and --rebuild share symbols out to; 0: one per processor, at most",
+            description="Processes that the symbols of many days are shared out to; 0: one per processor, at most",
         ),
     ] = 0
     converter_metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of the metrics; 0: none")] = 9104
@@ -54,6 +60,11 @@ class ConverterSettings(QlibSettings):
     def recipe(self) -> BarRecipe:
         """What decides how bars are computed."""
         return BarRecipe(self.partial_bars, self.stock_fields)
+
+    @property
+    def processes(self) -> int:
+        """Among how many processes the symbols are shared out at most."""
+        return self.convert_processes or os.process_cpu_count() or 1
 
     @property
     def cadence(self) -> Cadence:

@@ -178,3 +178,26 @@ async def until_details(bus, condition):
     async with asyncio.timeout(patience(30)):
         while not ((beat := await bus.heartbeat("converter")) and condition(beat.details)):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.invariant(9)
+async def test_a_minute_is_converted_as_soon_as_it_is_stored_and_no_more_often_than_asked_for(
+    bus, service, redis_url, tmp_path
+):
+    """Invariant 9: the writer's watermark starts it, not a tick of its own."""
+    raw, qlib = tmp_path / "okx_data", tmp_path / "qlib_data"
+    settings = ConverterSettings(
+        _env_file=None, redis_url=redis_url, data_dir=raw, qlib_dir=qlib, convert_every=1, patch_every=0
+    )
+    store(raw, [a_candle(open_time=minute(number)) for number in range(10)])
+    await bus.set_watermarks({"written_until": minute(10)})
+    async with asyncio.TaskGroup() as group:
+        group.create_task(Converter(service, settings)._often())
+        await until((qlib / "calendars" / "1min.txt").exists)
+        assert len(values(qlib, "BTC_USDT", "open")) == 10
+        for number in range(10, 13):
+            store(raw, [a_candle(open_time=minute(number))])
+            await bus.set_watermarks({"written_until": minute(number + 1)})
+            await until(lambda number=number: len(values(qlib, "BTC_USDT", "open")) == number + 1)
+        assert (await bus.watermarks())["converted_until"] == minute(13)
+        service.stop.set()

@@ -51,6 +51,10 @@ class CommitError(OSError):
     """What is visible is in part of this conversion, in part of the one before; the text says which."""
 
 
+class ChangedBinsError(Exception):
+    """A bin that is not what this process remembers of it: whoever asks the disk again can go on."""
+
+
 @dataclass
 class QlibStore:
     """One provider folder."""
@@ -267,6 +271,28 @@ class QlibStore:
         finally:
             os.close(handle)
 
+    def patch(
+        self, symbol: str, name: str, frequency: Frequency, slices: list[Slice], span: Extent, *, extent: Extent
+    ) -> None:
+        """Do as `write` in a bin of which it is remembered what it holds, and which does not begin earlier now.
+
+        Raises `ChangedBinsError` where that is not what it holds.
+        """
+        path = self._bin(symbol, name, frequency)
+        try:
+            handle = open_bin(path, os.O_RDWR)
+            if handle is None:
+                raise ChangedBinsError(f"{path} is gone")
+            try:
+                if extent_of(path, handle) != extent:
+                    raise ChangedBinsError(f"{path} holds other bars than those that were written")
+                if _patch(handle, extent, slices, span) or self.distrusts:
+                    self._touched.add(path)
+            finally:
+                os.close(handle)
+        except DamagedBinError as error:
+            raise ChangedBinsError(str(error)) from error
+
     def _rewrite(self, path: str, extent: Extent | None, slices: list[Slice], span: Extent) -> None:
         """Write a whole bin, with a new first position. `name_new` gives it its name, so that no reader sees half."""
         parts = slices
@@ -313,7 +339,8 @@ class QlibStore:
                 for pair in self._stage_calendar(frequency, origin, frequency.bars_until(origin, until)):
                     staged.append(pair)  # noqa: PERF402 - each one as it is made: the next may fail
             for market, text in market_texts.items():
-                staged.append(_stage_text(self.market_path(market), text))
+                if self.distrusts or not _holds(self.market_path(market), text):
+                    staged.append(_stage_text(self.market_path(market), text))
             self._show(staged)
         except BaseException:
             for temporary, _ in staged:
@@ -369,13 +396,16 @@ class QlibStore:
         yield stage_file(path, lambda temporary: _extend(path, temporary, known, lines)), path
 
     def day_spans(
-        self, frequency: Frequency, origin: datetime, until: datetime
+        self, frequency: Frequency, origin: datetime, until: datetime, known: Mapping[str, Mapping[str, Extent]]
     ) -> dict[str, tuple[datetime, datetime]]:
-        """Return the first and last bar of every symbol, as far as the calendar shows them."""
+        """Return the first and last bar of every symbol, as far as the calendar shows them.
+
+        known: of symbols of which that need not be looked up, field → extent.
+        """
         bars = frequency.bars_until(origin, until)
         found = {}
         for symbol in self.symbols():
-            extent = self._shown(symbol, frequency, bars)
+            extent = known[symbol].get("close") if symbol in known else self._shown(symbol, frequency, bars)
             if extent is not None:
                 found[symbol] = (origin + extent[0] * frequency.step, origin + (extent[1] - 1) * frequency.step)
         return found
@@ -416,6 +446,14 @@ def _extend(path: Path, temporary: Path, known: int, lines: str) -> None:
         shutil.copyfile(path, temporary)
     with temporary.open("a", encoding="utf-8") as handle:
         handle.write(lines)
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Return whether a file is there with a text: then it need not be written again."""
+    try:
+        return path.is_file() and path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def _stage_text(path: Path, text: str) -> tuple[Path, Path]:

@@ -1,7 +1,7 @@
 """Which raw files are there, and in which version? The raw folder as it was when a run began. I/O."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -139,6 +139,14 @@ class RawFiles:
     def of(self, kind: type[Row]) -> Days:
         """Return the days of a dataset."""
         return self.datasets[kind.dataset]
+
+    def version_of(self, kind: type[Row]) -> Hashable:
+        """Return what differs as soon as the content of a file of a dataset does."""
+        return tuple((day, files.digest) for day, files in self.of(kind).items())
+
+    def versions(self, files: Iterable[Partition]) -> Hashable:
+        """Return what differs as soon as the content of one of some files does."""
+        return tuple((file, self.datasets[file.dataset][file.day].versions[file.symbol or ""]) for file in files)
 
     def partitions(self, kind: type[Row], days: Iterable[date]) -> list[Partition]:
         """Return the files of some days, in order."""

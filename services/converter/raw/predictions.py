@@ -8,7 +8,7 @@ a symbol, in this process or another, reads its days from there.
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.converter.features.asof import PredictedRates
-from services.converter.raw.days import EVERY, PREDICTED, Faults, UnreadableError, read_predictions
+from services.converter.raw.days import EVERY, PREDICTED, Faults, UnreadableError
 from shared.grid import MINUTE_MS
 from shared.storage.files import temporary_of
 from shared.storage.layout import Partition
-from shared.storage.segments import RawRows
 
 
 class _Piece(NamedTuple):
@@ -81,8 +81,12 @@ def prediction_file(folder: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
-def put_down(rows: RawRows, files: Iterable[Partition], symbols: Container[str], path: Path) -> StoredPredictions:
-    """Read what was predicted of some symbols, file by file, and write it to `path`.
+Read = Callable[[Partition], tuple[Mapping[str, NDArray[np.void]], Mapping[str, str]]]
+"""What reads a file, as `read_predictions` does."""
+
+
+def put_down(files: Iterable[Partition], read_file: Read, path: Path) -> StoredPredictions:
+    """Read what was predicted, file by file, and write it to `path`.
 
     files: in order of time. Raises `OSError` where it cannot be written.
     """
@@ -90,13 +94,17 @@ def put_down(rows: RawRows, files: Iterable[Partition], symbols: Container[str],
     faults = Faults()
     with path.open("wb") as target:
         for file in files:
-            try:
-                read, found = read_predictions(rows, file, symbols)
-            except UnreadableError as error:
-                read, found = {}, {EVERY: str(error)}
-            for symbol, part in read.items():
-                pieces[symbol].append(_Piece(file.day, target.tell(), len(part)))
-                target.write(part.tobytes())
+            read, found = _read_or_named(file, read_file)
+            for symbol, rows in read.items():
+                pieces[symbol].append(_Piece(file.day, target.tell(), len(rows)))
+                target.write(rows.tobytes())
             for name, reason in found.items():
                 faults.setdefault(name, {})[file.day] = reason
     return StoredPredictions({symbol: Predictions(path, tuple(parts)) for symbol, parts in pieces.items()}, faults)
+
+
+def _read_or_named(file: Partition, read: Read) -> tuple[Mapping[str, NDArray[np.void]], Mapping[str, str]]:
+    try:
+        return read(file)
+    except UnreadableError as error:
+        return {}, {EVERY: str(error)}

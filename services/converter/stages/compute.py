@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from services.converter.features.bars import Bars, Minutes, on_grid
+from services.converter.features.difference import Inputs, first_difference
 from services.converter.features.fields import features
-from services.converter.qlib.bins import Slice
-from services.converter.qlib.damage import Published, lost_bar, obstacle_of, what_helps
+from services.converter.memory import Written, versions_of
+from services.converter.qlib.bins import Bins, Extent, Slice
+from services.converter.qlib.damage import HeldBins, Published, lost_bar, obstacle_of, what_helps
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
 from services.converter.qlib.store import QlibStore
 from services.converter.raw.days import UnreadableError, read_candles
@@ -35,20 +37,29 @@ class Converted(NamedTuple):
 
     candles: int
     left: dict[date, str]
+    written: Written | None = None
+    """What the bars of the running day were made of; None where not all of them are written."""
+    held: HeldBins | None = None
+    """What its bins hold now; None where that has to be looked up."""
+    examined: bool = True
+    """Whether its bins have to be looked at before they are published."""
 
 
 def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> Converted:
-    """Compute and write some days of a symbol in every frequency.
+    """Compute and write some days of a symbol in every frequency; of a running day that is remembered, what is new.
 
     A day that cannot be read, or that cannot be true, is left as it was in the bins; the others are written. Where that
     would lose what is in the bins alone, all of them are left.
 
     Raises:
         OSError: a bin cannot be written. Some fields may be longer than others now: the calendars must not show it.
+        ChangedBinsError: a bin is not what is remembered of it.
 
     """
+    if work.before is not None and work.before.inputs.days[-1:] == tuple(work.days) and not work.held.damage:
+        return advance_symbol(build, store, work, work.before)
     left = {day: work.unknown[day] for day in work.days if day in work.unknown}
-    computed = _ComputedBars(0, {})
+    computed = _ComputedBars(0, {}, None)
     while days := [day for day in work.days if day not in left]:
         versions = {day: version for day, version in work.versions.items() if day not in left}
         whole = replace(work, days=days, versions=versions)
@@ -60,28 +71,77 @@ def convert_symbol(build: Build, store: QlibStore, work: SymbolDays) -> Converte
             break
     if refusal := _refusal(build, store, work, computed):
         return Converted(0, dict.fromkeys(work.days, refusal))
-    for frequency, slices in computed.slices.items():
-        _write_fields(store, build.published, work, frequency, slices)
+    held = _write(store, build, work, computed.slices)
     store.name_new()
-    return Converted(computed.candles, left)
+    return Converted(computed.candles, left, None if left else computed.written, held)
+
+
+def advance_symbol(build: Build, store: QlibStore, work: SymbolDays, before: Written) -> Converted:
+    """Write what is new of a day whose bars up to `before.end` are there, as they are made of `before.inputs`.
+
+    Raises as `convert_symbol`.
+    """
+    day, known = work.days[-1], before.inputs
+    if day in work.unknown:
+        return Converted(0, {day: work.unknown[day]}, held=work.held, examined=False)
+    slices: dict[Frequency, dict[str, list[Slice]]] = {}
+    try:
+        now = _inputs(build, work, list(known.days), before)
+        minutes = _laid_out(build, work, now)
+        since = first_difference(known, now)
+        for frequency in FREQUENCIES:
+            first = frequency.bars_until(build.origin, before.end)
+            if since is not None:
+                first = min(first, frequency.position(build.origin, max(day_start(day), from_ms(max(since, 0)))))
+            if first < frequency.bars_until(build.origin, build.end):
+                computed = _slices(build, work.symbol, frequency, minutes, (len(now.days) - 1) * MINUTES_PER_DAY)
+                slices[frequency] = {name: [_from(part, first)] for name, part in computed.items()}
+    except (UnreadableError, ValidationError) as error:
+        return Converted(0, {day: str(error)}, held=work.held, examined=False)
+    held = _write(store, build, work, slices)
+    store.name_new()
+    candles = int(minutes.present[-MINUTES_PER_DAY:].sum())
+    written = Written(now, versions_of(work.versions, now.days), build.end)
+    return Converted(candles, {}, written, held, examined=False)
+
+
+def _from(part: Slice, first: int) -> Slice:
+    """Return a slice without what lies before a position."""
+    skipped = max(0, first - part.position)
+    return Slice(part.position + skipped, part.values[skipped:])
+
+
+def _write(
+    store: QlibStore, build: Build, work: SymbolDays, slices: Mapping[Frequency, Mapping[str, list[Slice]]]
+) -> HeldBins:
+    """Write the bars of some frequencies; return what the bins of all of them hold then."""
+    bins = {} if work.held.damage else dict(work.held.bins)
+    for frequency, parts in slices.items():
+        bins[frequency] = Bins(_write_fields(store, build.published, work, frequency, parts), {})
+    return HeldBins({frequency: bins.get(frequency, Bins({}, {})) for frequency in FREQUENCIES})
 
 
 class _ComputedBars(NamedTuple):
     candles: int
     slices: Mapping[Frequency, Mapping[str, list[Slice]]]
+    written: Written | None
 
 
 def _compute(build: Build, work: SymbolDays) -> _ComputedBars:
     """Compute all days, and write nothing. Raises `UnreadableError`, `ValidationError`."""
-    candles = 0
+    candles, written = 0, None
     slices: dict[Frequency, dict[str, list[Slice]]] = {frequency: defaultdict(list) for frequency in FREQUENCIES}
     for first, length in runs_of_days(work.days, _DAYS_AT_ONCE):
-        minutes, skipped = _minutes(build, work, first, length)
+        now, skipped = _inputs_of_run(build, work, first, length)
+        minutes = _laid_out(build, work, now)
+        if now.days[-1] == (build.end - MINUTE).date():
+            last = now.since(now.days[-2] if build.recipe.stock_fields and len(now.days) > 1 else now.days[-1])
+            written = Written(last, versions_of(work.versions, last.days), build.end)
         candles += int(minutes.present[skipped:].sum())
         for frequency in FREQUENCIES:
             for name, part in _slices(build, work.symbol, frequency, minutes, skipped).items():
                 slices[frequency][name].append(part)
-    return _ComputedBars(candles, slices)
+    return _ComputedBars(candles, slices, written)
 
 
 def _refusal(build: Build, store: QlibStore, work: SymbolDays, computed: _ComputedBars) -> str:
@@ -121,17 +181,32 @@ def _of_day(work: SymbolDays, day: date) -> dict[date, str]:
     return {day: work.versions[day]} if day in work.versions else {}
 
 
-def _minutes(build: Build, work: SymbolDays, first: date, length: int) -> tuple[Minutes, int]:
-    """Lay some days on the minute grid; with them the day before, where fields look back on it, and its length."""
+def _inputs_of_run(build: Build, work: SymbolDays, first: date, length: int) -> tuple[Inputs, int]:
+    """Read some days; with them the day before, where fields look back on it, and return its minutes."""
     back = 1 if build.recipe.stock_fields and first - DAY in work.versions else 0
     days = [first + timedelta(days=ahead) for ahead in range(-back, length)]
-    candles = read_candles(work.rows, [Partition(Candle.dataset, day, work.symbol) for day in days], build.end)
+    return _inputs(build, work, days), back * MINUTES_PER_DAY
+
+
+def _inputs(build: Build, work: SymbolDays, days: list[date], before: Written | None = None) -> Inputs:
+    """Read what the bars of some days are made of. before: the same days; files that are as they were are not read."""
     absent = [0 if build.recipe.partial_bars == "keep" else work.ledger_of(day).without for day in days]
-    minutes = on_grid(
-        candles.opens, candles.columns, to_ms(day_start(days[0])), absent, work.known_on(days[0], days[-1])
-    )
-    _check_against_ledger(build, work, days, minutes)
-    return minutes, back * MINUTES_PER_DAY
+    known = work.known_on(days[0], days[-1])
+    if before is not None and versions_of(work.versions, before.inputs.days) == before.versions:
+        return replace(before.inputs, absent=tuple(absent), known=known)
+    files = [Partition(Candle.dataset, day, work.symbol) for day in days]
+    candles = read_candles(work.rows, files, day_start(days[-1]) + DAY)
+    return Inputs(tuple(days), candles.opens, candles.columns, tuple(absent), known)
+
+
+def _laid_out(build: Build, work: SymbolDays, inputs: Inputs) -> Minutes:
+    """Lay the minutes that are over on the grid. Raises `ValidationError`."""
+    over = int(np.searchsorted(inputs.opens, to_ms(build.end)))
+    columns = {name: values[:over] for name, values in inputs.columns.items()}
+    begin = to_ms(day_start(inputs.days[0]))
+    minutes = on_grid(inputs.opens[:over], columns, begin, list(inputs.absent), inputs.known)
+    _check_against_ledger(build, work, list(inputs.days), minutes)
+    return minutes
 
 
 def _slices(build: Build, symbol: str, frequency: Frequency, minutes: Minutes, skipped: int) -> dict[str, Slice]:
@@ -150,8 +225,11 @@ def _write_fields(
     work: SymbolDays,
     frequency: Frequency,
     slices: Mapping[str, list[Slice]],
-) -> None:
-    """Write the fields of one frequency: each bin begins and ends with a bar of which something is known."""
+) -> Mapping[str, Extent]:
+    """Write the fields of one frequency: each bin begins and ends with a bar of which something is known.
+
+    Returns what the bins hold then.
+    """
     kept = {} if work.held.damage else work.held.bins[frequency].extents
     ends = list(kept.values())
     # Fields of which one or the other is in every bar that has any.
@@ -160,13 +238,26 @@ def _write_fields(
         if len(known):
             ends.append((part.position + int(known[0]), part.position + int(known[-1]) + 1))
     if not ends:
-        return
+        return kept
     span = min(first for first, _ in ends), max(end for _, end in ends)
+    held = dict(kept)
     for name, parts in slices.items():
         clipped = [clip for part in parts if (clip := _clip(part, *span)) is not None]
         if clipped:
-            shown = published.bars(frequency)
-            store.write(work.symbol, name, frequency, clipped, span, shown=shown, replaces=name not in kept)
+            _write_bin(store, work, published.bars(frequency), (name, frequency), clipped, span=span)
+            held[name] = span
+    return held
+
+
+def _write_bin(
+    store: QlibStore, work: SymbolDays, shown: int, field: tuple[str, Frequency], slices: list[Slice], *, span: Extent
+) -> None:
+    name, frequency = field
+    extent = None if work.held.damage else work.held.bins[frequency].extents.get(name)
+    if work.before is not None and extent is not None and extent[0] <= span[0]:
+        store.patch(work.symbol, name, frequency, slices, span, extent=extent)
+    else:
+        store.write(work.symbol, name, frequency, slices, span, shown=shown, replaces=extent is None)
 
 
 def _clip(part: Slice, first: int, end: int) -> Slice | None:

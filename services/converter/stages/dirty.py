@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from types import MappingProxyType
 
-from services.converter.features.asof import PREDICTION_VALID, SETTLEMENT_VALID
+from services.converter.features.difference import PREDICTED_DAYS, SETTLED_DAYS
 from services.converter.manifest import ContractRecord, Holes, Manifest
 from services.converter.raw.files import NO_FILES, DayFiles, RawFiles
 from shared.datasets.candle import Candle
@@ -22,8 +22,8 @@ Dirty = dict[str, list[date]]
 """Symbol → the days to compute again, in order."""
 
 VALID_DAYS: Mapping[type[Row], int] = {
-    FundingRate: SETTLEMENT_VALID // DAY,
-    PredictedFundingRate: -(-PREDICTION_VALID // DAY),
+    FundingRate: SETTLED_DAYS,
+    PredictedFundingRate: PREDICTED_DAYS,
 }
 """On how many days after its own a row may still be the last one known."""
 

@@ -1,10 +1,13 @@
 """Stage two: what do the days of a run need beside their candles? Reads rates, rankings and the ledger. I/O."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from services.converter.features.asof import AsOf, SettledRates
 from services.converter.raw.days import (
@@ -13,6 +16,7 @@ from services.converter.raw.days import (
     LedgerDays,
     Unreadable,
     read_ledgers,
+    read_predictions,
     read_rankings,
     read_settlements,
 )
@@ -29,6 +33,7 @@ from shared.datasets.row import Row
 from shared.datasets.universe import Rank
 from shared.grid import DAY
 from shared.storage.layout import Partition
+from shared.storage.segments import RawRows
 
 
 class Loaded(NamedTuple):
@@ -42,9 +47,10 @@ def load(run: Run, predictions_at: Path) -> Loaded:
     """Read everything that the dirty days need beside their candles. predictions_at: see `put_down`."""
     rows, days = run.changes.raw.rows, _days_needed(run)
     wanted = _files_for(run.changes, days)
-    settlements, unsettled = read_settlements(rows, wanted.settlements)
-    predictions, unpredicted = put_down(rows, wanted.predictions, run.dirty.keys(), predictions_at)
-    rankings, unranked = read_rankings(rows, wanted.rankings)
+    once = _Once(run)
+    settlements, unsettled = once.read("settlements", wanted.settlements, read_settlements)
+    predictions, unpredicted = put_down(wanted.predictions, once.read_predictions, predictions_at)
+    rankings, unranked = once.read("rankings", wanted.rankings, read_rankings)
     ledgers = _with_changed(read_ledgers(rows, wanted.ledgers), run.changes.ledgers)
     faults = (
         _reaching(FundingRate, unsettled),
@@ -68,6 +74,7 @@ def load(run: Run, predictions_at: Path) -> Loaded:
             held=run.held[symbol],
             unknown=_days_with_fault(symbol, faults),
             predictions=predictions.get(symbol),
+            before=run.memory.written.get(symbol),
         )
         for symbol, dirty in run.dirty.items()
     ]
@@ -77,6 +84,41 @@ def load(run: Run, predictions_at: Path) -> Loaded:
 def named(kind: type[Row], unreadable: Unreadable) -> dict[str, str]:
     """Return the days of a dataset as the manifest names them, each with the reason."""
     return {f"{kind.dataset}/{day}": why for day, why in unreadable.items()}
+
+
+# --- What need not be read again
+
+
+class _Once:
+    """Reads what the last run of this process has not read of the same files, as long as they are few."""
+
+    def __init__(self, run: Run) -> None:
+        self._raw, self._memory = run.changes.raw, run.memory
+        self._symbols = frozenset(run.dirty)
+        self._remembers = len(_days_needed(run)) <= _MOST_REMEMBERED
+
+    def read[R](
+        self, name: str, files: list[Partition], read: Callable[[RawRows, list[Partition]], tuple[R, Mapping[Any, Any]]]
+    ) -> tuple[R, Any]:
+        """Read some files; what could not be read is tried again by the next run."""
+        found = self._of(name, self._raw.versions(files), lambda: read(self._raw.rows, files))
+        if found[1]:
+            self._memory.drop(name)
+        return found
+
+    def read_predictions(self, file: Partition) -> tuple[Mapping[str, NDArray[np.void]], Mapping[str, str]]:
+        """Read the predictions of a day. Raises `UnreadableError`."""
+        key = self._raw.versions([file]), self._symbols
+        # The days of two runs, one after the other, are the same two: each has a place of its own.
+        name = f"predictions {file.day.toordinal() % _MOST_REMEMBERED}"
+        return self._of(name, key, lambda: read_predictions(self._raw.rows, file, self._symbols))
+
+    def _of[R](self, name: str, key: Hashable, make: Callable[[], R]) -> R:
+        return self._memory.made(name, key, make) if self._remembers else make()
+
+
+_MOST_REMEMBERED = 2
+"""Days of which what was read is kept: today, and the day before where something looks back on it."""
 
 
 # --- Which files

@@ -10,6 +10,7 @@ import structlog
 
 from services.converter.features.fields import fields_named
 from services.converter.manifest import Manifest, read_manifest
+from services.converter.memory import Memory
 from services.converter.qlib.damage import HeldBins, Published, held_by, what_helps
 from services.converter.qlib.store import QlibStore
 from services.converter.raw.files import RawFiles, scan, until_latest
@@ -25,24 +26,26 @@ from shared.storage.qlib_layout import LISTS, calendars_of, features_of
 log = structlog.get_logger()
 
 
-def plan(data_dir: Path, versions: LockedVersions, goal: Goal) -> Run:
+def plan(data_dir: Path, versions: LockedVersions, goal: Goal, memory: Memory) -> Run:
     """Decide a conversion. No bar is written, but a new version of the dataset is begun where one is needed.
 
-    Raises what `target_of` raises.
+    memory: of the last conversion, as far as it can be trusted. Raises what `target_of` raises.
     """
-    known = read_manifest(versions.head)
+    known = memory.manifest or read_manifest(versions.head)
     store = _head(versions.head, known)
     shown, unfinished = store.span(), store.unfinished
     manifest = Manifest() if goal.rebuild or known.recipe != goal.recipe.name() else known
-    raw, later = until_latest(scan(data_dir, manifest.days, every_file=goal.every_file), goal.latest)
+    raw, later = until_latest(
+        scan(data_dir, manifest.days, every_file=goal.every_file, pending=memory.pending_in(data_dir)), goal.latest
+    )
     store, origin, end, why_left_out = target_of(store, raw, goal, versions)
     published = Published(
         origin, min(shown[1], end) if shown else origin, _common_fields(goal, known.recipe), unfinished
     )
     build = Build(data_dir, goal.recipe, origin, end, published)
-    changes = changes_since(manifest, raw, end, goal.recipe, root=store.root)
+    changes = changes_since(manifest, raw, end, goal.recipe, root=store.root, memory=memory)
     left_out = _days_before(origin, changes.dirty, store)
-    dirty, held, left = _work(store, raw, build, changes.dirty)
+    dirty, held, left = _work(store, raw, build, changes.dirty, memory)
     return Run(
         goal,
         store,
@@ -55,6 +58,7 @@ def plan(data_dir: Path, versions: LockedVersions, goal: Goal) -> Run:
         left_out=left_out,
         why_left_out=why_left_out,
         later=later,
+        memory=memory,
     )
 
 
@@ -82,7 +86,7 @@ class _Work(NamedTuple):
     left: Left
 
 
-def _work(store: QlibStore, raw: RawFiles, build: Build, changed: Dirty) -> _Work:
+def _work(store: QlibStore, raw: RawFiles, build: Build, changed: Dirty, memory: Memory) -> _Work:
     """Return the days to compute: those that changed, and all of symbols whose bins are damaged.
 
     Symbols that cannot be in the dataset, and damaged ones of which no raw day is left, are not computed.
@@ -92,7 +96,7 @@ def _work(store: QlibStore, raw: RawFiles, build: Build, changed: Dirty) -> _Wor
         for name, days in changed.items()
         if (kept := [day for day in days if day_start(day) >= build.origin])
     }
-    held = _held(store, build, dirty)
+    held = _held(store, build, dirty, memory)
     damaged = {symbol: bins.damage for symbol, bins in held.items() if bins.damage}
     dirty |= _raw_days(raw, damaged, build.span)
     # Of two that Qlib takes for the same the one that was there first stays, in a rebuild, too.
@@ -106,11 +110,11 @@ def _work(store: QlibStore, raw: RawFiles, build: Build, changed: Dirty) -> _Wor
     return _Work(dirty, held, left)
 
 
-def _held(store: QlibStore, build: Build, dirty: Iterable[str]) -> dict[str, HeldBins]:
+def _held(store: QlibStore, build: Build, dirty: Iterable[str], memory: Memory) -> dict[str, HeldBins]:
     """Return what the bins of each symbol hold: of all, since damage is found wherever it is."""
     names = [field.name for field in build.recipe.fields]
     symbols = sorted({*store.symbols(), *dirty})
-    found = {symbol: held_by(store, symbol, names, build.published) for symbol in symbols}
+    found = {symbol: memory.held.get(symbol) or held_by(store, symbol, names, build.published) for symbol in symbols}
     for symbol, held in found.items():
         if held.damage:
             log.warning("damaged bins, computing all raw days of the symbol", symbol=symbol, damage=held.damage)

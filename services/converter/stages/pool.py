@@ -25,6 +25,10 @@ _DAYS_WORTH_A_PROCESS = 500
 """Symbol days that are computed in about the time that a process takes to start."""
 
 
+_DAYS_OF_A_MINUTE = 2
+"""Days of a symbol that a run computes which merely goes on: today, and yesterday where something of it came late."""
+
+
 class ProcessDiedError(OSError):
     """A process that computed bars was killed."""
 
@@ -37,23 +41,30 @@ Progress = Callable[[str, int, int], None]
 
 
 class Computed(NamedTuple):
-    """What became of a run's work. candles: of one minute, those that were read. left: what could not be converted."""
+    """What became of a run's work. candles: of one minute, those that were read. left: what could not be converted.
+
+    trusted: symbols whose bins are known to hold what was written.
+    """
 
     candles: int
     left: Left
+    trusted: frozenset[str] = frozenset()
 
 
 def compute(run: Run, work: list[SymbolDays], convert_symbols: Convert, progress: Progress) -> Computed:
     """Compute and write the bins of every symbol, and report each as it is done. Raises as `convert_symbols` does."""
     run.store.begin()
     progress("", 0, len(work))
-    candles, left = 0, {}
+    candles, left, trusted = 0, {}, set()
     for done, (symbol, found) in enumerate(convert_symbols(work), start=1):
         progress(symbol, done, len(work))
         candles += found.candles
+        run.memory.note(symbol, found.written, found.held)
         if found.left:
             left[symbol] = found.left
-    return Computed(candles, left)
+        if not found.examined:
+            trusted.add(symbol)
+    return Computed(candles, left, frozenset(trusted))
 
 
 def processes_for(dirty: Mapping[str, list[date]], most: int) -> int:
@@ -72,7 +83,7 @@ def symbol_conversion(run: Run, *, most: int, lock: int) -> Iterator[Convert]:
         ProcessDiedError: a process died; what the others have written stays invisible, and is written again.
 
     """
-    build, store, processes = run.build, run.store, processes_for(run.dirty, most)
+    build, store, processes = run.build, run.store, _processes_of(run, most)
     if processes <= 1:
         yield lambda work: (_outcome(build, store, one) for one in work)
         return
@@ -84,6 +95,12 @@ def symbol_conversion(run: Run, *, most: int, lock: int) -> Iterator[Convert]:
         yield partial(_shared_out, pool, store, processes)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _processes_of(run: Run, most: int) -> int:
+    """Return how many processes a run is worth. What is remembered is remembered here: minute by minute it is one."""
+    is_minute = run.memory.is_kept and max(map(len, run.dirty.values()), default=0) <= _DAYS_OF_A_MINUTE
+    return 1 if is_minute or run.memory.written else processes_for(run.dirty, most)
 
 
 def _shared_out(
@@ -144,9 +161,9 @@ class _Worker:
     def convert(cls, work: SymbolDays, distrusts: bool) -> Outcome:
         """Convert a symbol, so that nothing is left to make durable."""
         cls.store.distrusts = distrusts
-        found = _outcome(cls.build, cls.store, work)
+        symbol, found = _outcome(cls.build, cls.store, work)
         cls.store.make_durable()
-        return found
+        return symbol, found._replace(written=None, held=None)  # this process remembers nothing, nor is it much to send
 
 
 def _end_with_parent() -> None:

@@ -38,8 +38,9 @@ def publish(run: Run, loaded: Loaded, computed: Computed, versions: LockedVersio
     left = {**run.left, **computed.left}
     written = {symbol: [day for day in days if day not in left.get(symbol, {})] for symbol, days in run.dirty.items()}
     raw, definitions = run.changes.raw, run.changes.definitions
-    check_stored(run.build, run.store, raw.rows, {symbol: days for symbol, days in written.items() if days})
-    members = members_after_rankings(run.store.root, raw)
+    whole = {symbol: days for symbol, days in written.items() if days}
+    check_stored(run.build, run.store, raw.rows, whole, trusted=computed.trusted)
+    members = _members(run)
     unreadable = loaded.unreadable | named(Rank, members.unreadable)
     unreadable |= named(InstrumentDefinition, definitions.unreadable)
     converted = after(
@@ -53,6 +54,9 @@ def publish(run: Run, loaded: Loaded, computed: Computed, versions: LockedVersio
         unreadable=unreadable,
     )
     _commit(run, members, converted, versions)
+    for symbol in run.held.keys() - run.dirty.keys():
+        run.memory.note(symbol, None, run.held[symbol])
+    run.memory.keep(converted)
     return ConversionReport(
         origin=run.build.origin,
         until=run.build.end,
@@ -71,6 +75,15 @@ def publish(run: Run, loaded: Loaded, computed: Computed, versions: LockedVersio
 # --- Making it visible
 
 
+def _members(run: Run) -> Members:
+    """Return who was a member after each ranking; what could not be read is tried again by the next run."""
+    root, raw, memory = run.store.root, run.changes.raw, run.memory
+    members = memory.made("members", raw.version_of(Rank), lambda: members_after_rankings(root, raw))
+    if members.unreadable:
+        memory.drop("members")
+    return members
+
+
 def _commit(run: Run, members: Members, converted: Manifest, versions: LockedVersions) -> None:
     """Make bins, calendars, instruments and manifest durable, then swap in the version, if it is a new one."""
     is_new = versions.is_building
@@ -84,7 +97,9 @@ def _commit(run: Run, members: Members, converted: Manifest, versions: LockedVer
 
 def _markets(run: Run, members: Members) -> dict[str, str]:
     """Return the instruments files: all symbols, those margined in USDT, those gone, who was in a universe when."""
-    symbols = run.store.day_spans(FREQUENCIES[0], *run.build.span)
+    minutely = FREQUENCIES[0]
+    known = {symbol: held.bins[minutely].extents for symbol, held in run.memory.held.items() if not held.damage}
+    symbols = run.store.day_spans(minutely, *run.build.span, known)
     lives = {symbol: lives_of(run.changes.definitions.of.get(symbol, ())) for symbol in symbols}
     universes = {
         _universe_of(exchange): market_lines(
@@ -117,6 +132,8 @@ def _visibility_named(versions: LockedVersions) -> Iterator[None]:
 
 
 def _remember(run: Run, converted: Manifest) -> None:
+    if converted == run.memory.manifest:
+        return
     try:
         write_manifest(run.store.root, converted)
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from services.converter.features.asof import AsOf
 from services.converter.features.fields import BarRecipe
 from services.converter.manifest import Manifest
+from services.converter.memory import Memory, Written
 from services.converter.qlib.damage import HeldBins, Published
 from services.converter.qlib.store import QlibStore
 from services.converter.raw.days import LedgerDay
@@ -75,6 +76,8 @@ class Run:
     """Why a version that takes them in could not be made, where that was tried."""
     later: list[Partition]
     """Raw files of days that have not begun."""
+    memory: Memory
+    """What is remembered of the last conversion."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class SymbolDays:
     """Days of which something beside the candles cannot be true, each with the reason."""
     predictions: Predictions | None = None
     """Where they lie; None where there are none."""
+    before: Written | None = None
+    """What the bars of the running day were made of, where it is remembered."""
 
     def known_on(self, first: date, last: date) -> AsOf:
         """Return all that is known on some days, both inclusive. Raises `OSError`."""

@@ -1,6 +1,7 @@
 """What is kept of the predicted rates decides every bar as all of them would."""
 
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,6 +28,10 @@ INSTANTS = st.one_of(
 PREDICTIONS = st.dictionaries(
     INSTANTS, st.tuples(st.integers(-1, 700), st.integers(-9, 9), st.sampled_from([None, 1, 8])), max_size=40
 )
+
+
+def reading(root, *symbols):
+    return partial(read_predictions, RawRows(root), symbols={*symbols})
 
 
 def rows_of(given, symbol="BTC_USDT"):
@@ -63,7 +68,7 @@ def test_the_last_prediction_of_each_minute_decides_every_bar_as_all_of_them_do(
     opens = np.arange(to_ms(MIDNIGHT), to_ms(MIDNIGHT + DAY), 60_000)
     columns = dict.fromkeys([field.column for field in FIELDS if field.column], np.ones(1440))
 
-    stored = put_down(RawRows(folder), [FILE] if rows else [], {"BTC_USDT"}, folder / "put_down")
+    stored = put_down([FILE] if rows else [], reading(folder, "BTC_USDT"), folder / "put_down")
 
     kept = stored.of["BTC_USDT"].between(DAY_0, DAY_0) if rows else PredictedRates()
     assert len(kept.known) == len({known // 60_000 for known in given_rows})
@@ -84,7 +89,7 @@ def test_only_the_symbols_and_the_days_that_are_asked_for_are_kept(tmp_path):
             store(tmp_path, [a_prediction(symbol, day / 1000, minute(day * 1440 + 5))])
     files = [Partition(FILE.dataset, DAY_0 + day * DAY) for day in range(3)]
 
-    stored = put_down(RawRows(tmp_path), files, {"BBB_USDT"}, tmp_path / "put_down")
+    stored = put_down(files, reading(tmp_path, "BBB_USDT"), tmp_path / "put_down")
 
     assert set(stored.of) == {"BBB_USDT"}
     found = stored.of["BBB_USDT"].between(DAY_0 + DAY, DAY_0 + 2 * DAY)
@@ -98,7 +103,7 @@ def test_a_file_that_cannot_be_read_is_named_for_every_symbol(tmp_path):
 
     with pytest.raises(UnreadableError, match="funding_predicted_20250405"):
         read_predictions(RawRows(tmp_path), FILE, {"BTC_USDT"})
-    stored = put_down(RawRows(tmp_path), [FILE], {"BTC_USDT"}, tmp_path / "put_down")
+    stored = put_down([FILE], reading(tmp_path, "BTC_USDT"), tmp_path / "put_down")
 
     assert stored.of == {}
     assert "funding_predicted_20250405" in stored.faults[EVERY][DAY_0]
@@ -106,7 +111,7 @@ def test_a_file_that_cannot_be_read_is_named_for_every_symbol(tmp_path):
 
 def test_what_was_put_down_is_gone_after_the_run(tmp_path):
     with prediction_file(tmp_path) as path:
-        put_down(RawRows(tmp_path), [], set(), path)
+        put_down([], reading(tmp_path), path)
         assert path.exists()
         assert path.name.startswith(".")
         assert path.name.endswith(".tmp")  # a run that dies leaves it, and the next one removes it

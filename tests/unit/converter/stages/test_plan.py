@@ -2,6 +2,7 @@
 
 from services.converter.convert import convert
 from services.converter.features.fields import BarRecipe
+from services.converter.memory import Memory
 from services.converter.stages.load import load
 from services.converter.stages.plan import plan
 from services.converter.stages.run import Goal
@@ -18,7 +19,7 @@ NEXT = DAY_0 + DAY
 def planned(raw, qlib, until, **options):
     goal = {"latest": None, "recipe": BarRecipe(), "rebuild": False, "history": False, "every_file": False} | options
     with changing(qlib) as versions:
-        return plan(raw, versions, Goal(until=until, **goal))
+        return plan(raw, versions, Goal(until=until, **goal), Memory(is_kept=False))
 
 
 def test_a_plan_names_the_days_that_changed_and_writes_no_bar(raw, qlib):
