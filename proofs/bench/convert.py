@@ -1,67 +1,191 @@
-"""`python -m proofs.bench.convert`: what converting costs, from nothing and a day more, on short and long histories.
+"""`python -m proofs.bench.convert`: what converting costs: from nothing, a day more, a row that is late, a minute more.
 
-The raw folder is made up (`proofs.rig.synthetic_year`). Everything but the last days is converted from nothing, then
-one day after the other is added: the cost of a day must not depend on how many there are before it.
+The raw folder is made up (`proofs.rig.synthetic_year`). For each length of history everything but the last days is
+converted from nothing, each time after the floor: the same candles read with polars, and as many bytes written with
+numpy and synced. Then one day after the other is added, and single files are written again: neither must cost more
+after years than after weeks. At last the first minutes of a day are added one by one, by a process that remembers.
+
+What counts is the time of the processor: that of the wall depends on the disk, and on what else runs. Each measurement
+is made in a process of its own, so that its peak of memory is its own.
 """
 
+import multiprocessing
+import os
+import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import polars as pl
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from proofs.rig.synthetic_year import Market, make
+from proofs.rig.synthetic_year import Market, make, symbol_of
 from services.converter.convert import convert
-from services.converter.report import ConversionReport
+from services.converter.features.fields import COLUMNS, FIELDS
+from services.converter.memory import Memory
 from shared.datasets.candle import Candle
-from shared.grid import day_start
+from shared.grid import DAY, MINUTE, day_start
 from shared.runtime.command import run
+from shared.storage.files import fsync_path
+from shared.storage.layout import Partition
 from shared.storage.layout import days as raw_days
+from shared.storage.parquet import read_rows, write_table
 
-_ADDED = 7
-"""Days that are added one after the other; their median counts."""
-
-
-def timed(raw: Path, qlib: Path, until: datetime) -> tuple[float, ConversionReport]:
-    """Convert, and return how many seconds it took."""
-    began = time.perf_counter()
-    report = convert(raw, qlib, until=until)
-    return time.perf_counter() - began, report
+_MINUTES = (1, 5, 15, 30, 60, 240, 1440)
+"""Minutes of a bar, of every frequency that is written."""
+_ADDED = 5
+"""Days, late rows and minutes that are added one after the other; their median counts."""
 
 
-def measure(days: int, symbols: int, seed: int) -> tuple[int, float, float]:
-    """Return candles converted from nothing, seconds for that, and the median seconds of one more day."""
-    with tempfile.TemporaryDirectory() as made:
-        raw, qlib = Path(made) / "okx_data", Path(made) / "qlib_data"
-        list(make(Market(symbols, days + _ADDED, seed, members=min(20, symbols), gaps=False), raw, workers=1))
-        end = day_start(raw_days(raw, Candle.dataset)[-1]) + timedelta(days=1)
-        whole, report = timed(raw, qlib, end - timedelta(days=_ADDED))
-        one_more = [timed(raw, qlib, end - timedelta(days=ahead))[0] for ahead in reversed(range(_ADDED))]
-    return report.bars, whole, statistics.median(one_more)
+class Cost(NamedTuple):
+    """What something cost. cpu, wall: seconds. peak: megabytes of the whole process."""
+
+    cpu: float
+    wall: float
+    peak: float
+
+
+def costs_of(work: list[Callable[[], object]]) -> list[Cost]:
+    """Do some work, one after the other, and return what each cost."""
+    found = []
+    for one in work:
+        cpu, wall = time.process_time(), time.perf_counter()
+        one()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found.append(Cost(time.process_time() - cpu, time.perf_counter() - wall, peak))
+    return found
+
+
+def floor(raw: Path, target: Path, symbols: int) -> list[Cost]:
+    """Read every candle, write as many values as a conversion does, and make them durable."""
+
+    def every() -> None:
+        for number in range(symbols):
+            _floor_of(raw, target, symbol_of(number))
+
+    return costs_of([every])
+
+
+def _floor_of(raw: Path, target: Path, symbol: str) -> None:
+    files = sorted((raw / Candle.dataset).glob(f"date=*/{symbol}_*.parquet"))
+    frame = pl.scan_parquet(files, hive_partitioning=False).select(COLUMNS).collect()
+    columns = [frame[name].cast(pl.Float32).to_numpy() for name in COLUMNS]
+    folder = target / symbol
+    folder.mkdir(parents=True)
+    for step in _MINUTES:
+        for number in range(len(FIELDS)):
+            path = folder / f"{number}.{step}.bin"
+            columns[number % len(columns)][::step].tofile(path)
+            fsync_path(path)
+
+
+def whole(raw: Path, qlib: Path, until: datetime) -> list[Cost]:
+    """Convert from nothing."""
+    return costs_of([lambda: convert(raw, qlib, until=until)])
+
+
+def days_more(raw: Path, qlib: Path, until: datetime) -> list[Cost]:
+    """Convert one more day, again and again, from `until` on."""
+    convert(raw, qlib, until=until)
+    ends = [until + ahead * DAY for ahead in range(1, 1 + _ADDED)]
+    return costs_of([lambda end=end: convert(raw, qlib, until=end) for end in ends])  # type: ignore[misc]
+
+
+def late_rows(raw: Path, qlib: Path, until: datetime) -> list[Cost]:
+    """Convert after one row of an old day has become another, again and again."""
+    path = Partition(Candle.dataset, (until - 3 * DAY).date(), symbol_of(0)).path(raw)
+
+    def rewrite() -> None:
+        table = read_rows(Candle, path)
+        amounts = [value + 1 for value in table["volume"].to_pylist()]
+        index = table.schema.get_field_index("volume")
+        write_table(path, table.set_column(index, table.schema.field("volume"), [amounts]))
+
+    work: list[Callable[[], object]] = [rewrite, lambda: convert(raw, qlib, until=until)] * _ADDED
+    return costs_of(work)[1::2]
+
+
+def minutes_more(raw: Path, qlib: Path, until: datetime) -> list[Cost]:
+    """Convert one more minute, again and again, as a process does that remembers the last time.
+
+    The day is whole on disk already, so what is measured is but for reading files that have changed.
+    """
+    memory = Memory()
+    ends = [until + ahead * MINUTE for ahead in range(2 + _ADDED)]
+    return costs_of([lambda end=end: convert(raw, qlib, until=end, memory=memory) for end in ends])[2:]  # type: ignore[misc]
+
+
+def alone[**P](measure: Callable[P, list[Cost]], *arguments: P.args, **named: P.kwargs) -> list[Cost]:
+    """Measure in another process, so that nothing is warm and the peak of memory is its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments, **named).result()
+
+
+class History(NamedTuple):
+    """What was measured on one length of history: of the floor and from nothing each time, of the rest the medians."""
+
+    candles: int
+    floors: list[Cost]
+    wholes: list[Cost]
+    day: Cost
+    late: Cost
+    minute: Cost
+
+
+def measure(days: int, symbols: int, seed: int, rounds: int) -> History:
+    """Measure everything on one length of history."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as made:
+        raw = Path(made) / "okx_data"
+        market = Market(symbols, days + _ADDED + 1, seed, members=min(20, symbols), gaps=False)
+        candles = sum(one.candles for one in make(market, raw, workers=1))
+        end = day_start(raw_days(raw, Candle.dataset)[-1]) - _ADDED * DAY
+        floors, wholes = [], []
+        for number in range(rounds):  # alternately: what else runs on the machine changes meanwhile
+            floors += alone(floor, raw, Path(made) / f"floor{number}", symbols)
+            wholes += alone(whole, raw, Path(made) / f"qlib{number}", end)
+        qlib = Path(made) / "qlib0"
+        day = _median(alone(days_more, raw, qlib, end))
+        end += _ADDED * DAY
+        late = _median(alone(late_rows, raw, qlib, end))
+        minute = _median(alone(minutes_more, raw, qlib, end + timedelta(hours=11, minutes=1)))
+    return History(candles, floors, wholes, day, late, minute)
+
+
+def _median(costs: list[Cost]) -> Cost:
+    return sorted(costs)[len(costs) // 2]
 
 
 def main(
-    days: Annotated[list[int] | None, typer.Option(help="Lengths of history [default: 30 1095]")] = None,
-    symbols: Annotated[int, typer.Option(min=1, help="How many symbols")] = 10,
+    days: Annotated[list[int] | None, typer.Option(help="Lengths of history [default: 30 365]")] = None,
+    symbols: Annotated[int, typer.Option(min=1, help="How many symbols")] = 5,
     seed: Annotated[int, typer.Option(help="Another one, another market")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="How often floor and conversion from nothing are measured")] = 2,
 ) -> None:
-    """Measure a conversion from nothing, and of one more day, on histories of several lengths."""
+    """Measure a conversion from nothing, of one more day, a late row and one more minute, on several histories."""
     console = Console()
-    table = Table(title=f"{symbols} symbols, seven frequencies; {datetime.now(UTC):%F}", title_justify="left")
-    for name in ("days", "candles", "from nothing s", "candles a second", "one more day s"):
+    title = f"{symbols} symbols, {len(_MINUTES)} frequencies, {len(FIELDS)} fields; {datetime.now(UTC):%F}"
+    table = Table(title=f"{title}; seconds of CPU", title_justify="left")
+    for name in ("days", "candles", "floor", "from nothing", "times", "peak MB", "day more", "late row", "minute more"):
         table.add_column(name, justify="right")
-    daily = []
-    for length in days or [30, 1095]:
-        candles, whole, one_more = measure(length, symbols, seed)
-        daily.append(one_more)
-        table.add_row(str(length), f"{candles:,}", f"{whole:.2f}", f"{candles / whole:,.0f}", f"{one_more:.3f}")
+    found = []
+    for length in days or [30, 365]:
+        one = measure(length, symbols, seed, rounds)
+        found.append(one)
+        least, took = (statistics.median(cost.cpu for cost in costs) for costs in (one.floors, one.wholes))
+        peak = max(cost.peak for cost in one.wholes)
+        table.add_row(
+            *(str(length), f"{one.candles:,}", f"{least:.2f}", f"{took:.2f}", f"{took / least:.2f}", f"{peak:.0f}"),
+            *(f"{cost.cpu:.3f}" for cost in (one.day, one.late, one.minute)),
+        )
     console.print(table)
-    console.print(f"one more day, the last history against the first: {daily[-1] / daily[0]:.2f}")
+    console.print(f"one more day, the last history against the first: {found[-1].day.cpu / found[0].day.cpu:.2f}")
 
 
 if __name__ == "__main__":
