@@ -26,7 +26,7 @@ class ConverterSettings(QlibSettings):
         Field(
             ge=0,
             le=86_400,
-            description="Least seconds between conversions, each begun as soon as the writer has stored more; 0: once a day only",
+            description="Least seconds between conversions, each as soon as more is stored; 0: once a day only",
         ),
     ] = 0
     patch_every: Annotated[
