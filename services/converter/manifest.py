@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from services.converter.features.asof import Contract
-from services.converter.raw.files import NO_FILES, DayFiles, Names, RawFiles, day_name
+from services.converter.raw.files import NO_FILES, DayFiles, RawFiles, day_name
 from shared.datasets.candle import Candle
 from shared.datasets.funding import PredictedFundingRate
 from shared.grid import DAY
@@ -31,25 +31,6 @@ class ContractRecord(msgspec.Struct, frozen=True):
     values: tuple[tuple[int, float], ...] = ()
 
 
-class _StoredDay(msgspec.Struct):
-    """The files of a day as they are remembered."""
-
-    versions: msgspec.Raw
-    changed_ns: int = 0
-    digest: str = ""
-    signatures: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _StoredManifest(msgspec.Struct, kw_only=True):
-    """The file, see `Manifest`. names: the symbols of the candle files; None in a file of an older version."""
-
-    recipe: str = ""
-    days: dict[str, _StoredDay] = {}
-    without: dict[str, dict[str, str]] = {}
-    tracks: dict[str, ContractRecord] = {}
-    names: list[str] | None = None
-
-
 class Manifest(msgspec.Struct, kw_only=True):
     """What is in Qlib, whole: "kline_1m/2025-04-05" → the files of the day as they were converted."""
 
@@ -60,7 +41,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     tracks: dict[str, ContractRecord] = {}
     """Symbol → what was known of its instruments."""
     names: list[str] | None = None
-    """The symbols of the candle files; None: they are to be looked for."""
+    """The symbols of the candle files; None, as in a file of an older version: they are to be looked for."""
 
     def of(self, dataset: str, day: date) -> DayFiles:
         """Return the files of a day that are in Qlib."""
@@ -85,39 +66,18 @@ def manifest_path(root: Path) -> Path:
 def read_manifest(root: Path) -> Manifest:
     """Read the manifest; one that is absent or damaged is empty, so everything is converted again."""
     try:
-        stored = msgspec.json.decode(manifest_path(root).read_bytes(), type=_StoredManifest)
+        return msgspec.json.decode(manifest_path(root).read_bytes(), type=Manifest)
     except FileNotFoundError:
         return Manifest()
     except (ValueError, RecursionError) as error:
         log.warning("what has been converted cannot be read, converting all of it again", error=str(error))
         return Manifest()
-    days = {
-        name: DayFiles(_names(day.versions), day.changed_ns, day.digest, _names(day.signatures))
-        for name, day in stored.days.items()
-    }
-    return Manifest(recipe=stored.recipe, days=days, without=stored.without, tracks=stored.tracks, names=stored.names)
-
-
-def _names(text: msgspec.Raw) -> Names:
-    return Names(text=bytes(text))
-
-
-def _stored(files: DayFiles) -> _StoredDay:
-    versions, signatures = map(msgspec.Raw, files.texts)
-    return _StoredDay(versions, files.changed_ns, files.digest, signatures)
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Replace the manifest. It is written last: what it does not contain yet is merely converted again."""
-    days = {name: _stored(files) for name, files in manifest.days.items()}
-    stored = _StoredManifest(
-        recipe=manifest.recipe,
-        days=days,
-        without=manifest.without,
-        tracks=manifest.tracks,
-        names=list(manifest.symbols()),
-    )
-    content = msgspec.json.encode(stored)
+    manifest.symbols()
+    content = msgspec.json.encode(manifest)
     replace_file(manifest_path(root), lambda temporary: temporary.write_bytes(content))
 
 
@@ -182,7 +142,7 @@ def _but_for(files: DayFiles, day: date, left: Mapping[str, Container[date]]) ->
     return DayFiles(
         versions,
         digest=digest_of(versions),
-        signatures={name: files.signatures[name] for name in versions if name in files.signatures},
+        signatures_held={name: files.signatures[name] for name in versions if name in files.signatures},
     )
 
 

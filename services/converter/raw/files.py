@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -34,69 +35,38 @@ SOURCES: tuple[type[Row], ...] = (
 """Datasets that end up in Qlib."""
 
 
-class Names:
-    """Symbol ("" for the one file of all symbols) → a name, as a mapping or as JSON, each made where it is needed.
-
-    What is remembered of most days is never looked at, only written again.
-    """
-
-    __slots__ = ("_names", "_text")
-
-    def __init__(self, names: dict[str, str] | None = None, text: bytes | None = None) -> None:
-        self._names, self._text = names, text
-
-    @property
-    def of(self) -> dict[str, str]:
-        """The mapping; empty where the JSON makes no sense."""
-        if self._names is None:
-            try:
-                self._names = msgspec.json.decode(self._text or b"{}", type=dict[str, str])
-            except (ValueError, RecursionError):
-                self._names = {}
-        return self._names
-
-    @property
-    def text(self) -> bytes:
-        """The JSON."""
-        if self._text is None:
-            self._text = msgspec.json.encode(self.of)
-        return self._text
+if TYPE_CHECKING:
+    type Texts = dict[str, str] | msgspec.Raw
+else:
+    Texts = msgspec.Raw  # as it is read; it may be written as a mapping, too
+_NAMES = msgspec.json.Decoder(dict[str, str])
 
 
-class DayFiles:
+class DayFiles(msgspec.Struct, eq=False):
     """The files of one day of a dataset.
 
-    changed_ns: when a name in the folder changed last; 0 where that time cannot be trusted.
-    digest: identifies the version of the whole day.
+    What is remembered of most days is never looked at, only written again: so it stays the text that was read, until
+    somebody asks.
     """
 
-    __slots__ = ("_signatures", "_versions", "changed_ns", "digest")
-
-    def __init__(
-        self,
-        versions: dict[str, str] | Names,
-        changed_ns: int = 0,
-        digest: str = "",
-        signatures: dict[str, str] | Names | None = None,
-    ) -> None:
-        self._versions = versions if isinstance(versions, Names) else Names(versions)
-        self._signatures = signatures if isinstance(signatures, Names) else Names(signatures or {})
-        self.changed_ns, self.digest = changed_ns, digest
+    versions_held: Texts = msgspec.field(name="versions")
+    changed_ns: int = 0
+    """When a name in the folder changed last; 0 where that time cannot be trusted."""
+    digest: str = ""
+    """Identifies the version of the whole day."""
+    signatures_held: Texts = msgspec.field(name="signatures", default=msgspec.Raw(b"{}"))
 
     @property
     def versions(self) -> dict[str, str]:
         """Symbol ("" for the one file of all symbols) → what names the content of its file."""
-        return self._versions.of
+        self.versions_held = found = _as_mapping(self.versions_held)
+        return found
 
     @property
     def signatures(self) -> dict[str, str]:
         """The same → the signature of the file whose content that is."""
-        return self._signatures.of
-
-    @property
-    def texts(self) -> tuple[bytes, bytes]:
-        """Versions and signatures as JSON."""
-        return self._versions.text, self._signatures.text
+        self.signatures_held = found = _as_mapping(self.signatures_held)
+        return found
 
     def __eq__(self, other: object) -> bool:
         return self is other or (
@@ -112,6 +82,16 @@ class DayFiles:
         if self is other or (self.digest and self.digest == other.digest):
             return True
         return self.versions == other.versions
+
+
+def _as_mapping(held: Texts) -> dict[str, str]:
+    """Return names as a mapping; none where the text makes no sense."""
+    if isinstance(held, dict):
+        return held
+    try:
+        return _NAMES.decode(held)
+    except (ValueError, RecursionError):
+        return {}
 
 
 NO_FILES = DayFiles({})
