@@ -30,6 +30,8 @@ _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
 """Between two looks at what the writer has stored: how long a minute may wait for nothing."""
 _SCAN_SECONDS = 60.0
+_MERGE_SECONDS = 120.0
+"""How long the writer may take to merge a day of rows before they are converted as they are."""
 _CLOCK_ROOM = timedelta(hours=1)
 """How far the exchange's clock may be taken for too early: only what is far ahead of it is left out."""
 _HEALING_PATIENCE_SECONDS = 300.0
@@ -191,7 +193,25 @@ class Converter:
             if not await self.service.pause(_POLL_SECONDS):
                 return
         self.service.health.details.pop("waiting", None)
+        await self._have_rows_merged()
         await self._convert(midnight)
+
+    async def _have_rows_merged(self) -> None:
+        """Have the writer, where one runs, put what is stored into the day files.
+
+        Rows that still wait are converted as well; but merged later, their days would count as changed once more.
+        """
+        bus = self.service.bus
+        if await self.service.until_bus_answers(lambda: bus.heartbeat("writer")) is None:
+            return
+        number = await self.service.until_bus_answers(bus.ask_for_compaction)
+        deadline = time.monotonic() + _MERGE_SECONDS
+        while not await self.service.until_bus_answers(lambda: bus.is_compacted(number)):
+            if time.monotonic() >= deadline:
+                log.warning("the writer has not merged what it stored, converting it all the same")
+                return
+            if not await self.service.pause(_LOOK_SECONDS):
+                return
 
     async def _missing_before(self, midnight: datetime) -> int:
         """Return how many minutes of the day before the ledger cannot account for yet."""
