@@ -1,10 +1,9 @@
 """Files that survive a crash: temporary file, fsync, rename, fsync of the folder."""
 
-import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from itertools import count
@@ -94,32 +93,6 @@ def _warn_once(path: Path, error: OSError) -> None:
         log.warning(
             "folders cannot be synced here, a power cut may lose the newest files", path=str(path), why=str(error)
         )
-
-
-def sync_files(paths: Collection[Path]) -> None:
-    """Make the content of many files durable, in one go where that costs less.
-
-    `syncfs` returns once everything that was written to a file system is on its disk, whoever wrote it, and reports
-    what could not be written (Linux since 5.8; see syncfs(2)).
-    """
-    ordered = list(paths)
-    if len(ordered) < _MANY or _syncfs is None:
-        for path in ordered:
-            fsync_path(path)
-        return
-    for folder in {path.stat().st_dev: path.parent for path in ordered}.values():
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            if _syncfs(descriptor):
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), str(folder))
-        finally:
-            os.close(descriptor)
-
-
-_MANY = 16
-"""From so many files on one `syncfs` costs less than an `fsync` each."""
-_syncfs: Callable[[int], int] | None = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
 
 
 def remove_stale_temporaries(root: Path) -> int:

@@ -36,9 +36,9 @@ from services.converter.qlib.bins import (
     write_new,
     write_whole,
 )
-from services.converter.qlib.durable import Durable
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency, calendar_lines, future_bars
 from services.converter.qlib.names import Names, folder_of
+from shared.storage.durable import Durable
 from shared.storage.files import fsync_path, stage_file, temporary_of
 from shared.storage.qlib_layout import ALL, BIN_NAME, LISTS, OWN, bin_path, calendar_path, features_of, market_path
 

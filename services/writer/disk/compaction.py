@@ -32,7 +32,8 @@ from shared.datasets.channel import Sequence as Numbered
 from shared.datasets.ledger import LedgerRow
 from shared.datasets.registry import BY_DATASET, COMPLETENESS
 from shared.ledger.day import NOTHING
-from shared.storage.files import fsync_path, sync_files
+from shared.storage.durable import Durable
+from shared.storage.files import fsync_path
 from shared.storage.layout import Partition, work_folder
 from shared.storage.parquet import ContentError, merge, version_of, write_parquet
 from shared.storage.segments import Segment, by_partition, read_segment
@@ -119,14 +120,17 @@ def merge_tables(root: Path, tables: Mapping[Partition, Sequence[pa.Table]], ver
     for day, records in verdicts.items():
         changes.add_records(day, records)
     staged: list[_Staged] = []
+    durable = Durable(root)
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        durable.open()
         for file, parts in sorted(tables.items()):
             if BY_DATASET[file.dataset] is LedgerRow:
                 for part in parts:
                     changes.add_records(file.day, verdicts_in(part))
             elif (one := _stage(root, file, parts, changes)) is not None:
                 staged.append(one)
-        sync_files([one.temporary for one in staged])
+        durable.sync([one.temporary for one in staged])
         _name(root, staged)
     finally:
         for one in staged:

@@ -302,7 +302,7 @@ def test_where_the_disk_refuses_the_merge_nothing_is_lost_and_it_is_done_later(t
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(compaction, "sync_files", refuses)
+        patch.setattr(compaction.Durable, "sync", refuses)
         chosen = raw.begin_compaction()
         with pytest.raises(OSError, match="No space left"):
             raw.merge(chosen)

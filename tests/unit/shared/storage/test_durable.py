@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.converter.qlib import durable
-from services.converter.qlib.durable import Durable
+from shared.storage import durable
+from shared.storage.durable import Durable
 
 MANY = durable._FEW + 1
 
