@@ -242,7 +242,7 @@ class Converter:
                     recipe=self.settings.recipe,
                     history=history,
                     processes=self.settings.processes,
-                    memory=self._memory,
+                    memory=self._memory if self.settings.convert_every else None,
                 )
         except NothingToConvertError as error:
             log.info("nothing to convert", reason=str(error))
