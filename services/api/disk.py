@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -14,6 +15,7 @@ from pydantic import BaseModel, Field
 from shared.datasets.registry import BY_DATASET
 from shared.storage.layout import days, partitions
 from shared.storage.qlib_layout import ALL, BIN_NAME, FUTURE, LISTS, calendars_of, features_of, market_path
+from shared.storage.segments import segments_of
 
 FRESH_SECONDS = 10.0
 """For how long a scan is reused: data changes once a minute, and a scan reads the sizes of some ten thousand files."""
@@ -28,6 +30,8 @@ class RawDataset(BaseModel):
     days: int = Field(description="UTC days that have a file")
     files: int
     bytes: int
+    waiting_files: int = Field(default=0, description="Segments of new rows that are not in day files yet")
+    waiting_bytes: int = Field(default=0, description="Their bytes")
     symbols: int | None = Field(description="Symbols that have a file; null where a file holds all symbols of a day")
 
 
@@ -108,6 +112,7 @@ def raw_dataset(root: Path, dataset: str) -> RawDataset:
             found.append(day)
         sizes += [stat.st_size for _, stat in files]
         symbols |= {partition.symbol for partition, _ in files if partition.symbol is not None}
+    waiting = _sizes_of(segment.path(root) for segment in segments_of(root, [dataset]))
     return RawDataset(
         dataset=dataset,
         first_day=found[0] if found else None,
@@ -115,8 +120,18 @@ def raw_dataset(root: Path, dataset: str) -> RawDataset:
         days=len(found),
         files=len(sizes),
         bytes=sum(sizes),
+        waiting_files=len(waiting),
+        waiting_bytes=sum(waiting),
         symbols=len(symbols) if BY_DATASET[dataset].file_stem is None else None,
     )
+
+
+def _sizes_of(paths: Iterable[Path]) -> list[int]:
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):  # merged meanwhile
+            found.append(path.stat().st_size)
+    return found
 
 
 def qlib_frequencies(root: Path) -> list[QlibFrequency]:

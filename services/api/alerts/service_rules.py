@@ -61,6 +61,11 @@ _CAUSES = {
         "the write is repeated until it works, nothing is lost",
         "free disk space, or find out why the folder is not writable",
     ),
+    "compaction": _Consequence(
+        "who reads day files does not see the newest rows; they are stored, and Qlib gets them",
+        "the merge is repeated until it works, nothing is lost",
+        "free disk space, or find out why the folder is not writable",
+    ),
     "retention": _Consequence(
         "the disk fills up",
         "it is tried again every hour",

@@ -8,10 +8,13 @@ import pytest
 
 from services.api.disk import DiskReader, calendar_span, qlib_frequencies, raw_dataset, scan
 from services.api.universe import stored_ranking
+from services.writer.disk.store import RawStore
+from shared.datasets.candle import Candle
 from shared.datasets.registry import BY_DATASET
 from shared.datasets.universe import Rank
 from shared.storage.layout import partition_of
 from shared.storage.parquet import table_of, write_table
+from tests.support.builders import a_candle, minute
 
 
 def put(path, content=b"12345"):
@@ -25,6 +28,17 @@ def test_empty_folders_are_no_error(tmp_path):
     assert [row.files for row in disk.raw] == [0] * len(BY_DATASET)
     assert disk.qlib.symbols == 0
     assert disk.qlib.frequencies == []
+
+
+def test_rows_that_wait_to_be_merged_are_counted_apart(tmp_path):
+    raw = RawStore(tmp_path)
+    raw.append({Candle: [a_candle()]})
+    raw.append({Candle: [a_candle(open_time=minute(1))]})
+
+    found = raw_dataset(tmp_path, "kline_1m")
+
+    assert (found.files, found.waiting_files) == (0, 2)
+    assert found.waiting_bytes == sum(segment.path(tmp_path).stat().st_size for segment in raw.segments)
 
 
 def test_raw_dataset_is_summed_up(tmp_path):
