@@ -93,6 +93,7 @@ class Host:
             "redis emptied": lambda _: self._empty_redis(),
             "disk full": self._fill_disk,
             "file damaged": self._damage,
+            "segment damaged": self._damage_segment,
         }
 
     def _hold(self, program: str, seconds: float) -> str:
@@ -132,8 +133,26 @@ class Host:
         files = [path for folder in folders for path in sorted(folder.glob("[!.]*.parquet"))]
         if not files:
             raise StackError("no file yet")
-        path = files[int(strike.pick * len(files))]
-        content = path.read_bytes()
+        return self._cut(files[int(strike.pick * len(files))], strike)
+
+    def _damage_segment(self, strike: Strike) -> str:
+        """Cut a file of rows off that are not merged into day files yet: candles, settlements, or what was found out.
+
+        Predictions are spared: nobody can fetch them again.
+        """
+        segments = self._stack.data_dir / "_segments"
+        files = sorted(
+            path for name in ("kline_1m", "funding", "ledger") for path in segments.glob(f"{name}/0*.parquet")
+        )
+        if not files:
+            return "none waits"
+        return self._cut(files[int(strike.pick * len(files))], strike)
+
+    def _cut(self, path: Path, strike: Strike) -> str:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return "merged just then"
         cut = int(len(content) * (strike.pick * 1000 % 1) * _MOST_KEPT)
         aside = path.with_name(f".{path.name}.cut")
         aside.write_bytes(content[:cut])

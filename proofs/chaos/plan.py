@@ -20,7 +20,7 @@ STOPS = tuple(f"stop {service}" for service in SERVICES)
 REDIS = ("redis killed", "redis stopped", "redis emptied")
 """kill -9 with the AOF kept; SIGSTOP for some seconds; a Redis that comes back without its AOF."""
 DISK = ("disk full",)
-FILES = ("file damaged",)
+FILES = ("file damaged", "segment damaged")
 HOST = (*KILLS, *STOPS, *REDIS, *DISK, *FILES)
 WIRE = tuple(KINDS)
 """All of the simulator's kinds, each as its table draws it for a chaos: so that it can heal.

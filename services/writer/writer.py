@@ -86,6 +86,8 @@ class Writer:
     """Version of each day's ledger as it was published last: another one was put there by somebody else."""
     knows_disk: bool = False
     """Whether everything on disk was looked at; before that it is not known up to when all is stored."""
+    lost_verdicts: bool = False
+    """Whether a crash lost what had been found out of some day: the bus knows it still."""
     unpublished: bool = False
     """Whether something that is durable could not be published."""
     publishing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -137,15 +139,16 @@ class Writer:
         """Merge what a crash left in segments; return whether to go on: where the disk refuses, it is tried again."""
         while True:
             try:
-                removed = await asyncio.to_thread(self.store.recover)
+                recovered = await asyncio.to_thread(self.store.recover)
             except OSError as error:
                 self.service.health.problem("disk", f"cannot write to {self.root}: {reason_of(error)}")
                 if not await self.service.pause(_DISK_RETRY_SECONDS):
                     return False
             else:
                 self.service.health.resolve("disk")
-                if removed:
-                    log.info("removed what a crash left behind", files=removed)
+                self.lost_verdicts = recovered.lost_verdicts
+                if recovered.temporaries:
+                    log.info("removed what a crash left behind", files=recovered.temporaries)
                 return True
 
     async def _work(self) -> None:
@@ -428,7 +431,7 @@ class Writer:
         await self._look_at_rankings(everything=everything)
         async with self.files:
             if await self._look_at_days(everything=everything):
-                self.knows_disk = True
+                self.knows_disk, self.lost_verdicts = True, False
                 await self.service.bus.set_ledger_ready(ready=True)
         await self._look_at_predictions()
 
@@ -437,6 +440,8 @@ class Writer:
         raw_days = {*await asyncio.to_thread(days, self.root, Candle.dataset), *self.store.days}
         known_days = await asyncio.to_thread(days, self.root, LedgerRow.dataset)
         raw_days |= {day for day in known_days if not self._is_past(day)}
+        if self.lost_verdicts:  # of a day of which nothing else was stored, perhaps
+            raw_days |= {day for day in await self.service.bus.ledger_versions() if not self._is_past(day)}
         whole, changed = everything or not self.knows_disk, 0
         if whole:  # what Redis says may be of another folder
             await self.service.bus.forget_ledger(sorted((await self.service.bus.ledger_versions()).keys() - raw_days))
@@ -446,7 +451,7 @@ class Writer:
             async with self.publishing:
                 version, last = await asyncio.to_thread(ledger_version, self.root, day), self.ledgers.get(day)
                 before, known = await asyncio.to_thread(scan_day, self.root, day)
-                if not before and (version or last):  # damaged, or deleted
+                if self.lost_verdicts or (not before and (version or last)):  # damaged, or deleted
                     known |= await self._remember_verdicts(day)
                 everything_of_day = whole or version != last  # somebody else has written it
                 changes = known if everything_of_day else changed_since(before, known)

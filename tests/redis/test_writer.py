@@ -210,6 +210,26 @@ async def test_rows_are_merged_in_time_and_what_the_ledger_says_stays(bus, redis
         quick.close()
 
 
+@pytest.mark.invariant(7)
+@pytest.mark.invariant(12)
+async def test_what_was_wanted_survives_a_segment_that_is_damaged_while_the_writer_is_dead(bus, writer):
+    """Invariants 7 and 12: nobody says it again, and no data file does; the bus knows it."""
+    wait_for(lambda: writer.redis.exists("ledger:ready"))
+    await bus.publish([a_verdict("wanted", 0, 10), a_verdict("absent", 1445, 1446)])
+    wait_for(lambda: len(writer.redis.hgetall("ledger:versions")) == 2)
+    wait_for(lambda: writer.is_idle_on("ledger"))
+    writer.kill()
+    for segment in segments_of(writer.root, ["ledger"]):
+        segment.path(writer.root).write_bytes(b"torn")
+
+    writer.start()
+    wait_for(lambda: len([*(writer.root / "ledger").rglob("*.parquet")]) == 2)
+
+    wait_for(lambda: writer.redis.hget("ledger:2025-04-06", "BTC_USDT") == "absent=5-5")
+    assert writer.redis.hget("ledger:2025-04-05", "BTC_USDT") == "wanted=0-9"
+    assert read_day(writer.root, DAY_0)["kline_1m", "BTC_USDT"].ledger.wanted == 0b1111111111
+
+
 @pytest.mark.invariant(8)
 async def test_the_queries_for_fresh_rows_in_the_docs_lack_nothing_while_the_writer_appends_and_merges(
     bus, redis_url, tmp_path, monkeypatch

@@ -51,21 +51,23 @@ def compact(
     segments: Iterable[Segment],
     verdicts: Mapping[date, Records],
     is_retired: Callable[[Partition], bool] = lambda _: False,
-) -> None:
-    """Merge segments into day files and into the ledger, then delete them.
+) -> set[str]:
+    """Merge segments into day files and into the ledger, then delete them; return of which datasets one was lost.
 
     verdicts: what is known to have been in segments of the ledger: one that was damaged loses nothing. is_retired:
     rows of such a file are dropped, or the retention would be undone. Raises `OSError` where the disk refuses: nothing
     is lost then.
     """
     known = {day: found for day, records in verdicts.items() if (found := _verdicts_of(records))}
-    for group, tables in _groups(root, segments):
+    lost: set[str] = set()
+    for group, tables in _groups(root, segments, lost):
         merge_tables(root, {file: parts for file, parts in tables.items() if not is_retired(file)}, known)
         known = {}
         for segment in group:
             segment.path(root).unlink(missing_ok=True)
     if known:
         merge_tables(root, {}, known)
+    return lost
 
 
 def _verdicts_of(records: Records) -> Records:
@@ -73,12 +75,13 @@ def _verdicts_of(records: Records) -> Records:
     return {key: one for key, one in found.items() if one.ledger != NOTHING}
 
 
-def _groups(root: Path, segments: Iterable[Segment]) -> Iterator[tuple[list[Segment], Tables]]:
-    """Yield segments with their rows, so many at a time as memory is given for."""
+def _groups(root: Path, segments: Iterable[Segment], lost: set[str]) -> Iterator[tuple[list[Segment], Tables]]:
+    """Yield segments with their rows, so many at a time as memory is given for; add to `lost` those of no use."""
     group, tables, rows = list[Segment](), defaultdict[Partition, list[pa.Table]](list), 0
     for segment in segments:
         table = _read_or_put_aside(root, segment)
         if table is None:
+            lost.add(segment.dataset)
             continue
         group.append(segment)
         for file, part in by_partition(BY_DATASET[segment.dataset], table).items():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -31,6 +32,13 @@ from shared.storage.segments import PendingRows, Segment, append, by_partition, 
 
 type Written = dict[date, Records]
 """Day → what the ledger says now of what has changed."""
+
+
+class Recovered(NamedTuple):
+    """What a crash left. temporaries: how many files. lost_verdicts: whether what was found out is lost in part."""
+
+    temporaries: int
+    lost_verdicts: bool
 
 
 @dataclass
@@ -60,15 +68,15 @@ class RawStore:
 
     # --- what comes
 
-    def recover(self) -> int:
-        """Merge the segments that a crash left, and remove what was being written; return how many files that was."""
+    def recover(self) -> Recovered:
+        """Merge the segments that a crash left, and remove what was being written."""
         removed = remove_stale_temporaries(self.root)
-        compact(self.root, segments_of(self.root), {})
+        lost = compact(self.root, segments_of(self.root), {})
         for dataset, kind in BY_DATASET.items():
             if not kind.rare and (self.root / dataset).is_dir():
                 self._make_way(kind)
                 prepare(self.root, kind)
-        return removed
+        return Recovered(removed, LedgerRow.dataset in lost)
 
     def append(self, rows: Mapping[type[Row], Sequence[Row]], verdicts: Sequence[Verdict] = ()) -> Written:
         """Make rows and verdicts durable; return what the ledger says now of what they change. Raises `OSError`."""
