@@ -9,7 +9,6 @@ then, in this order: so whoever lists and reads the segments first, and the day 
 it finds in both is the same row, and merges to one.
 """
 
-import hashlib
 import re
 import secrets
 import time
@@ -167,20 +166,20 @@ class Pending:
         return fresh
 
     def tables(self) -> dict[Partition, list[pa.Table]]:
-        """Return the rows by the day file that they belong to, copies among them."""
+        """Return the rows by the day file that they belong to, copies among them, in the order of the segments."""
         found: dict[Partition, list[pa.Table]] = {}
-        for tables in self._read.values():
+        for _, tables in sorted(self._read.items()):
             for partition, rows in tables.items():
                 found.setdefault(partition, []).append(rows)
         return found
 
     def versions(self) -> dict[Partition, str]:
-        """Name, for each day file that the rows belong to, which segments hold rows of it."""
+        """Name, for each day file that the rows belong to, which segments hold rows of it, in order: "one+another"."""
         names: dict[Partition, list[str]] = {}
         for segment, tables in sorted(self._read.items()):
             for partition in tables:
-                names.setdefault(partition, []).append(segment.name)
-        return {file: hashlib.sha256(repr(of).encode()).hexdigest()[:16] for file, of in names.items()}
+                names.setdefault(partition, []).append(segment.name.removesuffix(".parquet"))
+        return {file: "+".join(of) for file, of in names.items()}
 
 
 @dataclass(frozen=True)

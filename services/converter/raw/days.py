@@ -84,6 +84,16 @@ def read_candles(rows: RawRows, files: list[Partition], until: datetime) -> Cand
     return Candles(opens, columns)
 
 
+def candles_of(tables: Iterable[pa.Table]) -> Candles:
+    """Return the candles of some tables, as they come. Pure."""
+    found = [table.select(["open_time", *COLUMNS]) for table in tables]
+    if not found:
+        return Candles(np.array([], np.int64), {name: np.array([], np.float64) for name in COLUMNS})
+    table = pa.concat_tables(found)
+    columns = {name: table[name].to_numpy().astype(np.float64, copy=False) for name in COLUMNS}
+    return Candles(table["open_time"].cast(pa.int64()).to_numpy(), columns)
+
+
 Faults = dict[str, dict[date, str]]
 """Symbol → the days of which a file of many symbols cannot be true of it, each with the reason."""
 EVERY = "*"

@@ -155,7 +155,10 @@ def scan(
 
 
 def _with_pending(found: Days, pending: Mapping[Partition, str]) -> Days:
-    """Give the files of which rows wait in segments versions of their own: their content is not what they say."""
+    """Give the files of which rows wait in segments versions of their own: their content is not what they say.
+
+    Such a version is "content+segment+segment": where rows are appended, it begins as the one before.
+    """
     by_day: dict[date, dict[str, str]] = {}
     for file, segments in pending.items():
         by_day.setdefault(file.day, {})[file.symbol or ""] = segments

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from services.converter.features.bars import Bars, Minutes, on_grid
 from services.converter.features.difference import Inputs, first_difference
@@ -18,7 +19,7 @@ from services.converter.qlib.bins import Bins, Extent, Slice
 from services.converter.qlib.damage import HeldBins, Published, lost_bar, obstacle_of, what_helps
 from services.converter.qlib.frequencies import FREQUENCIES, Frequency
 from services.converter.qlib.store import QlibStore
-from services.converter.raw.days import UnreadableError, read_candles
+from services.converter.raw.days import UnreadableError, candles_of, read_candles
 from services.converter.stages.checks import ValidationError, check_bars, check_coverage
 from services.converter.stages.dirty import runs_of_days
 from services.converter.stages.run import Build, SymbolDays
@@ -194,9 +195,32 @@ def _inputs(build: Build, work: SymbolDays, days: list[date], before: Written | 
     known = work.known_on(days[0], days[-1])
     if before is not None and versions_of(work.versions, before.inputs.days) == before.versions:
         return replace(before.inputs, absent=tuple(absent), known=known)
+    if before is not None and (grown := _with_appended(work, days, before)) is not None:
+        return replace(grown, absent=tuple(absent), known=known)
     files = [Partition(Candle.dataset, day, work.symbol) for day in days]
     candles = read_candles(work.rows, files, day_start(days[-1]) + DAY)
     return Inputs(tuple(days), candles.opens, candles.columns, tuple(absent), known)
+
+
+def _with_appended(work: SymbolDays, days: list[date], before: Written) -> Inputs | None:
+    """Return what was remembered with the candles that were appended since, so that no day file need be read again.
+
+    None where a file has changed, or a minute has come again: which of two rows counts only the whole day says.
+    """
+    fresh: list[pa.Table] = []
+    for day, version in zip(days, before.versions, strict=True):
+        was, now = version or "", work.versions.get(day, "")
+        if now != was and not now.startswith(f"{was}+"):
+            return None
+        waiting = work.rows.waiting.get(Partition(Candle.dataset, day, work.symbol), ())
+        fresh += waiting[len(waiting) - (now.count("+") - was.count("+")) :]
+    added, known = candles_of(fresh), before.inputs
+    opens = np.concatenate([known.opens, added.opens])
+    if len(np.unique(opens)) != len(opens):
+        return None
+    order = np.argsort(opens)
+    columns = {name: np.concatenate([values, added.columns[name]])[order] for name, values in known.columns.items()}
+    return replace(known, opens=opens[order], columns=columns)
 
 
 def _laid_out(build: Build, work: SymbolDays, inputs: Inputs) -> Minutes:
