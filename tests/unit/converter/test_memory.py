@@ -15,6 +15,9 @@ from services.converter.features.fields import FIELDS, BarRecipe
 from services.converter.memory import Memory
 from services.converter.stages import compute
 from services.converter.stages.calendar import NothingToConvertError
+from services.writer.disk.store import RawStore
+from shared.datasets.candle import Candle
+from shared.datasets.funding import FundingRate
 from tests.support.builders import (
     a_candle,
     a_definition,
@@ -227,3 +230,18 @@ def test_nothing_is_remembered_of_another_recipe_or_day(raw, qlib, tmp_path):
     memory.trust((tmp_path / "other").resolve(), BarRecipe().name(), minute(1441))
     assert memory.manifest is None
     assert memory.held == {}
+
+
+def test_rows_that_wait_in_segments_and_are_merged_in_between_are_taken_from_where_they_are(raw, qlib, tmp_path):
+    writer, memory = RawStore(raw), Memory()
+    writer.append({Candle: [row for symbol in SYMBOLS for row in some_minutes(symbol, range(100))]})
+    for number in range(100, 112):
+        rows = [a_candle(symbol, minute(number)) for symbol in SYMBOLS]
+        rows.append(a_candle("AAA_USDT", minute(number - 50), 7.0 + number, receive_time=minute(number)))
+        writer.append({Candle: rows, FundingRate: [a_funding_rate("BBB_USDT", minute(number - 3), number / 1e4)]})
+        if number % 5 == 0:
+            writer.recover()
+        convert(raw, qlib, until=minute(number + 1), memory=memory)
+
+    writer.recover()
+    assert tree(qlib) == rebuilt(raw, tmp_path / "fresh", minute(112))
