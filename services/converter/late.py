@@ -11,6 +11,7 @@ from services.converter.raw.files import scan, until_latest
 from services.converter.stages.changes import changes_since
 from services.converter.versions.versions import head_folder
 from shared.grid import DAY, day_start
+from shared.storage.segments import PendingRows
 
 
 class LateDays(NamedTuple):
@@ -32,10 +33,12 @@ def late_days(
     recipe: BarRecipe = BarRecipe(),  # noqa: B008 - frozen
     *,
     latest: datetime | None = None,
+    pending: PendingRows | None = None,
 ) -> LateDays | None:
     """Return what has changed on disk of the days that Qlib has, or should have; None before the first conversion.
 
     Rows that were healed, corrected or settled late are why. A conversion up to the same instant patches them in.
+    pending: what an earlier look has read of the rows that wait to be merged.
     """
     root = head_folder(qlib_dir)
     manifest = read_manifest(root)
@@ -44,7 +47,7 @@ def late_days(
     if span is None:
         return None
     origin, end = span
-    raw, _ = until_latest(scan(data_dir, manifest.days), latest)
+    raw, _ = until_latest(scan(data_dir, manifest.days, pending=pending), latest)
     changes = changes_since(manifest, raw, end, recipe, root=root)
     dirty = [day for symbol in store.names.possible(changes.dirty) for day in changes.dirty[symbol]]
     late = [day for day in dirty if day_start(day) <= end - DAY]

@@ -125,6 +125,7 @@ class Converter:
                         self.settings.qlib_dir,
                         self.settings.recipe,
                         latest=self._latest(),
+                        pending=self._memory.pending_in(self.settings.data_dir),
                     )
             except (OSError, ValueError) as error:
                 self.service.health.problem("late", f"cannot scan for late rows: {error}")
