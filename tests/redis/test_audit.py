@@ -103,6 +103,7 @@ class Installation:
             "REDIS_URL": redis_url,
             "DATA_DIR": str(self.root),
             "FLUSH_SECONDS": "0.1",
+            "COMPACT_EVERY": "0.02",
             "OKX_REST_URL": exchange.rest_url,
             "OKX_CA_FILE": str(exchange.ca_file),
             "WRITER_METRICS_PORT": "0",
