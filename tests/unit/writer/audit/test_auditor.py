@@ -279,7 +279,8 @@ def test_a_seed_chooses_the_same_pages_again(tmp_path: Path):
     assert chosen(sample=4, seed=1) == chosen(sample=4, seed=1) != chosen(sample=4, seed=2)
     assert len(chosen(sample=99)) == 12
     assert {page.symbol for page in chosen(symbols=frozenset({"S2_USDT"}))} == {"S2_USDT"}
-    assert plan(StoredRows(tmp_path), "okx", Choice(), MIDNIGHT + 92 * DAY, 1.0, retention_days=90) == []  # past the retention
+    # past the retention
+    assert plan(StoredRows(tmp_path), "okx", Choice(), MIDNIGHT + 92 * DAY, 1.0, retention_days=90) == []
 
 
 def test_the_settlements_of_a_symbol_are_compared_between_its_first_and_last_page():
