@@ -1,4 +1,4 @@
-"""What do the raw files hold? Candles of one symbol; rates, rankings, definitions, ledger of all. I/O, with polars."""
+"""What do the raw files hold? Candles of one symbol; rates, rankings, definitions, ledger of all. I/O."""
 
 from collections import defaultdict
 from collections.abc import Container, Iterable
@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -75,13 +74,11 @@ class AllRankings:
 
 def read_candles(rows: RawRows, files: list[Partition], until: datetime) -> Candles:
     """Read the candles of some day files, as far as they open before `until`."""
-    frame = _read(rows, files, ["open_time", *COLUMNS]).with_columns(_epoch("open_time"))
-    opens = _ints(frame, "open_time")
-    columns = {name: _floats(frame, name) for name in COLUMNS}
-    inside = opens < to_ms(until)
-    if not inside.all():
-        opens, columns = opens[inside], {name: values[inside] for name, values in columns.items()}
-    return Candles(opens, columns)
+    found = candles_of(_read_one(rows, file, ["open_time", *COLUMNS]) for file in files)
+    inside = found.opens < to_ms(until)
+    if inside.all():
+        return found
+    return Candles(found.opens[inside], {name: values[inside] for name, values in found.columns.items()})
 
 
 def candles_of(tables: Iterable[pa.Table]) -> Candles:
@@ -90,8 +87,7 @@ def candles_of(tables: Iterable[pa.Table]) -> Candles:
     if not found:
         return Candles(np.array([], np.int64), {name: np.array([], np.float64) for name in COLUMNS})
     table = pa.concat_tables(found)
-    columns = {name: table[name].to_numpy().astype(np.float64, copy=False) for name in COLUMNS}
-    return Candles(table["open_time"].cast(pa.int64()).to_numpy(), columns)
+    return Candles(_instants(table, "open_time"), {name: _numbers(table, name) for name in COLUMNS})
 
 
 Faults = dict[str, dict[date, str]]
@@ -105,7 +101,7 @@ def read_settlements(rows: RawRows, files: Iterable[Partition]) -> tuple[dict[st
     by_symbol, faults = _by_symbol(rows, files, ["funding_time"], ["funding_rate", "interval_hours"])
     return {
         symbol: SettledRates(
-            _ints(part, "funding_time"), _floats(part, "funding_rate"), _floats(part, "interval_hours")
+            part.instants("funding_time"), part.numbers("funding_rate"), part.numbers("interval_hours")
         )
         for symbol, part in by_symbol.items()
     }, faults
@@ -170,8 +166,8 @@ def read_rankings(rows: RawRows, files: Iterable[Partition]) -> tuple[AllRanking
         except UnreadableError as error:
             unreadable[file.day] = str(error)
     read = {
-        symbol: (_ints(part, "ranked_time"), _floats(part, "rank"), _floats(part, "member"))
-        for symbol, part in _split(tables, ["ranked_time"]).items()
+        symbol: (part.instants("ranked_time"), part.numbers("rank"), part.numbers("member"))
+        for symbol, part in _split(tables, "ranked_time").items()
     }
     ranked_times: dict[str, list[Ints]] = defaultdict(list)
     for symbol, (ranked, _, _) in read.items():
@@ -189,25 +185,25 @@ def read_members(rows: RawRows, file: Partition) -> dict[str, list[tuple[datetim
 
     A ranking without members is an empty set.
     """
-    places = _read(rows, [file], ["exchange", "ranked_time", "symbol", "member"])
-    keys = ["exchange", "ranked_time"]
+    places = _read_one(rows, file, ["exchange", "ranked_time", "symbol", "member"])
+    members: dict[tuple[str, datetime], set[str]] = defaultdict(set)
+    for exchange, ranked, symbol, member in zip(*(column.to_pylist() for column in places.columns), strict=True):
+        members[exchange, ranked] |= {symbol} if member else set()
     found: dict[str, list[tuple[datetime, frozenset[str]]]] = defaultdict(list)
-    for exchange, ranked, members in (
-        places.group_by(keys).agg(pl.col("symbol").filter(pl.col("member"))).sort(keys).iter_rows()
-    ):
-        found[exchange].append((ranked.astimezone(UTC), frozenset(members)))
+    for (exchange, ranked), symbols in sorted(members.items()):
+        found[exchange].append((ranked.astimezone(UTC), frozenset(symbols)))
     return found
 
 
 def read_definitions(rows: RawRows, file: Partition) -> list[tuple[str, Definition]]:
     """Read the definitions of instruments, as (symbol, definition), in order of time."""
     names = ("known_time", "state", "list_time", "end_time", "contract_value")
-    found = _read(rows, [file], ["symbol", *names]).with_columns(
-        *(pl.col(name).dt.epoch("ms") for name in names if name.endswith("_time"))
-    )
+    table = _read_one(rows, file, ["symbol", *names])
+    columns = [table[name].cast(pa.int64()) if name.endswith("_time") else table[name] for name in ("symbol", *names)]
+    found = sorted(zip(*(column.to_pylist() for column in columns), strict=True), key=lambda row: (row[1], row[0]))
     return [
         (symbol, Definition(known, state, _market_time(listed), _market_time(ended), _size(value)))
-        for symbol, known, state, listed, ended, value in found.sort("known_time", "symbol").iter_rows()
+        for symbol, known, state, listed, ended, value in found
     ]
 
 
@@ -271,9 +267,24 @@ def _parts(rows: RawRows, file: Partition) -> list[pa.Table]:
         raise UnreadableError(f"{file.path(rows.root)}: {error}") from error
 
 
+class _SymbolRows(NamedTuple):
+    """The rows of one symbol in a table, in order of time."""
+
+    table: pa.Table
+    at: NDArray[np.intp]
+
+    def instants(self, name: str) -> Ints:
+        """Return a column of instants, Unix ms."""
+        return _instants(self.table, name)[self.at]
+
+    def numbers(self, name: str) -> Floats:
+        """Return a column of numbers, NaN where a cell is empty."""
+        return _numbers(self.table, name)[self.at]
+
+
 def _by_symbol(
     rows: RawRows, files: Iterable[Partition], times: list[str], values: list[str]
-) -> tuple[dict[str, pl.DataFrame], Faults]:
+) -> tuple[dict[str, _SymbolRows], Faults]:
     """Read some columns of a dataset by symbol, in the order of the first time; times become Unix ms.
 
     Of a symbol whose rows in a file cannot be true, none of that file is taken; those of the others are.
@@ -288,16 +299,20 @@ def _by_symbol(
         tables.append(table)
         for symbol, reason in found.items():
             faults.setdefault(symbol, {})[file.day] = f"{file.path(rows.root)}: {reason}"
-    return _split(tables, times), faults
+    return _split(tables, times[0]), faults
 
 
-def _split(tables: list[pa.Table], times: list[str]) -> dict[str, pl.DataFrame]:
-    """Put tables together and split them by symbol, in the order of the first time; times become Unix ms."""
+def _split(tables: list[pa.Table], time: str) -> dict[str, _SymbolRows]:
+    """Put tables together and split them by symbol, in the order of a time."""
     if not tables:
         return {}
-    rows = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables)))
-    frame = rows.with_columns(*map(_epoch, times)).sort("symbol", times[0])
-    return {str(symbol): part for (symbol,), part in frame.group_by("symbol", maintain_order=True)}
+    table = pa.concat_tables(tables).combine_chunks()
+    encoded = pc.dictionary_encode(table["symbol"]).combine_chunks()
+    codes = encoded.indices.to_numpy()
+    order = np.lexsort((_instants(table, time), codes))
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    names = encoded.dictionary.to_pylist()
+    return {names[codes[part[0]]]: _SymbolRows(table, part) for part in np.split(order, starts[1:]) if len(part)}
 
 
 def _read_shared(rows: RawRows, file: Partition, columns: list[str]) -> tuple[pa.Table, dict[str, str]]:
@@ -331,29 +346,19 @@ def _whole(rows: RawRows, file: Partition) -> pa.Table | None:
         return None
 
 
-def _epoch(name: str) -> pl.Expr:
-    return pl.col(name).dt.epoch("ms")
+def _instants(table: pa.Table, name: str) -> Ints:
+    found: Ints = table[name].cast(pa.int64()).to_numpy()
+    return found
 
 
-def _ints(frame: pl.DataFrame, name: str) -> Ints:
-    return frame[name].to_numpy().astype(np.int64, copy=False)
-
-
-def _floats(frame: pl.DataFrame, name: str) -> Floats:
-    """Return a column as numbers; polars makes an empty cell NaN."""
-    return frame[name].to_numpy().astype(np.float64, copy=False)
-
-
-def _read(rows: RawRows, files: list[Partition], columns: Iterable[str]) -> pl.DataFrame:
-    """Read files of one dataset as it is declared now, verified and checked: each holds what its name says.
-
-    pyarrow reads them, since polars does not look at checksums: 0.3 ms a day file instead of 0.16.
-    """
-    wanted = list(columns)
-    return pl.DataFrame(pl.from_arrow(pa.concat_tables([_read_one(rows, file, wanted) for file in files])))
+def _numbers(table: pa.Table, name: str) -> Floats:
+    """Return a column as numbers; pyarrow makes an empty cell NaN."""
+    found: Floats = table[name].to_numpy().astype(np.float64, copy=False)
+    return found
 
 
 def _read_one(rows: RawRows, file: Partition, columns: list[str]) -> pa.Table:
+    """Read a file as it is declared now, verified and checked: it holds what its name says."""
     try:
         return rows.read(file, columns)
     except (ValueError, MemoryError, OSError, pa.ArrowException) as error:

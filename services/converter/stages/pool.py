@@ -87,7 +87,7 @@ def symbol_conversion(run: Run, *, most: int, lock: int) -> Iterator[Convert]:
     if processes <= 1:
         yield lambda work: (_outcome(build, store, one) for one in work)
         return
-    spawn = multiprocessing.get_context("spawn")  # polars has threads, which a fork would not take along
+    spawn = multiprocessing.get_context("spawn")  # pyarrow has threads, which a fork would not take along
     pool = ProcessPoolExecutor(processes, spawn, _Worker.start, (build, store.root, _Inherited(lock)))
     try:
         for _ in range(processes):

@@ -296,7 +296,7 @@ def _files(folder: Path, progress: Progress) -> dict[str, FrozenFile]:
 def software() -> dict[str, str]:
     """Return the versions of what made the data; this project's own as far as they are known where it runs."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    found |= {package: version(package) for package in ("numpy", "polars")}
+    found |= {package: version(package) for package in ("numpy", "pyarrow")}
     project = _ROOT / "pyproject.toml"
     if project.exists():
         found["qlib-crypto"] = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]

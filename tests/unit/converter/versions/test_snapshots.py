@@ -79,7 +79,7 @@ def test_the_manifest_says_what_was_frozen(qlib):
     assert said["symbols"]["ETH_USDT"]["coverage"] == 2200 / 2300
     assert said["coverage"] == 5200 / 5300
     assert {"open", "coverage", "funding_paid"} <= set(said["fields"]["5min"])
-    assert {"python", "numpy", "polars", "qlib-crypto"} <= set(said["software"])
+    assert {"python", "numpy", "pyarrow", "qlib-crypto"} <= set(said["software"])
     for name, file in said["files"].items():
         content = (folder / name).read_bytes()
         assert (hashlib.sha256(content).hexdigest(), len(content)) == (file["sha256"], file["size"])
