@@ -85,8 +85,8 @@ heal: env  ## How long a lost hour of a universe takes to heal, within OKX's lim
 freshness: env  ## How long after its close a minute is in Qlib, at real speed: [SYMBOLS=50] [MINUTES=5]
 	@$(PYTHON) -m proofs.bench.freshness --symbols $(or $(SYMBOLS),50) --minutes $(or $(MINUTES),5)
 
-bench: env  ## What a year of ledger costs on disk, in time and in memory
-	@$(PYTHON) -m proofs.bench.ledger
+bench: env env-research  ## What work costs, beside its peer and its floor, into docs/performance.md: [FULL=1] [ONLY="frames ledger"] [QLIB_CHECKOUT=folder]
+	@$(QLIB_CRYPTO) bench $(ONLY) $(if $(filter-out 0,$(FULL)),--full) $(if $(QLIB_CHECKOUT),--qlib-checkout $(call quoted,$(QLIB_CHECKOUT)))
 
 ##@ Run it in Docker
 

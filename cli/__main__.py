@@ -51,6 +51,7 @@ class Commands(LazyGroup):
             _WRITER,
         ),
         Lazy("dataset", "cli.dataset:group", "Versions and snapshots of the Qlib dataset.", _KEEP, _CONVERTER),
+        Lazy("bench", "proofs.bench.__main__:main", "Measure what work costs, beside peer and floor.", _KEEP),
         Lazy("docs", "cli.docs:app", "Print a document that is generated from the code.", _KEEP),
     )
 

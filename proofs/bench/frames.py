@@ -1,8 +1,9 @@
 """`python -m proofs.bench.frames`: what one frame of candles costs the collector, and what it costs cryptofeed alone.
 
 Frames as OKX spells them go the way that they go in the service: from cryptofeed's callback through the connection, its
-link and the intake, and a closed candle on to the event as the bus spells it. The floor is cryptofeed's own handler
-with a callback that does nothing. Both run in turns, in this process, and processor time counts.
+link and the intake, and a closed candle on to the event as the bus spells it. The peer is cryptofeed's own handler
+with a callback that does nothing; the floor decodes the frame and makes numbers of its row. All of them run in turns,
+in this process, and processor time counts.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from cryptofeed.defines import CANDLES
 from cryptofeed.exchanges.okx import OKX
@@ -19,11 +21,13 @@ from cryptofeed.symbols import Symbols
 from rich.console import Console
 from rich.table import Table
 
+from proofs.bench.figure import Beside, Figure, NotMeasuredError
 from services.collector.channels.candles import CandleIntake
 from services.collector.stream.link import Assignment, Feed, Link
 from services.collector.stream.okx import OkxConnection, open_streams
 from services.collector.tracking.universe import Reach, Tracker
 from shared.clock import ExchangeClock, Sample
+from shared.datasets.candle import Candle
 from shared.datasets.registry import AnyEvent, encode
 from shared.datasets.universe import Ranking
 from shared.exchanges.okx.names import inst_id_of
@@ -33,6 +37,8 @@ from shared.runtime.command import run
 from shared.symbol import Symbol, parse_symbol
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
+
+OURS, PEER, FLOOR = "the collector", "cryptofeed with an empty callback", "msgspec and float"
 
 console = Console()
 
@@ -52,6 +58,8 @@ class Collector:
     def __init__(self, symbols: Sequence[Symbol]) -> None:
         self.events: list[AnyEvent] = []
         self.encoded = 0
+        self.closes = 0.0
+        """The sum of the closes of all candles that were closed."""
         clock, here = ExchangeClock(), time.monotonic()
         for ago in (2.0, 1.0, 0.0):
             clock.add(Sample(here - ago, here - ago, (START + timedelta(days=1)).timestamp() - ago))
@@ -102,6 +110,7 @@ class Collector:
             for event in events:
                 encode(event)
                 self.encoded += 1
+                self.closes += event.close if isinstance(event, Candle) else 0.0
             events.clear()
 
         return handle
@@ -141,6 +150,35 @@ class Bare(OKX):  # type: ignore[misc]
         return handle
 
 
+class _Subject(msgspec.Struct):
+    channel: str
+    instId: str  # noqa: N815 - as OKX spells it
+
+
+class _Frame(msgspec.Struct):
+    arg: _Subject
+    data: list[list[str]]
+
+
+class Decoded:
+    """The least that there is to do with a frame: decode it, and make numbers of what it says."""
+
+    def __init__(self) -> None:
+        self.closes = 0.0
+
+    def handler(self) -> Handler:
+        """Return what does it."""
+        decode = msgspec.json.Decoder(_Frame).decode
+
+        async def handle(frame: str) -> None:
+            for row in decode(frame).data:
+                numbers = [float(text) for text in row]
+                if numbers[-1]:
+                    self.closes += numbers[4]
+
+        return handle
+
+
 def frames_of(symbols: Sequence[Symbol], minute: int, confirm: str) -> list[str]:
     """Return a frame per symbol, as OKX spells it."""
     opened = to_ms(START + minute * MINUTE)
@@ -160,11 +198,11 @@ async def microseconds(handle: Handler, frames: Sequence[str]) -> float:
 
 
 async def measure(symbols: int, minutes: int, forming: int) -> dict[str, dict[str, list[float]]]:
-    """Return handler → kind of frame → microseconds of a frame, in each minute."""
+    """Return handler → kind of frame → microseconds of a frame, in each minute. Raises `NotMeasuredError`."""
     names = [parse_symbol(f"COIN{number}_USDT") for number in range(symbols)]
-    collector, bare = Collector(names), Bare()
+    collector, bare, decoded = Collector(names), Bare(), Decoded()
     await collector.subscribe()
-    handlers = {"collector": collector.handler(), "cryptofeed": bare.handler()}
+    handlers = {OURS: collector.handler(), PEER: bare.handler(), FLOOR: decoded.handler()}
     found: dict[str, dict[str, list[float]]] = {name: {"forming": [], "closed": []} for name in handlers}
     for minute in range(minutes):
         for kind, confirm in [*[("forming", "0")] * forming, ("closed", "1")]:
@@ -172,8 +210,24 @@ async def measure(symbols: int, minutes: int, forming: int) -> dict[str, dict[st
             for name, handle in handlers.items():
                 found[name][kind].append(await microseconds(handle, frames))
     if collector.encoded != symbols * minutes:
-        raise AssertionError(f"{symbols * minutes} candles came in, {collector.encoded} went out")
+        raise NotMeasuredError(f"{symbols * minutes} candles came in, {collector.encoded} went out")
+    if collector.closes != decoded.closes:
+        raise NotMeasuredError(f"closes add up to {collector.closes} of events, to {decoded.closes} of frames")
     return found
+
+
+def figures(symbols: int, minutes: int, forming: int = 5) -> list[Figure]:
+    """Measure a frame of each kind. Raises `NotMeasuredError`."""
+    found = asyncio.run(measure(symbols, minutes, forming))
+
+    def figure(kind: str, work: str) -> Figure:
+        ours, peer, floor = (statistics.median(found[name][kind]) for name in (OURS, PEER, FLOOR))
+        return Figure(work, ours, "us of CPU", Beside(peer, PEER), Beside(floor, FLOOR))
+
+    return [
+        figure("closed", "a frame that closes a candle, to the event as Redis gets it"),
+        figure("forming", "a frame of a candle that is not closed"),
+    ]
 
 
 def main(

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.stack import Stack, StackError, clear, end_on_signals
+from proofs.bench.figure import Figure, NotMeasuredError
 from proofs.bench.heal import Watch, wait_until
 from proofs.rig.systems import subscribed
 from shared.grid import MINUTE
@@ -63,6 +64,29 @@ def _lag(stack: Stack, watch: Watch) -> timedelta:
     return timedelta.max if newest is None else watch.now() - newest
 
 
+def in_a_stack(symbols: int, minutes: int, convert_every: int, folder: Path) -> list[float]:
+    """Start the system, measure, and stop it. Raises `StackError`."""
+    end_on_signals()
+    clear(folder)
+    settings = {"TOP_N": "all", "BACKFILL_DAYS": "1", "CONVERT_EVERY": str(convert_every)}
+    market = ["--symbols", str(symbols), "--start", START.isoformat(), "--speed", "1"]
+    with Stack(folder, settings, simulator=market) as stack:
+        return measure(stack, symbols, minutes)
+
+
+def figures(symbols: int, minutes: int, convert_every: int = 5) -> list[Figure]:
+    """Measure some minutes. Raises `NotMeasuredError`."""
+    try:
+        found = in_a_stack(symbols, minutes, convert_every, FOLDER)
+    except StackError as error:
+        raise NotMeasuredError(str(error)) from error
+    name = f"from a minute's close until Qlib has it, {symbols} symbols, `CONVERT_EVERY={convert_every}`"
+    return [
+        Figure(f"{name}: median of {minutes}", statistics.median(found), "s"),
+        Figure(f"{name}: at most", max(found), "s"),
+    ]
+
+
 def main(
     symbols: Annotated[int, typer.Option(min=1, help="Instruments in the universe")] = 50,
     minutes: Annotated[int, typer.Option(min=1, help="Minutes to measure")] = 5,
@@ -70,13 +94,8 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the run keeps its data and logs")] = FOLDER,
 ) -> None:
     """Measure how long after its close a minute of the whole universe is in Qlib."""
-    end_on_signals()
-    clear(folder)
-    settings = {"TOP_N": "all", "BACKFILL_DAYS": "1", "CONVERT_EVERY": str(convert_every)}
-    market = ["--symbols", str(symbols), "--start", START.isoformat(), "--speed", "1"]
     try:
-        with Stack(folder, settings, simulator=market) as stack:
-            found = measure(stack, symbols, minutes)
+        found = in_a_stack(symbols, minutes, convert_every, folder)
     except StackError as error:
         console.print(f"not measured: {error}", markup=False, soft_wrap=True)
         raise SystemExit(2) from None

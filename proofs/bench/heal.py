@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.stack import Stack, StackError, clear, end_on_signals
+from proofs.bench.figure import Figure, NotMeasuredError
 from proofs.rig.systems import subscribed
 from shared.datasets.ledger import CANDLES
 from shared.grid import MINUTE, days_between, floor_minute, from_ms
@@ -79,51 +80,70 @@ def wait_until(what: str, holds: Callable[[], bool], seconds: float = _DEADLINE_
     return time.monotonic() - began
 
 
-def strike(watch: Watch) -> tuple[datetime, datetime]:
-    """Let the exchange be gone for a while; return the minutes in which nothing could be received."""
-    gone = {"duration": OUTAGE_SECONDS, "clock": "wall"}
+def strike(watch: Watch, seconds: float) -> tuple[datetime, datetime]:
+    """Let the exchange be gone for some seconds of ours; return the minutes in which nothing could be received."""
+    gone = {"duration": seconds, "clock": "wall"}
     begin = floor_minute(watch.now()) + MINUTE
     watch.stack.tell_simulator("/sim/faults", [{"kind": "http_error", **gone}, {"kind": "drop", **gone}])
     with Progress(TextColumn("outage"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("outage", total=OUTAGE_SECONDS)
+        task = bar.add_task("outage", total=seconds)
         began = time.monotonic()
-        while (passed := time.monotonic() - began) < OUTAGE_SECONDS:
+        while (passed := time.monotonic() - began) < seconds:
             bar.update(task, completed=passed)
             time.sleep(_LOOK_SECONDS)
     return begin, floor_minute(watch.now()) - MINUTE
 
 
-def measure(stack: Stack, symbols: int) -> tuple[int, int, float, float]:
+def measure(stack: Stack, symbols: int, seconds: float) -> tuple[int, int, float, float]:
     """Return how many minutes were lost, how many came over REST, seconds to the reconnect and from there to healed."""
     watch = Watch(stack)
     wait_until("everything is subscribed", lambda: subscribed(stack) >= symbols)
     begin = floor_minute(watch.now())
     wait_until("candles are stored", lambda: watch.stored(begin, begin + 5 * MINUTE) >= 5 * symbols)
-    begin, end = strike(watch)
+    begin, end = strike(watch, seconds)
     lost = symbols * ((end - begin) // MINUTE)
     to_reconnect = wait_until("the collector is connected again", watch.connected)
     to_healed = wait_until("the hour is healed", lambda: watch.stored(begin, end) >= lost)
     return lost, watch.healed(begin, end), to_reconnect, to_healed
 
 
-def main(
-    symbols: Annotated[int, typer.Option(min=1, help="Instruments in the universe")] = 50,
-    folder: Annotated[Path, typer.Option(help="Where the run keeps its data and logs")] = FOLDER,
-) -> None:
-    """Lose an hour of the whole universe, and measure how long it takes to heal."""
+def in_a_stack(symbols: int, seconds: float, folder: Path) -> tuple[int, int, float, float]:
+    """Start the system, measure, and stop it. Raises `StackError`."""
     end_on_signals()
     clear(folder)
     settings = {"TOP_N": "all", "BACKFILL_DAYS": "0"}
     market = ["--symbols", str(symbols), "--start", START.isoformat(), "--speed", str(SPEED)]
+    with Stack(folder, settings, simulator=market) as stack:
+        return measure(stack, symbols, seconds)
+
+
+def figures(symbols: int, outage_seconds: float) -> list[Figure]:
+    """Measure an outage. Raises `NotMeasuredError`."""
     try:
-        with Stack(folder, settings, simulator=market) as stack:
-            lost, over_rest, to_reconnect, to_healed = measure(stack, symbols)
+        lost, _, _, to_healed = in_a_stack(symbols, outage_seconds, FOLDER)
+    except StackError as error:
+        raise NotMeasuredError(str(error)) from error
+    outage = timedelta(seconds=outage_seconds * SPEED)
+    work = f"from the reconnect until {lost:,} minutes of {symbols} symbols, lost in an outage of {outage}, are on disk"
+    return [Figure(work, to_healed, "s")]
+
+
+def main(
+    symbols: Annotated[int, typer.Option(min=1, help="Instruments in the universe")] = 50,
+    outage_seconds: Annotated[
+        float, typer.Option(min=5, help=f"How long the exchange is gone; each is {SPEED} of its own")
+    ] = OUTAGE_SECONDS,
+    folder: Annotated[Path, typer.Option(help="Where the run keeps its data and logs")] = FOLDER,
+) -> None:
+    """Lose an hour of the whole universe, and measure how long it takes to heal."""
+    try:
+        lost, over_rest, to_reconnect, to_healed = in_a_stack(symbols, outage_seconds, folder)
     except StackError as error:
         console.print(f"not measured: {error}", markup=False, soft_wrap=True)
         raise SystemExit(2) from None
-    hour = timedelta(seconds=OUTAGE_SECONDS * SPEED)
+    outage = timedelta(seconds=outage_seconds * SPEED)
     console.print(
-        f"{symbols} symbols, outage of {hour}: {lost:,} minutes lost, {over_rest:,} of them fetched over REST; "
+        f"{symbols} symbols, outage of {outage}: {lost:,} minutes lost, {over_rest:,} of them fetched over REST; "
         f"connected again after {to_reconnect:.1f} s, everything on disk {to_healed:.1f} s later"
     )
 

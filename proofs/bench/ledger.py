@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from proofs.bench.figure import Beside, Figure, NotMeasuredError
 from services.api.completeness.days import by_symbol, per_cent, sum_of
 from services.api.completeness.reader import LedgerReader
 from shared.datasets.funding import FundingRate
@@ -45,6 +47,8 @@ class Found(msgspec.Struct):
     load_seconds: float
     sum_seconds: float
     again_seconds: float
+    floor_seconds: float
+    """For reading the same files into columns, and nothing else."""
     bytes: int
     total: dict[str, int]
     complete: str | None
@@ -121,7 +125,7 @@ def resident_bytes() -> int:
 
 
 def read(root: Path, days: int) -> Found:
-    """Read and sum up everything, as the api does, twice."""
+    """Read and sum up everything, as the api does, twice; then let PyArrow read the same files."""
     reader, before = LedgerReader(root), resident_bytes()
     asked = [FIRST + timedelta(days=number) for number in range(days)]
     begin, end = day_start(asked[0]), day_start(asked[-1]) + DAY
@@ -132,15 +136,47 @@ def read(root: Path, days: int) -> Found:
     times.append(time.perf_counter())
     by_symbol(reader.stored(asked).values(), begin, end)
     times.append(time.perf_counter())
+    used = resident_bytes() - before
+    began = time.perf_counter()
+    for day in asked:
+        pq.read_table(Partition(LedgerRow.dataset, day).path(root), partitioning=None)
+    floor_seconds = time.perf_counter() - began
     return Found(
         rows=sum(len(day.minutes.ledgers) for day in loaded.values()),
         load_seconds=times[1] - times[0],
         sum_seconds=times[2] - times[1],
         again_seconds=times[3] - times[2],
-        bytes=resident_bytes() - before,
+        floor_seconds=floor_seconds,
+        bytes=used,
         total=everything.minutes._asdict(),
         complete=per_cent(everything),
     )
+
+
+def measure(days: int, symbols: int, seed: int) -> tuple[Found, int, str | None]:
+    """Write a ledger, and let another process read it; return what it found, bytes on disk, and what is wrong."""
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made)
+        truth = make(root, days, symbols, seed)._asdict()
+        on_disk = sum(file.stat().st_size for file in root.rglob("*.parquet"))
+        command = [sys.executable, "-m", "proofs.bench.ledger", "--folder", made, "--days", str(days)]
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own program
+        found = msgspec.json.decode(answer.stdout, type=Found)
+    return found, on_disk, None if found.total == truth else f"written {truth}, read {found.total}"
+
+
+def figures(days: int, symbols: int, seed: int = 1) -> list[Figure]:
+    """Measure a ledger. Raises `NotMeasuredError` where the sums differ from what was written."""
+    found, on_disk, wrong = measure(days, symbols, seed)
+    if wrong:
+        raise NotMeasuredError(wrong)
+    name, floor = f"{days} days of ledger of {symbols} symbols", Beside(found.floor_seconds, "PyArrow, columns only")
+    return [
+        Figure(f"{name}: read and summed up", found.load_seconds + found.sum_seconds, "s", floor=floor),
+        Figure(f"{name}: asked for again", found.again_seconds, "s"),
+        Figure(f"{name}: in memory", found.bytes / 1e6, "MB"),
+        Figure(f"{name}: on disk", on_disk / 1e6, "MB"),
+    ]
 
 
 def show(found: Found, on_disk: int) -> None:
@@ -154,6 +190,7 @@ def show(found: Found, on_disk: int) -> None:
         ("read", f"{found.load_seconds:.2f} s"),
         ("summed up", f"{found.sum_seconds:.2f} s"),
         ("asked again", f"{found.again_seconds:.2f} s"),
+        ("read by PyArrow into columns", f"{found.floor_seconds:.2f} s"),
         ("memory", f"{found.bytes / 1e6:.0f} MB"),
     ):
         table.add_row(what, cost)
@@ -170,16 +207,10 @@ def main(
     if folder is not None:
         sys.stdout.write(msgspec.json.encode(read(folder, days)).decode())
         return
-    with tempfile.TemporaryDirectory() as made:
-        root = Path(made)
-        truth = make(root, days, symbols, seed)
-        on_disk = sum(file.stat().st_size for file in root.rglob("*.parquet"))
-        command = [sys.executable, "-m", "proofs.bench.ledger", "--folder", made, "--days", str(days)]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own program
-        found = msgspec.json.decode(answer.stdout, type=Found)
+    found, on_disk, wrong = measure(days, symbols, seed)
     show(found, on_disk)
-    if found.total != truth._asdict():
-        console.print(f"[red]written {truth}, read {found.total}")
+    if wrong:
+        console.print(f"[red]{wrong}")
         sys.exit(1)
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.stack import SERVICES, Stack, StackError, clear
+from proofs.bench.figure import Figure, NotMeasuredError
 from proofs.rig.systems import subscribed
 from shared.runtime.command import run
 
@@ -123,12 +124,26 @@ def show(uses: dict[str, Use], minutes: float) -> None:
     console.print(table)
 
 
-def main(
-    symbols: Annotated[int, typer.Option(min=1, help="Size of the synthetic market, all of it in the universe")] = 500,
-    minutes: Annotated[float, typer.Option(min=1, help="How long to watch, at real speed")] = 10.0,
-    backfill_days: Annotated[int, typer.Option(min=0, help="History that is fetched meanwhile")] = 1,
-) -> None:
-    """Run a large universe at real speed; show what it costs, and compare every live minute with the truth."""
+@dataclass
+class Loaded:
+    """What a run took, and what became of the live minutes."""
+
+    uses: dict[str, Use]
+    expected: int
+    lacking: int
+    different: int
+    sources: dict[str, int]
+
+    @property
+    def wrong(self) -> str | None:
+        """Return what is wrong with the live minutes, or None."""
+        if self.expected and not self.lacking and not self.different:
+            return None
+        return f"of {self.expected:,} live minutes {self.lacking} are lost, {self.different} different"
+
+
+def measure(symbols: int, minutes: float, backfill_days: int) -> Loaded:
+    """Run a large universe at real speed, then compare every live minute with the truth. Raises `StackError`."""
     clear(FOLDER)
     settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": str(backfill_days)}
     with Stack(FOLDER, settings, simulator=["--symbols", str(symbols), "--seed", "1"]) as stack:
@@ -136,15 +151,45 @@ def main(
         begin = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
         uses = watch(stack, minutes)
         end = datetime.now(UTC).replace(second=0, microsecond=0)
-        show(uses, minutes)
         deadline = time.monotonic() + _CLOSE_DEADLINE_SECONDS
         expected, lacking, different = lost_minutes(stack, begin, end)
         while lacking and time.monotonic() < deadline:
             time.sleep(2)
             expected, lacking, different = lost_minutes(stack, begin, end)
-        sources = _sources(stack, begin, end)
-    console.print(f"{expected:,} live minutes: {lacking} lost, {different} different; by source {sources}")
-    raise SystemExit(1 if lacking or different or not expected else 0)
+        return Loaded(uses, expected, lacking, different, _sources(stack, begin, end))
+
+
+def figures(symbols: int, minutes: float, backfill_days: int = 1) -> list[Figure]:
+    """Measure what each service takes. Raises `NotMeasuredError` where a minute is lost."""
+    try:
+        found = measure(symbols, minutes, backfill_days)
+    except StackError as error:
+        raise NotMeasuredError(str(error)) from error
+    if found.wrong:
+        raise NotMeasuredError(found.wrong)
+    name = f"{symbols} symbols at real speed"
+    return [
+        figure
+        for service in SERVICES
+        for figure in (
+            Figure(f"{name}: {service}", found.uses[service].seconds / (60 * minutes), "of a core"),
+            Figure(f"{name}: {service}, memory at most", found.uses[service].memory / 1e6, "MB"),
+        )
+    ]
+
+
+def main(
+    symbols: Annotated[int, typer.Option(min=1, help="Size of the synthetic market, all of it in the universe")] = 500,
+    minutes: Annotated[float, typer.Option(min=2, help="How long to watch, at real speed")] = 10.0,
+    backfill_days: Annotated[int, typer.Option(min=0, help="History that is fetched meanwhile")] = 1,
+) -> None:
+    """Run a large universe at real speed; show what it costs, and compare every live minute with the truth."""
+    found = measure(symbols, minutes, backfill_days)
+    show(found.uses, minutes)
+    console.print(
+        f"{found.expected:,} live minutes: {found.lacking} lost, {found.different} different; by source {found.sources}"
+    )
+    raise SystemExit(1 if found.wrong else 0)
 
 
 def _sources(stack: Stack, begin: datetime, end: datetime) -> dict[str, int]:

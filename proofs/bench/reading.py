@@ -24,6 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from proofs.bench.figure import Beside, Figure, NotMeasuredError
 from proofs.rig.conversion import RESEARCH_PYTHON, ROOT
 from proofs.units import MINUTES_PER_DAY
 from shared.runtime.command import run
@@ -162,6 +163,41 @@ def measured(name: str, folder: Path) -> Found:
     return msgspec.json.decode(answer.stdout, type=Found)
 
 
+def in_turns(days: int, symbols: int, fields: int, rounds: int) -> tuple[dict[str, list[Found]], int, str | None]:
+    """Let all readers read, in turns; return what each found, how many values there are, and what is wrong."""
+    with tempfile.TemporaryDirectory() as made:
+        values = make(Path(made) / "qlib_data", days, symbols, fields)
+        found: dict[str, list[Found]] = {name: [] for name in READERS}
+        for _ in range(rounds):
+            for name, runs in found.items():
+                runs.append(measured(name, Path(made) / "qlib_data"))
+    every = [one for runs in found.values() for one in runs]
+    same = len({one.values for one in every}) == 1 and len({one.index for one in every if one.index}) == 1
+    return found, values, None if same else f"they have not read the same: {found}"
+
+
+def figures(days: int, symbols: int, fields: int, rounds: int) -> list[Figure]:
+    """Measure the readers. Raises `NotMeasuredError` where two have not read the same."""
+    found, values, wrong = in_turns(days, symbols, fields, rounds)
+    if wrong:
+        raise NotMeasuredError(wrong)
+
+    def beside(name: str, what: str, scale: float) -> Beside:
+        return Beside(statistics.median(getattr(one, what) for one in found[name]) * scale, name)
+
+    def figure(work: str, ours: str, what: str, unit: str, scale: float = 1.0) -> Figure:
+        amount, peer, floor = (beside(name, what, scale) for name in (ours, READERS[0], _FLOOR))
+        return Figure(work, amount.amount, unit, peer, floor)
+
+    name = f"{values:,} values at {FREQ} in Qlib"
+    return [
+        figure(f"{name}: `perps.features`", READERS[2], "all_seconds", "s of CPU"),
+        figure(f"{name}: its memory at most", READERS[2], "peak_bytes", "MB", 1e-6),
+        figure(f"{name}: `D.features` after `perps.init`", READERS[1], "all_seconds", "s of CPU"),
+        figure(f"{name}: the first query, which needs the calendar", READERS[1], "first_seconds", "s of CPU"),
+    ]
+
+
 def show(found: dict[str, list[Found]], values: int) -> None:
     """Print the medians."""
     table = Table(
@@ -193,16 +229,10 @@ def main(
     if one is not None:
         sys.stdout.write(msgspec.json.encode(measure(*one)).decode())
         return
-    with tempfile.TemporaryDirectory() as made:
-        values = make(Path(made) / "qlib_data", days, symbols, fields)
-        found: dict[str, list[Found]] = {name: [] for name in READERS}
-        for _ in range(rounds):
-            for name, runs in found.items():
-                runs.append(measured(name, Path(made) / "qlib_data"))
+    found, values, wrong = in_turns(days, symbols, fields, rounds)
     show(found, values)
-    every = [one for runs in found.values() for one in runs]
-    if len({one.values for one in every}) > 1 or len({one.index for one in every if one.index}) > 1:
-        console.print(f"[red]they have not read the same: {found}")
+    if wrong:
+        console.print(f"[red]{wrong}")
         sys.exit(1)
 
 

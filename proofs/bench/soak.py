@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli.stack import SERVICES, Stack, StackError, clear, end_on_signals
+from proofs.bench.figure import Figure, NotMeasuredError
 from proofs.bench.load import resident_bytes, service_pid, wait_until_subscribed
 from proofs.units import DAY_MS
 from shared.runtime.command import run
@@ -165,6 +166,45 @@ def unwell(client: Any) -> list[str]:
     return found
 
 
+def measure(
+    days: float, symbols: int, *, speed: float, backfill_days: int, seed: int, folder: Path
+) -> tuple[list[tuple[float, Sample]], list[str]]:
+    """Run some simulated days; return the samples, and which services complain at the end.
+
+    Raises `StackError`, `OSError` and `redis.RedisError`.
+    """
+    market = ["--symbols", str(symbols), "--seed", str(seed), "--start", START.isoformat(), "--speed", f"{speed:g}"]
+    settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": str(backfill_days), "RETENTION_DAYS": str(backfill_days + 1)}
+    settings["FLUSH_SECONDS"] = "2"
+    clear(folder)
+    with Stack(folder, settings, simulator=market) as stack:
+        client: Any = redis.Redis.from_url(stack.redis_url, decode_responses=True)
+        wait_until_subscribed(stack, symbols)
+        taken = soak(stack, client, days)
+        complaints = unwell(client)
+        client.close()
+    return taken, complaints
+
+
+def figures(days: float, symbols: int, speed: float = 300.0, backfill_days: int = 1, seed: int = 1) -> list[Figure]:
+    """Measure by how much each process grows. Raises `NotMeasuredError` where a service is not well."""
+    end_on_signals()
+    try:
+        taken, complaints = measure(days, symbols, speed=speed, backfill_days=backfill_days, seed=seed, folder=FOLDER)
+    except (StackError, OSError, redis.RedisError) as error:
+        raise NotMeasuredError(str(error)) from error
+    later = after_first_day(taken)
+    grown = [name for name, samples in later.items() if not is_flat(name, samples)]
+    if complaints or grown or not later:
+        raise NotMeasuredError("; ".join([*complaints, *(f"grows: {name}" for name in grown)]) or "too few samples")
+    name = f"{days:g} simulated days of {symbols} symbols"
+    return [
+        Figure(f"{name}: {quantity}, at most", max(amount for _, amount in samples), "MB")
+        for quantity, samples in later.items()
+        if quantity.startswith(("RSS MB", "redis MB"))
+    ]
+
+
 def main(
     *,
     days: Annotated[float, typer.Option(min=1.2, help="Simulated days; the first is not judged")] = 7.0,
@@ -179,17 +219,8 @@ def main(
 ) -> None:
     """Run some simulated days; show what Redis, processes and disk take, and whether it stays the same."""
     end_on_signals()
-    market = ["--symbols", str(symbols), "--seed", str(seed), "--start", START.isoformat(), "--speed", f"{speed:g}"]
-    settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": str(backfill_days), "RETENTION_DAYS": str(backfill_days + 1)}
-    settings["FLUSH_SECONDS"] = "2"
     try:
-        clear(folder)
-        with Stack(folder, settings, simulator=market) as stack:
-            client: Any = redis.Redis.from_url(stack.redis_url, decode_responses=True)
-            wait_until_subscribed(stack, symbols)
-            taken = soak(stack, client, days)
-            complaints = unwell(client)
-            client.close()
+        taken, complaints = measure(days, symbols, speed=speed, backfill_days=backfill_days, seed=seed, folder=folder)
     except (StackError, OSError, redis.RedisError) as error:
         console.print(f"[red]soak failed:[/red] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(2) from None

@@ -6,7 +6,7 @@ meanwhile, so the longest counts, too. The cost must follow the symbols, not the
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from proofs.bench.figure import Beside, Figure
 from services.collector.tracking.instrument import GRACE
 from services.collector.tracking.universe import Reach, Tracker
 from shared.datasets.ledger import CANDLES
@@ -97,7 +98,7 @@ class Rounds:
             wanted.seen.add(self.now)
         self.now += MINUTE
 
-    def measure(self, minutes: int) -> Iterator[tuple[str, int, float, float]]:
+    def measure(self, minutes: int) -> Iterator["Row"]:
         """Yield each work, how often it was done in so many minutes, its processor seconds, and its longest."""
         for name in EVERY:  # as after a start: what is looked at once
             self.work[name]()
@@ -115,19 +116,51 @@ class Rounds:
             yield name, len(found), sum(found), max(found)
 
 
-def show(title: str, rows: Iterator[tuple[str, int, float, float]], minutes: int) -> float:
-    """Print what each work costs; return the share of a core that all of them take."""
+type Row = tuple[str, int, float, float]
+"""Work, how often it was done, its processor seconds, and the longest of them."""
+
+
+def core_of(rows: Sequence[Row], minutes: int) -> float:
+    """Return the share of a core that all the work takes."""
+    return sum(seconds for _, _, seconds, _ in rows) / (60 * minutes)
+
+
+def figures(symbols: Sequence[int], days: Sequence[int], minutes: int) -> list[Figure]:
+    """Measure the longest history beside the shortest."""
+    found = []
+    for number in symbols:
+        rows = {length: list(Rounds(number, length).measure(minutes)) for length in sorted(days)}
+        least, most = min(days), max(days)
+        name, floor = f"{number} symbols, {most} days of history", f"the same with days={least}"
+        longest = {length: 1000 * max(longest for *_, longest in of) for length, of in rows.items()}
+        cores = {length: core_of(of, minutes) for length, of in rows.items()}
+        found += [
+            Figure(
+                f"what the collector repeats all the time: {name}",
+                cores[most],
+                "of a core",
+                floor=Beside(cores[least], floor),
+            ),
+            Figure(
+                f"its event loop held up by that: {name}",
+                longest[most],
+                "ms of CPU at most",
+                floor=Beside(longest[least], floor),
+            ),
+        ]
+    return found
+
+
+def show(title: str, rows: Sequence[Row], minutes: int) -> None:
+    """Print what each work costs."""
     table = Table(title=title, title_justify="left")
     for name in ("work", "every s", "ms", "longest ms", "core"):
         table.add_column(name, justify="left" if name == "work" else "right")
-    whole = 0.0
     for name, count, seconds, longest in rows:
         core = seconds / (60 * minutes)
-        whole += core
         table.add_row(name, f"{EVERY[name]:g}", f"{1000 * seconds / count:.2f}", f"{1000 * longest:.1f}", f"{core:.4f}")
-    table.add_row("all", "", "", "", f"{whole:.4f}")
+    table.add_row("all", "", "", "", f"{core_of(rows, minutes):.4f}")
     console.print(table)
-    return whole
 
 
 def main(
@@ -139,7 +172,7 @@ def main(
     for number in symbols or [500, 1500]:
         for length in days or [1, 30, 90]:
             title = f"{number} symbols, {length} days; {timedelta(minutes=minutes)} of work"
-            show(title, Rounds(number, length).measure(minutes), minutes)
+            show(title, list(Rounds(number, length).measure(minutes)), minutes)
 
 
 if __name__ == "__main__":

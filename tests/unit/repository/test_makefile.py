@@ -135,3 +135,10 @@ def test_what_the_tests_leave_out_is_in_the_proofs(folder, tmp_path, target, exp
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(re.findall(r"::(\w+)", done.stdout)) == expected
+
+
+def test_a_benchmark_is_chosen_by_its_name(folder):
+    found = commands(folder, "bench", "ONLY=frames ledger", "FULL=1", "QLIB_CHECKOUT=my qlib")
+
+    assert found[found.index("bench") :] == ["bench", "frames", "ledger", "--full", "--qlib-checkout", "my qlib"]
+    assert "--full" not in commands(folder, "bench", "FULL=0")
