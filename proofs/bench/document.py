@@ -22,7 +22,7 @@ CPU is processor time of all threads. A figure without it is time on a clock, wh
 
 `make bench` measures all of it in some minutes and writes this page; `make bench FULL=1` takes the sizes of real use.
 `make bench ONLY="frames drain"` prints the figures of some, and writes nothing.
-Tests guard the same costs as counts, which no other work changes: [`tests/unit/test_costs.py`](../tests/unit/test_costs.py).
+Tests guard the same costs as counts, which no load changes: [`tests/unit/test_costs.py`](../tests/unit/test_costs.py).
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 from proofs.bench.frames import Collector, frames_of
 from proofs.bench.sweep import Rounds
 from services.converter.convert import convert
+from services.converter.features.fields import FIELDS
 from services.converter.memory import Memory
 from services.writer.batch import Batch
 from services.writer.disk.store import RawStore
@@ -30,7 +31,6 @@ SYMBOLS = [f"S{number:03d}_USDT" for number in range(500)]
 FUNDED = SYMBOLS[:50]
 """Those of which a prediction comes with the candles of a minute."""
 DAY = 1440
-FIELDS = 18
 
 
 def about(usual: float, count: float, what: str) -> None:
@@ -258,7 +258,7 @@ def conversions(tmp_path_factory):
 
 
 def test_one_more_minute_syncs_a_bin_of_each_field_and_no_longer_bar(conversions):
-    about(3 * FIELDS + 2, conversions[2][0].synced, "syncs for one more minute of 3 symbols")
+    about(3 * len(FIELDS) + 2, conversions[2][0].synced, "syncs for one more minute of 3 symbols")
 
 
 def test_one_more_minute_opens_few_files(conversions):
@@ -270,7 +270,7 @@ def test_one_more_minute_takes_few_calls(conversions):
 
 
 def test_one_more_minute_writes_its_values_and_the_calendar(conversions):
-    written, values = conversions[2][0].written, 3 * FIELDS * 4
+    written, values = conversions[2][0].written, 3 * len(FIELDS) * 4
 
     assert written <= 5 * values, f"{written} bytes written for one more minute of 3 symbols, which is {values} bytes"
 
