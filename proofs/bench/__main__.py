@@ -25,7 +25,7 @@ def main(
         list[str] | None, typer.Argument(help=f"Some of them instead of all: {', '.join(BENCHMARKS)}", metavar="NAME")
     ] = None,
     *,
-    full: Annotated[bool, typer.Option("--full", help="In the sizes of real use: takes an hour or so")] = False,
+    full: Annotated[bool, typer.Option("--full", help="In the sizes of real use, which takes much longer")] = False,
     qlib_checkout: Annotated[
         Path | None, typer.Option(help="A checkout of microsoft/qlib: the converter's peer is its dump_bin.py")
     ] = None,
@@ -42,7 +42,7 @@ def main(
     wanted = chosen(only or [], full=full)
     if qlib_checkout is not None and "convert" in wanted:
         wanted["convert"] = {**wanted["convert"], "qlib_checkout": str(qlib_checkout)}
-    begin, outcomes = now(), list[Outcome]()
+    machine, begin, outcomes = look_at(ROOT), now(), list[Outcome]()
     for place, (name, options) in enumerate(wanted.items(), start=1):
         console.print(f"[{place}/{len(wanted)}] {name}", markup=False, style="bold")
         outcomes.append(outcome_of(name, options))
@@ -50,7 +50,7 @@ def main(
     target = page or (None if only else PAGE)
     if target is not None:
         before = target.read_text(encoding="utf-8") if target.exists() else ""
-        text = document(outcomes, look_at(ROOT), begin, now(), full=full)
+        text = document(outcomes, machine, begin, now(), full=full)
         target.write_text(with_kept(text, before), encoding="utf-8")
         console.print(f"written: {target}", markup=False, soft_wrap=True)
     sys.exit(ExitCode.FINDING if any(one.failure for one in outcomes) else ExitCode.FINE)

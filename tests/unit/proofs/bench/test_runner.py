@@ -5,8 +5,7 @@ import sys
 from importlib import import_module
 
 import pytest
-from typer.main import get_command_from_info
-from typer.models import CommandInfo
+import typer
 
 from proofs.bench import __main__ as command
 from proofs.bench.document import Outcome
@@ -20,12 +19,9 @@ def test_what_a_benchmark_is_called_with_is_what_its_own_command_takes(name, ful
     module, options = import_module(f"proofs.bench.{name}"), chosen([name], full=full)[name]
 
     inspect.signature(module.figures).bind(**options)
-    its_own = {
-        one.name
-        for one in get_command_from_info(
-            CommandInfo(callback=module.main), pretty_exceptions_short=True, rich_markup_mode=None
-        ).params
-    }
+    app = typer.Typer()
+    app.command()(module.main)
+    its_own = {one.name for one in typer.main.get_command(app).params}
     assert set(options) <= its_own
 
 
