@@ -176,6 +176,7 @@ def measure(
     market = ["--symbols", str(symbols), "--seed", str(seed), "--start", START.isoformat(), "--speed", f"{speed:g}"]
     settings = {"TOP_N": str(symbols), "BACKFILL_DAYS": str(backfill_days), "RETENTION_DAYS": str(backfill_days + 1)}
     settings["FLUSH_SECONDS"] = "2"
+    settings["COMPACT_EVERY"] = f"{60 / speed:g}"  # every simulated hour
     clear(folder)
     with Stack(folder, settings, simulator=market) as stack:
         client: Any = redis.Redis.from_url(stack.redis_url, decode_responses=True)
