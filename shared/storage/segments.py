@@ -239,6 +239,11 @@ class PendingRows:
         """Name which segments hold rows of each day file of a dataset."""
         return self._pending[dataset].versions() if dataset in self._pending else {}
 
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Return which segments cannot be read, each with the reason."""
+        return tuple(why for pending in self._pending.values() for why in pending.unreadable.values())
+
     def rows(self) -> RawRows:
         """Return a reader of day files, and of what is known to wait for them now."""
         return RawRows(

@@ -115,6 +115,8 @@ class RawFiles:
     root: Path
     datasets: Mapping[str, Days]
     rows: RawRows
+    unreadable: tuple[str, ...] = ()
+    """Segments that cannot be read, each with the reason: what they hold is not converted."""
 
     def of(self, kind: type[Row]) -> Days:
         """Return the days of a dataset."""
@@ -151,7 +153,7 @@ def scan(
         kind.dataset: _with_pending(_scan_days(root, kind.dataset, known, every_file), pending.versions(kind.dataset))
         for kind in SOURCES
     }
-    return RawFiles(root, datasets, pending.rows())
+    return RawFiles(root, datasets, pending.rows(), pending.unreadable)
 
 
 def _with_pending(found: Days, pending: Mapping[Partition, str]) -> Days:

@@ -66,7 +66,7 @@ def publish(run: Run, loaded: Loaded, computed: Computed, versions: LockedVersio
         left_out=run.left_out,
         why_left_out=run.why_left_out,
         left=_reasons(left),
-        unreadable_files=tuple(unreadable[name] for name in sorted(unreadable)),
+        unreadable_files=(*(unreadable[name] for name in sorted(unreadable)), *raw.unreadable),
         later=_later(run, versions.head),
         digests=digests(converted),
     )

@@ -129,3 +129,17 @@ def test_a_day_of_which_rows_wait_does_not_count_as_converted_as_it_stands(raw, 
     assert segments_of(raw.root) == []
     assert waiting["kline_1m/2025-04-05"] != merged["kline_1m/2025-04-05"]
     assert waiting["kline_1m/2025-04-06"] == merged["kline_1m/2025-04-06"]
+
+
+@pytest.mark.invariant(12)
+def test_a_segment_that_cannot_be_read_is_named_and_stops_nothing_else(raw, tmp_path):
+    """Invariant 12: where no writer runs, nobody else would say that its rows are not in Qlib."""
+    raw.append({Candle: [a_candle("AAA_USDT", minute(2 * 1440))]})
+    raw.append({Candle: [a_candle("AAA_USDT", minute(2 * 1440 + 1))]})
+    damaged, _ = segments_of(raw.root)
+    damaged.path(raw.root).write_bytes(b"torn")
+
+    report = convert(raw.root, tmp_path / "qlib", until=None)
+
+    assert [str(damaged.path(raw.root)) in sentence for sentence in report.unreadable_files] == [True]
+    assert report.until == minute(2 * 1440 + 2)
