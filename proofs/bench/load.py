@@ -4,6 +4,7 @@ The system follows a synthetic market at real speed. Processor time and memory o
 kernel; in the end every closed minute of the live part is compared with the simulator's truth.
 """
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from rich.table import Table
 from cli.stack import SERVICES, Stack, StackError, clear
 from proofs.bench.figure import Figure, NotMeasuredError
 from proofs.rig.systems import subscribed
+from services.writer.compact import ask_writer
+from shared.bus.bus import Bus
 from shared.runtime.command import run
 
 FOLDER = Path(".run/load")
@@ -81,7 +84,11 @@ def service_pid(pid: int) -> int:
 
 
 def lost_minutes(stack: Stack, begin: datetime, end: datetime) -> tuple[int, int, int]:
-    """Compare the stored closes of [begin, end) with the truth; return how many there are, lack and differ."""
+    """Compare the stored closes of [begin, end) with the truth; return how many there are, lack and differ.
+
+    The writer merges first what waits in segments. Raises `StackError` where it does not.
+    """
+    asyncio.run(_merge(stack.redis_url))
     begin_ms, end_ms = (int(instant.timestamp() * 1000) for instant in (begin, end))
     table = ds.dataset(stack.data_dir / "kline_1m", format="parquet", partitioning=None).to_table(
         columns=["symbol", "open_time", "close", "volume"],
@@ -102,6 +109,15 @@ def lost_minutes(stack: Stack, begin: datetime, end: datetime) -> tuple[int, int
             lacking += found is None
             different += found is not None and found != (float(row[4]), float(row[6]))
     return expected, lacking, different
+
+
+async def _merge(redis_url: str) -> None:
+    bus = Bus(redis_url)
+    try:
+        if not await ask_writer(bus, _CLOSE_DEADLINE_SECONDS):
+            raise StackError("the writer does not merge what it holds into day files")
+    finally:
+        await bus.close()
 
 
 def _members(text: str) -> list[str]:

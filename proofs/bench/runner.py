@@ -29,6 +29,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         {"symbols": [500], "days": [1, 90], "minutes": 1}, {"symbols": [500, 1500], "days": [1, 30, 90], "minutes": 2}
     ),
     "drain": Benchmark({"candles": 50_000, "symbols": 500}, {"candles": 1_000_000, "symbols": 500}),
+    "writes": Benchmark({"symbols": 20}, {"symbols": 500}, long=True),
     "convert": Benchmark({"days": [7, 60], "symbols": 5, "rounds": 1}, {"days": [30, 1095], "symbols": 20}),
     "reading": Benchmark(
         {"days": 60, "symbols": 5, "fields": 6, "rounds": 1}, {"days": 365, "symbols": 10, "fields": 6, "rounds": 3}
@@ -38,7 +39,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "heal": Benchmark({"symbols": 20, "outage_seconds": 15}, {"symbols": 50, "outage_seconds": 60}),
     "freshness": Benchmark({"symbols": 20, "minutes": 1}, {"symbols": 500, "minutes": 5}),
     "load": Benchmark({"symbols": 50, "minutes": 3}, {"symbols": 500, "minutes": 10}, long=True),
-    "soak": Benchmark({"symbols": 20, "days": 1.5}, {"symbols": 100, "days": 7}, long=True),
+    "soak": Benchmark({"symbols": 20, "days": 2.5}, {"symbols": 100, "days": 7}, long=True),
 }
 """In the order of the page: what is quick, then what runs the whole system."""
 

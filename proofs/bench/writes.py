@@ -20,6 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cli.stack import ROOT, end_on_signals
+from proofs.bench.figure import Beside, Figure
 from services.writer.disk.store import RawStore
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate, PredictedFundingRate
@@ -151,6 +152,19 @@ def written_bytes() -> int:
     """Return how many bytes this process has had written to disks since it began."""
     lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
+
+
+def figures(symbols: int, compact: int = 60) -> list[Figure]:
+    """Measure the first day."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    (day,) = measure(FOLDER / "okx_data", 1, symbols, compact)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    name = f"a day of {symbols} symbols, merged every {compact} minutes"
+    final = Beside(day.final / 1e6, "the day's files at its end")
+    return [
+        Figure(f"{name}: written to the disk", day.written / 1e6, "MB", floor=final),
+        Figure(f"{name}: appended and merged", day.processor_seconds, "s of CPU"),
+    ]
 
 
 def main(
