@@ -123,10 +123,11 @@ def _decoded(kind: type[Row], content: bytes, columns: list[str] | None) -> pa.T
     schema = arrow_schema(kind)
     wanted = columns or schema.names
     file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-    there = [name for name in wanted if name in file.schema_arrow.names]
+    written = file.schema_arrow
+    there = [name for name in wanted if name in written.names]
     table = file.read(columns=there)
     table.validate(full=True)  # texts that are no UTF-8 would be found by whoever reads them, later
-    digests = _digests_in(file.schema_arrow.metadata)
+    digests = _digests_in(written.metadata)
     table = table.replace_schema_metadata(None)
     for name in wanted:
         if name not in there:
@@ -197,8 +198,11 @@ def _are_unique(kind: type[Row], table: pa.Table) -> bool:
 def _of_another_exchange(table: pa.Table, *, one_symbol: bool) -> str | None:
     """Return why the symbols cannot be those of their exchange, or None. one_symbol: all rows are of the same one."""
     named = table.select(["exchange", "symbol"])
-    pairs = named.slice(0, 1) if one_symbol and pc.count_distinct(named["exchange"]).as_py() == 1 else named
-    for row in pairs.group_by(["exchange", "symbol"]).aggregate([]).to_pylist():
+    if one_symbol and not _holds_other(table, "exchange", named["exchange"][0]):
+        pairs = named.slice(0, 1)
+    else:
+        pairs = named.group_by(["exchange", "symbol"]).aggregate([])
+    for row in pairs.to_pylist():
         if not belongs(row["symbol"], row["exchange"]):
             return f"it holds rows of {row['symbol'][:100]!r} that say {row['exchange'][:100]!r} is its exchange"
     return None
@@ -293,13 +297,19 @@ def _digest(column: pa.ChunkedArray) -> int:
     if array.null_count:
         digest = zlib.crc32(np.packbits(array.is_null().to_numpy(zero_copy_only=False)), digest)
     if pa.types.is_string(array.type):
-        texts = array.fill_null("")
-        lengths = pc.binary_length(texts).to_numpy()
-        digest = zlib.crc32(lengths.tobytes(), digest)
-        return zlib.crc32("".join(texts.to_pylist()).encode("utf-8", "surrogatepass"), digest)
+        return _digest_of_texts(array.fill_null("") if array.null_count else array, digest)
     plain = array.cast(pa.int64()) if pa.types.is_timestamp(array.type) else array
-    filled = plain.fill_null(False if pa.types.is_boolean(plain.type) else 0)
-    return zlib.crc32(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes(), digest)
+    if plain.null_count:
+        plain = plain.fill_null(False if pa.types.is_boolean(plain.type) else 0)
+    return zlib.crc32(np.ascontiguousarray(plain.to_numpy(zero_copy_only=False)).data.cast("B"), digest)
+
+
+def _digest_of_texts(texts: pa.Array, digest: int) -> int:
+    """Go on with the lengths of texts, then with the texts themselves, one after the other as they lie in memory."""
+    _, ends, content = texts.buffers()
+    offsets = np.frombuffer(ends, np.int32, len(texts) + 1, texts.offset * 4)
+    digest = zlib.crc32(np.diff(offsets).tobytes(), digest)
+    return zlib.crc32(memoryview(content)[offsets[0] : offsets[-1]] if content else b"", digest)
 
 
 def write_parquet(path: Path, table: pa.Table, *, compression: str = "snappy") -> None:
