@@ -133,7 +133,7 @@ def test_readers_of_the_datasets_folder_find_nothing_but_whole_day_files(tmp_pat
 
     def watched(path, table):
         write(path, table)
-        seen.append([entry.name for entry in (tmp_path / "kline_1m").rglob("*") if entry.is_file()])
+        seen.append(sorted(entry.name for entry in (tmp_path / "kline_1m").rglob("*") if entry.is_file()))
 
     monkeypatch.setattr(compaction, "write_parquet", watched)
     write_batch(tmp_path, [a_candle(symbol) for symbol in ("A_USDT", "B_USDT")])
