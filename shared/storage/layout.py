@@ -114,7 +114,7 @@ def days_with_change(root: Path, dataset: str) -> dict[date, int]:
     A link in a circle is no folder, like any other name that leads nowhere.
     """
     found = {}
-    with _entries(root / dataset) as entries:
+    with entries_in(root / dataset) as entries:
         for entry in entries:
             day = _day_of(entry.name)
             if day is not None and (status := _stat_of(entry)) is not None and stat.S_ISDIR(status.st_mode):
@@ -123,7 +123,7 @@ def days_with_change(root: Path, dataset: str) -> dict[date, int]:
 
 
 @contextmanager
-def _entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+def entries_in(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
     """Give the entries of a folder: none, where there is no such folder."""
     try:
         entries = os.scandir(folder)
@@ -179,7 +179,7 @@ def partitions(root: Path, dataset: str, day: date) -> Iterator[tuple[Partition,
     """
     stem = BY_DATASET[dataset].file_stem
     suffix = f"_{_compact(day)}.parquet"
-    with _entries(day_folder(root, dataset, day)) as entries:
+    with entries_in(day_folder(root, dataset, day)) as entries:
         for entry in entries:
             name = entry.name.removesuffix(suffix)
             ours = name != entry.name and (name == stem if stem is not None else _is_symbol(name))

@@ -13,7 +13,6 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -25,7 +24,7 @@ from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import Row
 from shared.grid import DAY, FIRST_DAY, MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
 from shared.storage.files import fsync_path
-from shared.storage.layout import Partition, segments_folder, work_folder
+from shared.storage.layout import Partition, entries_in, segments_folder, work_folder
 from shared.storage.parquet import (
     ContentError,
     merge,
@@ -58,7 +57,7 @@ def append(root: Path, kind: type[Row], rows: pa.Table) -> Segment:
     path, work = segment.path(root), work_folder(root)
     new_folder = prepare(root, kind)
     work.mkdir(parents=True, exist_ok=True)
-    staged = work / f"{kind.dataset}-{segment.name}"
+    staged = work / f".{kind.dataset}.{segment.name}.tmp"
     try:
         write_parquet(staged, rows, compression="zstd")
         fsync_path(staged)
@@ -88,9 +87,8 @@ def segments_of(root: Path, datasets: Iterable[str] = BY_DATASET) -> list[Segmen
     """Return the segments that there are, in order. Whatever else lies in their folders is none of them."""
     found = []
     for dataset in datasets:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            names = [path.name for path in segments_folder(root, dataset).iterdir()]
-            found += [Segment(dataset, name) for name in names if _NAME.fullmatch(name)]
+        with entries_in(segments_folder(root, dataset)) as entries:
+            found += [Segment(dataset, entry.name) for entry in entries if _NAME.fullmatch(entry.name)]
     return sorted(found)
 
 

@@ -188,3 +188,18 @@ def test_day_files_are_read_without_segments_as_before(tmp_path):
     write_table(file.path(tmp_path), candles(0, 1))
 
     assert RawRows(tmp_path).read(file, ["open_time"]).equals(candles(0, 1).select(["open_time"]))
+
+
+@pytest.mark.parametrize("what", ["file", "link to nowhere", "link in a circle"])
+def test_what_is_no_folder_of_segments_holds_none(tmp_path, what):
+    folder = tmp_path / "_segments" / "kline_1m"
+    folder.parent.mkdir()
+    match what:
+        case "file":
+            folder.touch()
+        case "link to nowhere":
+            folder.symlink_to(tmp_path / "nowhere")
+        case "link in a circle":
+            folder.symlink_to(folder.name)
+
+    assert segments_of(tmp_path) == []

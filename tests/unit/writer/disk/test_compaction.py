@@ -247,6 +247,7 @@ def test_wherever_the_power_goes_no_acknowledged_row_is_lost_and_none_is_doubled
             raw.recover()
             assert content(root) == at_once
             assert segments_of(root) == []
+            assert not (root / "_wip").exists() or not list((root / "_wip").iterdir())
     found = content(root)
     newest = {}
     for row in sorted(acknowledged, key=lambda row: (getattr(row, row.newest), getattr(row, "open", 0.0))):
