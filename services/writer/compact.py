@@ -37,17 +37,19 @@ async def compact_now(settings: WriterSettings, seconds: float) -> ExitCode:
     if not root.is_dir():
         console.print(f"{root}: there is no such folder, so nothing is stored yet", markup=False)
         return ExitCode.NOT_AVAILABLE
-    waiting = len(segments_of(root))
     try:
-        with (
-            exclusive(root / ".writer.lock", "a writer works on it"),
-            console.status(f"merging {waiting:,} segments into day files"),
-        ):
-            await asyncio.to_thread(RawStore(root).recover)
+        with exclusive(root / ".writer.lock", "a writer works on it"):
+            waiting = len(segments_of(root))
+            with console.status(f"merging {waiting:,} segments into day files"):
+                found = await asyncio.to_thread(RawStore(root).recover)
     except BusyError:
         return await _through_writer(settings, console, seconds)
     except OSError as error:
         console.print(f"cannot merge: {reason_of(error)}", markup=False)
+        return ExitCode.FINDING
+    if found.lost:
+        names = ", ".join(sorted(found.lost))
+        console.print(f"segments of {names} could not be read and were put aside as *.damaged; the others are merged")
         return ExitCode.FINDING
     console.print(f"{waiting:,} segments merged; {root} holds day files only")
     return ExitCode.FINE
@@ -59,7 +61,11 @@ async def _through_writer(settings: WriterSettings, console: Console, seconds: f
         with console.status("the writer merges what it holds into day files"):
             done = await ask_writer(bus, seconds)
     except BusError as error:
-        console.print(f"cannot ask the writer: Redis {failure_of(error)}", markup=False)
+        console.print(
+            f"another process works on {settings.data_dir}, the writer or one more of this command; "
+            f"it cannot be asked: Redis {failure_of(error)}",
+            markup=False,
+        )
         return ExitCode.NOT_AVAILABLE
     finally:
         await bus.close()

@@ -146,7 +146,7 @@ class Writer:
                     return False
             else:
                 self.service.health.resolve("disk")
-                self.lost_verdicts = recovered.lost_verdicts
+                self.lost_verdicts = LedgerRow.dataset in recovered.lost
                 if recovered.temporaries:
                     log.info("removed what a crash left behind", files=recovered.temporaries)
                 return True

@@ -24,6 +24,10 @@ def reason_of(error: OSError) -> str:
     return f"{error.strerror}{file}" if error.strerror else str(error)
 
 
+OF_THE_FILE = {errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV}
+"""What the system says of something that is no file, or not ours to read: it would stand in the way for ever."""
+
+
 class LockError(OSError):
     """No lock can be had; the text says what to do."""
 

@@ -93,10 +93,11 @@ def read_rows(kind: type[Row], path: Path, columns: list[str] | None = None) -> 
 
 
 def read_written(kind: type[Row], path: Path) -> pa.Table:
-    """Read a file of rows, of any day, that must say itself what was written. Raises as `read_rows`."""
+    """Read a file of rows, of any day, that must say itself what was written, and of what. Raises as `read_rows`."""
     content = _content(path)
     try:
-        digests = _digests_in(pq.read_schema(pa.BufferReader(content)).metadata)
+        said = pq.read_schema(pa.BufferReader(content)).metadata or {}
+        digests = _digests_in(said)
         rows = _decoded(kind, content, None)
     except ContentError:
         raise
@@ -104,6 +105,8 @@ def read_written(kind: type[Row], path: Path) -> pa.Table:
         raise ContentError(f"it cannot be decoded: {type(error).__name__}: {error}") from error
     if not digests:
         raise ContentError("it does not say what was written")
+    if said.get(_DATASET) != kind.dataset.encode():
+        raise ContentError(f"it does not say that it holds rows of {kind.dataset}")
     return rows
 
 
@@ -272,6 +275,8 @@ def _within(bound: Bound, values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 # --- What was written, in the file itself
 
+_DATASET = b"qlib_crypto.dataset"
+"""Key of the metadata of a segment: the dataset whose rows it holds. Some have the same columns."""
 _DIGESTS = b"qlib_crypto.crc32"
 """Key of the file's metadata: JSON of column → CRC-32 of its values. The checksums of the pages do not cover the names
 of the columns, their types and the number of rows; these do."""
@@ -312,10 +317,14 @@ def _digest_of_texts(texts: pa.Array, digest: int) -> int:
     return zlib.crc32(memoryview(content)[offsets[0] : offsets[-1]] if content else b"", digest)
 
 
-def write_parquet(path: Path, table: pa.Table, *, compression: str = "snappy") -> None:
-    """Write a file, not durably: one row group, with checksums of its pages and of its columns."""
+def write_parquet(path: Path, table: pa.Table, *, compression: str = "snappy", dataset: str = "") -> None:
+    """Write a file, not durably: one row group, with checksums of its pages and of its columns.
+
+    dataset: what the file is to say that it holds, where its place alone does not.
+    """
     digests = {name: _digest(table[name]) for name in table.schema.names}
-    table = table.replace_schema_metadata({_DIGESTS: msgspec.json.encode(digests)})
+    said = {_DIGESTS: msgspec.json.encode(digests)} | ({_DATASET: dataset.encode()} if dataset else {})
+    table = table.replace_schema_metadata(said)
     level = 1 if compression == "zstd" else None
     pq.write_table(table, path, compression=compression, compression_level=level, write_page_checksum=True)
 

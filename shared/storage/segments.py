@@ -23,7 +23,7 @@ import pyarrow as pa
 from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import Row
 from shared.grid import DAY, FIRST_DAY, MINUTE_MS, MINUTES_PER_DAY, day_start, to_ms
-from shared.storage.files import fsync_path
+from shared.storage.files import OF_THE_FILE, fsync_path
 from shared.storage.layout import Partition, entries_in, segments_folder, work_folder
 from shared.storage.parquet import (
     ContentError,
@@ -57,16 +57,17 @@ def append(root: Path, kind: type[Row], rows: pa.Table) -> Segment:
     path, work = segment.path(root), work_folder(root)
     new_folder = prepare(root, kind)
     work.mkdir(parents=True, exist_ok=True)
-    staged = work / f".{kind.dataset}.{segment.name}.tmp"
+    folder = work if work.stat().st_dev == path.parent.stat().st_dev else path.parent  # a rename stays on its disk
+    staged = folder / f".{kind.dataset}.{segment.name}.tmp"
     try:
-        write_parquet(staged, rows, compression="zstd")
+        write_parquet(staged, rows, compression="zstd", dataset=kind.dataset)
         fsync_path(staged)
         staged.replace(path)
     except BaseException:
         staged.unlink(missing_ok=True)
         raise
-    for folder in [path.parent, *([path.parent.parent, root] if new_folder else [])]:
-        fsync_path(folder)
+    for named in [path.parent, *([path.parent.parent, root] if new_folder else [])]:
+        fsync_path(named)
     return segment
 
 
@@ -156,7 +157,9 @@ class Pending:
                 self._read[segment] = by_partition(self.kind, read_segment(self.root, segment))
             except FileNotFoundError:  # merged meanwhile: its rows are in the day files, which are read after this
                 continue
-            except ContentError as error:
+            except (ContentError, OSError) as error:
+                if isinstance(error, OSError) and error.errno not in OF_THE_FILE:
+                    raise
                 unreadable[segment] = f"{segment.path(self.root)}: {error}"
                 continue
             fresh.append(segment)

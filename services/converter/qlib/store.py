@@ -386,6 +386,9 @@ class QlibStore:
         existing = self.calendar(frequency)
         known = existing[1] if existing else 0
         if bars <= known:
+            if frequency.future and not self._reaches_ahead(frequency, known):
+                text = calendar_lines(frequency, origin, 0, future_bars(known))
+                yield _stage_text(self._calendar_path(frequency, future=True), text)
             return
         path = self._calendar_path(frequency)
         lines = calendar_lines(frequency, origin, known, bars - known)
@@ -394,6 +397,11 @@ class QlibStore:
             future = self._calendar_path(frequency, future=True)
             yield stage_file(future, lambda temporary: _extend(path, temporary, known, lines + ahead)), future
         yield stage_file(path, lambda temporary: _extend(path, temporary, known, lines)), path
+
+    def _reaches_ahead(self, frequency: Frequency, bars: int) -> bool:
+        """Return whether the calendar that reaches ahead is as long as it must be for so many bars."""
+        path = self._calendar_path(frequency, future=True)
+        return path.is_file() and path.stat().st_size == future_bars(bars) * _label_bytes(frequency)
 
     def day_spans(
         self, frequency: Frequency, origin: datetime, until: datetime, known: Mapping[str, Mapping[str, Extent]]

@@ -33,7 +33,7 @@ from shared.datasets.ledger import LedgerRow
 from shared.datasets.registry import BY_DATASET, COMPLETENESS
 from shared.ledger.day import NOTHING
 from shared.storage.durable import Durable
-from shared.storage.files import fsync_path
+from shared.storage.files import OF_THE_FILE, fsync_path
 from shared.storage.layout import Partition, work_folder
 from shared.storage.parquet import ContentError, merge, version_of, write_parquet
 from shared.storage.segments import Segment, by_partition, read_segment
@@ -98,10 +98,17 @@ def _read_or_put_aside(root: Path, segment: Segment) -> pa.Table | None:
     try:
         return read_segment(root, segment)
     except FileNotFoundError:
-        log.warning("a segment is gone, what it held is fetched again", path=str(segment.path(root)))
-    except ContentError as error:
-        put_aside(segment.path(root), str(error))
-        DAMAGED.labels(segment.dataset).inc()
+        if not segment.path(root).is_symlink():
+            said = "fetched again" if segment.dataset in COMPLETENESS else "lost, unless memory holds it"
+            log.warning("a segment is gone", path=str(segment.path(root)), rows=said)
+            return None
+        reason = "a link that leads nowhere"
+    except (ContentError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in OF_THE_FILE:
+            raise
+        reason = str(error)
+    put_aside(segment.path(root), reason)
+    DAMAGED.labels(segment.dataset).inc()
     return None
 
 

@@ -4,7 +4,6 @@ What is stored is read from the files themselves and remembered with their signa
 files that changed; what the collector found out is added to it.
 """
 
-import errno
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from shared.datasets.registry import BY_DATASET, COMPLETENESS
 from shared.exchanges.registry import EXCHANGES
 from shared.ledger.day import NOTHING, ByDataset, DayLedger, from_row, to_row
 from shared.ledger.minutes import last_of_mask
-from shared.storage.files import free_name, replace_text
+from shared.storage.files import OF_THE_FILE, free_name, replace_text
 from shared.storage.layout import Partition, day_folder, partitions, signature
 from shared.storage.parquet import read_partition, table_of, version_of, write_table
 from shared.storage.versions import signature_in
@@ -244,16 +243,12 @@ def read_or_put_aside(root: Path, partition: Partition, columns: list[str] | Non
             return None
         reason = "a link that leads nowhere"
     except (ValueError, MemoryError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_THE_FILE:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in OF_THE_FILE:
             raise  # pyarrow's own errors about a file's content carry no number
         reason = str(error)
     put_aside(path, reason)
     DAMAGED.labels(partition.dataset).inc()
     return None
-
-
-_OF_THE_FILE = {errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV}
-"""What the system says of something that is no file, or not ours to read: it would stand in the way for ever."""
 
 
 def make_way(folder: Path) -> None:

@@ -35,10 +35,10 @@ type Written = dict[date, Records]
 
 
 class Recovered(NamedTuple):
-    """What a crash left. temporaries: how many files. lost_verdicts: whether what was found out is lost in part."""
+    """What a crash left. temporaries: how many files. lost: datasets of which a segment could not be read."""
 
     temporaries: int
-    lost_verdicts: bool
+    lost: frozenset[str]
 
 
 @dataclass
@@ -70,13 +70,14 @@ class RawStore:
 
     def recover(self) -> Recovered:
         """Merge the segments that a crash left, and remove what was being written."""
+        for folder in (work_folder(self.root), *self._segment_folders()):
+            make_way(folder)
         removed = remove_stale_temporaries(self.root)
         lost = compact(self.root, segments_of(self.root), {})
         for dataset, kind in BY_DATASET.items():
             if not kind.rare and (self.root / dataset).is_dir():
-                self._make_way(kind)
                 prepare(self.root, kind)
-        return Recovered(removed, LedgerRow.dataset in lost)
+        return Recovered(removed, frozenset(lost))
 
     def append(self, rows: Mapping[type[Row], Sequence[Row]], verdicts: Sequence[Verdict] = ()) -> Written:
         """Make rows and verdicts durable; return what the ledger says now of what they change. Raises `OSError`."""
@@ -98,6 +99,11 @@ class RawStore:
         self.segments[segment] = signature(segment.path(self.root).stat())
         self.rows += table.num_rows
         self.oldest = time.monotonic() if self.oldest is None else self.oldest
+
+    def _segment_folders(self) -> list[Path]:
+        """Return where segments lie, the folder of all of them first."""
+        folders = [segments_folder(self.root, kind.dataset) for kind in BY_DATASET.values() if not kind.rare]
+        return [folders[0].parent, *folders]
 
     def _make_way(self, kind: type[Row]) -> None:
         segments = segments_folder(self.root, kind.dataset)
@@ -151,11 +157,11 @@ class RawStore:
     # --- compaction
 
     def begin_compaction(self) -> list[Segment]:
-        """Choose what `merge` merges: all that is there now. Not while `append` runs."""
+        """Choose what `merge` merges: all that is there now, whoever put it there. Not while `append` runs."""
         unite(self._merging, self._added)
         self._added = {}
         self.rows, self.oldest = 0, None
-        return list(self.segments)
+        return sorted({*self.segments, *segments_of(self.root)})
 
     def merge(self, chosen: Sequence[Segment], is_retired: Callable[[Partition], bool] = lambda _: False) -> None:
         """Merge segments into the day files. Raises `OSError`: then all of it may be done again."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.datasets.candle import Candle
-from shared.datasets.funding import PredictedFundingRate
+from shared.datasets.funding import FundingRate, PredictedFundingRate
 from shared.storage.layout import Partition, partition_of
 from shared.storage.parquet import ContentError, merge, table_of, write_table
 from shared.storage.segments import (
@@ -203,3 +203,32 @@ def test_what_is_no_folder_of_segments_holds_none(tmp_path, what):
             folder.symlink_to(folder.name)
 
     assert segments_of(tmp_path) == []
+
+
+@pytest.mark.invariant(12)
+def test_rows_of_another_dataset_with_the_same_columns_are_none_of_this_one(tmp_path):
+    """Invariant 12: a prediction in the folder of the settled rates would be one of the future."""
+    segment = append(tmp_path, PredictedFundingRate, table_of(PredictedFundingRate, [a_prediction()]))
+    moved = Segment("funding", segment.name)
+    moved.path(tmp_path).parent.mkdir()
+    segment.path(tmp_path).rename(moved.path(tmp_path))
+
+    with pytest.raises(ContentError, match="does not say that it holds rows of funding"):
+        read_segment(tmp_path, moved)
+    pending = Pending(tmp_path, FundingRate)
+    assert pending.refresh() == []
+    assert moved in pending.unreadable
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("what", ["link in a circle", "folder"])
+def test_what_is_no_file_under_the_name_of_a_segment_hides_no_other(tmp_path, what):
+    """Invariant 12."""
+    good = append(tmp_path, Candle, candles(0))
+    odd = good.path(tmp_path).with_name("00000000000000000001-aaaaaaaa.parquet")
+    odd.mkdir() if what == "folder" else odd.symlink_to(odd.name)
+
+    pending = Pending(tmp_path, Candle)
+
+    assert pending.refresh() == [good]
+    assert len(pending.unreadable) == 1

@@ -142,13 +142,18 @@ def test_readers_of_the_datasets_folder_find_nothing_but_whole_day_files(tmp_pat
     assert seen == [[], []] + [["A_USDT_20250405.parquet", "B_USDT_20250405.parquet"]] * 2
 
 
+def _another_disk(tmp_path):
+    for disk in (Path("/dev/shm"), Path("/tmp")):  # noqa: S108 - another file system, if there is one
+        if disk.is_dir() and disk.stat().st_dev != tmp_path.stat().st_dev:
+            other = disk / f"qlib-crypto-{os.getpid()}"
+            other.mkdir()
+            return other
+    pytest.skip("needs a second file system")
+
+
 def test_a_day_whose_folder_leads_to_another_disk_is_merged_there(tmp_path):
     """A rename cannot go from one file system to another."""
-    disk = Path("/dev/shm")  # noqa: S108 - another file system, if there is one
-    if not disk.is_dir() or disk.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("needs a second file system")
-    other = disk / f"qlib-crypto-{os.getpid()}"
-    other.mkdir()
+    other = _another_disk(tmp_path)
     try:
         day_folder(tmp_path, "kline_1m", DAY_0).parent.mkdir(parents=True)
         day_folder(tmp_path, "kline_1m", DAY_0).symlink_to(other)
@@ -415,3 +420,67 @@ def test_a_ledger_of_a_day_is_read_with_what_segments_add(tmp_path):
 
     assert found[KEY].ledger == DayLedger(wanted=0b11111, received=0b11, absent=0b100) == raw.known(DAY_0)[KEY].ledger
     assert StoredRows(tmp_path).of(partition_of(a_candle())).num_rows == 2
+
+
+@pytest.mark.invariant(12)
+@pytest.mark.parametrize("what", ["link in a circle", "link to nowhere", "folder", "empty", "of another dataset"])
+def test_what_cannot_be_merged_is_put_aside_and_the_others_are_merged(tmp_path, what):
+    """Invariant 12: whoever put it there, and also while the writer runs."""
+    raw = RawStore(tmp_path)
+    raw.append({Candle: [a_candle()], PredictedFundingRate: [a_prediction()]})
+    odd = tmp_path / "_segments" / "kline_1m" / "00000000000000000001-aaaaaaaa.parquet"
+    match what:
+        case "link in a circle":
+            odd.symlink_to(odd.name)
+        case "link to nowhere":
+            odd.symlink_to(tmp_path / "nowhere")
+        case "folder":
+            odd.mkdir()
+        case "empty":
+            odd.touch()
+        case "of another dataset":
+            (predictions,) = segments_of(tmp_path, ["funding_predicted"])
+            odd.write_bytes(predictions.path(tmp_path).read_bytes())
+
+    compact(raw)
+
+    assert opens(tmp_path) == [minute(0)]
+    assert segments_of(tmp_path) == []
+    assert odd.with_name(f"{odd.name}.damaged.txt").read_text().strip()
+
+
+def test_segments_that_somebody_put_back_are_merged(tmp_path):
+    """From a backup, while the writer runs."""
+    other, raw = RawStore(tmp_path / "backup"), RawStore(tmp_path / "raw")
+    other.append({Candle: [a_candle(open_time=minute(5))]})
+    raw.append({Candle: [a_candle()]})
+    (segment,) = segments_of(other.root)
+    shutil.copy(segment.path(other.root), segment.path(raw.root))
+
+    compact(raw)
+
+    assert opens(raw.root) == [minute(0), minute(5)]
+
+
+@pytest.mark.parametrize("place", ["_wip", "_segments/kline_1m"])
+def test_rows_are_stored_where_a_folder_of_ours_leads_to_another_disk(tmp_path, place):
+    other = _another_disk(tmp_path)
+    try:
+        link = tmp_path / place
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(other)
+        write_batch(tmp_path, [a_candle()])
+
+        assert opens(tmp_path) == [minute(0)]
+    finally:
+        shutil.rmtree(other)
+
+
+def test_a_file_where_the_folder_for_work_belongs_stops_no_start(tmp_path):
+    RawStore(tmp_path).append({Candle: [a_candle()]})
+    (tmp_path / "_wip").rmdir()
+    (tmp_path / "_wip").write_text("?")
+
+    RawStore(tmp_path).recover()
+
+    assert opens(tmp_path) == [minute(0)]
