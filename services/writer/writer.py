@@ -1,6 +1,7 @@
 """The writer at work: read the bus, make rows durable, then acknowledge; publish what is stored; merge; retire. I/O."""
 
 import asyncio
+import os
 import time
 from collections import defaultdict
 from collections.abc import Collection
@@ -66,6 +67,10 @@ _MOST_ROWS = 1_000_000
 """In segments; more of them are merged before their time."""
 
 
+class LockLostError(Exception):
+    """Another writer could work on the folder now."""
+
+
 @dataclass
 class Writer:
     """The state of a running writer."""
@@ -98,6 +103,8 @@ class Writer:
     Taken before the other one.
     """
     audit: ContinuousAudit = field(init=False)
+    _held: os.stat_result | None = None
+    """The lock file that is held."""
 
     def __post_init__(self) -> None:
         self.store = RawStore(self.root)
@@ -123,7 +130,8 @@ class Writer:
         """
         while True:
             try:
-                held.enter_context(exclusive(self.root / ".writer.lock", f"another writer works on {self.root}"))
+                lock = held.enter_context(exclusive(self._lock, f"another writer works on {self.root}"))
+                self._held = os.fstat(lock)
             except BusyError as error:
                 self.service.health.problem("standby", f"{error}: standing by")
             except OSError as error:
@@ -150,6 +158,17 @@ class Writer:
                 if recovered.temporaries:
                     log.info("removed what a crash left behind", files=recovered.temporaries)
                 return True
+
+    @property
+    def _lock(self) -> Path:
+        return self.root / ".writer.lock"
+
+    def _holds_lock(self) -> bool:
+        """Return whether the lock is still the one of the folder: another folder may have been put in its place."""
+        try:
+            return self._held is not None and os.path.samestat(self._held, self._lock.stat())
+        except OSError:
+            return False
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -340,6 +359,8 @@ class Writer:
     async def _compact_in_time(self) -> None:
         """Merge segments into the day files now and then, and when somebody asks for it."""
         while await self.service.pause(_COMPACTION_LOOK_SECONDS):
+            if not self._holds_lock():
+                raise LockLostError(f"{self._lock} was deleted, or the folder replaced: starting again, with its lock")
             asked = await self._asked()
             if asked or self._is_compaction_due():
                 if not await self._compact():

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -516,6 +517,26 @@ async def test_a_second_writer_stands_by_and_takes_over_when_the_first_one_dies(
         assert set(second.candles().values()) == {1}
     finally:
         second.close()
+
+
+@pytest.mark.invariant(3)
+@pytest.mark.parametrize("happens", ["lock deleted", "folder replaced"])
+async def test_a_writer_whose_lock_is_not_that_of_its_folder_any_more_ends(bus, writer, happens):
+    """Invariant 3: another one could begin beside it. Whoever supervises it starts it again."""
+    await bus.publish([a_candle()])
+    wait_for(lambda: writer.redis.exists("candles") and writer.is_idle_on("candles"))
+    if happens == "lock deleted":
+        (writer.root / ".writer.lock").unlink()
+    else:
+        writer.root.rename(writer.root.with_name("moved"))
+        shutil.copytree(writer.root.with_name("moved"), writer.root)
+
+    assert writer.process.wait(20) == 1
+
+    await bus.publish([a_candle(open_time=minute(1))])
+    writer.start()
+    wait_for(lambda: len(writer.candles()) == 2)
+    assert set(writer.candles().values()) == {1}
 
 
 @pytest.mark.invariant(7)

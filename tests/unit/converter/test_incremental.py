@@ -554,3 +554,19 @@ def test_a_folder_is_read_by_its_name_and_not_as_a_pattern(tmp_path, name):
     assert report.bars == 1440
     assert len(values(tmp_path / "qlib", "BTC_USDT", "close")) == 1440
     assert values(tmp_path / "qlib", "OLD_USDT", "close") == {}
+
+
+@pytest.mark.invariant(8)
+@pytest.mark.parametrize("what", ["gone", "junk"])
+def test_a_calendar_ahead_that_is_lost_is_made_again_though_no_bar_is_new(raw, qlib, what):
+    """Invariant 8: a backtest could not reach the last bar, until the next one."""
+    store(raw, some_minutes("BTC_USDT", range(2 * 1440)))
+    convert(raw, qlib, until=None)
+    whole = tree(qlib)
+    for name in ("day_future.txt", "60min_future.txt"):
+        path = qlib / "calendars" / name
+        path.unlink() if what == "gone" else path.write_text("junk")
+
+    convert(raw, qlib, until=None)
+
+    assert tree(qlib) == whole
