@@ -49,7 +49,7 @@ async def compact_now(settings: WriterSettings, seconds: float) -> ExitCode:
         return ExitCode.FINDING
     if found.lost:
         names = ", ".join(sorted(found.lost))
-        console.print(f"segments of {names} could not be read and were put aside as *.damaged; the others are merged")
+        console.print(f"segments of {names} could not be read and were put aside in _damaged; the others are merged")
         return ExitCode.FINDING
     console.print(f"{waiting:,} segments merged; {root} holds day files only")
     return ExitCode.FINE

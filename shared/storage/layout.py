@@ -5,6 +5,7 @@
     okx_data/top50_symbols.json                                      the current universe
     okx_data/_segments/kline_1m/…                                    new rows, see `shared.storage.segments`
     okx_data/_wip/                                                   files while they are written
+    okx_data/_damaged/kline_1m/…                                     what could not be read, each with the reason
 
 Hive folders, so DuckDB, Polars, Spark and pandas read a range with one line and prune by date.
 """
@@ -54,6 +55,11 @@ def segments_folder(root: Path, dataset: str) -> Path:
 def work_folder(root: Path) -> Path:
     """Return the folder in which files are written before they get their names."""
     return root / "_wip"
+
+
+def damaged_path(root: Path, path: Path) -> Path:
+    """Return where a damaged file is kept that lay at `path`: outside of the dataset, which many readers read whole."""
+    return root / "_damaged" / path.parent.relative_to(root) / f"{path.name}.damaged"
 
 
 class OutsideError(ValueError):

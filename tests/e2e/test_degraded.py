@@ -12,6 +12,7 @@ from shared.datasets.candle import Candle
 from shared.grid import MINUTE, from_ms
 from shared.ledger.day import MinuteVerdict
 from shared.ledger.replica import LedgerCopy
+from shared.storage.layout import damaged_path
 from tests.support.builders import wait_for
 from tests.support.running import MARKET, SYMBOLS, Running, minutes_of
 
@@ -106,10 +107,10 @@ def test_a_damaged_file_is_put_aside_and_healed_from_the_exchange(running):
     victim = next((running.stack.data_dir / "kline_1m").rglob("ETH_USDT_*.parquet"))
     victim.write_bytes(victim.read_bytes()[:200])
 
-    wait_for(lambda: list(victim.parent.glob("ETH_USDT_*.damaged")), 90)
+    wait_for(damaged_path(running.stack.data_dir, victim).exists, 90)
     running.until_whole(begin)
 
-    assert victim.with_name(f"{victim.name}.damaged.txt").read_text().strip()
+    assert damaged_path(running.stack.data_dir, victim).with_suffix(".damaged.txt").read_text().strip()
 
 
 async def test_what_the_ledger_says_is_what_is_stored(running):

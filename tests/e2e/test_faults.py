@@ -556,7 +556,7 @@ def test_a_subscription_that_is_rejected_or_not_acknowledged_is_said_and_sent_ag
 def test_a_damaged_ledger_is_put_aside_and_rebuilt_from_the_data(scene, damaged_ledger):
     """What was wanted is published again by the collector."""
     victim, damaged = damaged_ledger
-    aside = wait_for(lambda: next(victim.parent.glob("*.damaged.txt"), None), 90)
+    aside = wait_for(lambda: next((scene.stack.data_dir / "_damaged" / "ledger").rglob("*.damaged.txt"), None), 90)
     wait_for(victim.exists)
     scene.until_whole(scene.begin)
     note_healed("ledger damaged", aside.stat().st_mtime - damaged)

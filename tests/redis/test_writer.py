@@ -33,7 +33,7 @@ from shared.datasets.universe import Rank
 from shared.grid import DAY
 from shared.ledger.day import DayLedger, bus_field, from_bus, from_text, to_row, to_text
 from shared.runtime.service import Health, Service
-from shared.storage.layout import Partition, days, partitions
+from shared.storage.layout import Partition, damaged_path, days, partitions
 from shared.storage.parquet import read_rows, table_of, write_table
 from shared.storage.segments import PendingRows, segments_of
 from tests.support.builders import (
@@ -283,7 +283,7 @@ async def test_minutes_of_a_damaged_segment_are_missing_on_the_bus_and_so_fetche
     segment.path(writer.root).write_bytes(b"torn")
 
     wait_for(lambda: writer.redis.hget("ledger:2025-04-05", "BTC_USDT") == "wanted=0-1")
-    assert len(list((writer.root / "_segments").rglob("*.damaged"))) == 1
+    assert len(list((writer.root / "_damaged").rglob("*.damaged"))) == 1
 
 
 def _refused(server):
@@ -632,7 +632,7 @@ async def test_a_definition_whose_file_is_damaged_is_not_said_to_be_stored_any_m
     await writer._look_at_disk(everything=False)
 
     assert set(await bus.definitions()) == {"ETH_USDT"}
-    assert list((tmp_path / "instruments").rglob("*.damaged"))
+    assert list((tmp_path / "_damaged" / "instruments").rglob("*.damaged"))
 
 
 @pytest.mark.invariant(12)
@@ -651,7 +651,7 @@ async def test_a_ranking_whose_file_is_damaged_or_gone_is_not_said_to_be_stored_
     await writer._look_at_disk(everything=False)
 
     assert await bus.stored_rankings("okx") == {minute(2880)}
-    assert damaged.with_name(f"{damaged.name}.damaged.txt").read_text().strip()
+    assert damaged_path(tmp_path, damaged).with_suffix(".damaged.txt").read_text().strip()
 
 
 @pytest.mark.invariant(12)
@@ -666,7 +666,9 @@ async def test_a_damaged_file_of_predictions_is_put_aside_although_no_row_of_its
 
     await writer._look_at_disk(everything=False)
 
-    assert [path.name for path in (tmp_path / "funding_predicted").rglob("*.damaged")] == [f"{damaged.name}.damaged"]
+    assert [path.name for path in (tmp_path / "_damaged" / "funding_predicted").rglob("*.damaged")] == [
+        f"{damaged.name}.damaged"
+    ]
 
 
 @pytest.mark.invariant(7)

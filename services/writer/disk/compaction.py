@@ -107,7 +107,7 @@ def _read_or_put_aside(root: Path, segment: Segment) -> pa.Table | None:
         if isinstance(error, OSError) and error.errno not in OF_THE_FILE:
             raise
         reason = str(error)
-    put_aside(segment.path(root), reason)
+    put_aside(root, segment.path(root), reason)
     DAMAGED.labels(segment.dataset).inc()
     return None
 
@@ -155,7 +155,7 @@ def _stage(root: Path, file: Partition, parts: Sequence[pa.Table], changes: Chan
     kind, path = BY_DATASET[file.dataset], file.path(root)
     stored = read_or_put_aside(root, file)
     merged = merge(kind, stored, pa.concat_tables(parts))
-    make_way(path.parent)
+    make_way(root, path.parent)
     if stored is not None and merged.equals(stored):
         _note(root, file, merged, version_of(path, path.stat()), changes)
         return None

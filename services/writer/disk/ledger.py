@@ -24,8 +24,8 @@ from shared.datasets.registry import BY_DATASET, COMPLETENESS
 from shared.exchanges.registry import EXCHANGES
 from shared.ledger.day import NOTHING, ByDataset, DayLedger, from_row, to_row
 from shared.ledger.minutes import last_of_mask
-from shared.storage.files import OF_THE_FILE, free_name, replace_text
-from shared.storage.layout import Partition, day_folder, partitions, signature
+from shared.storage.files import OF_THE_FILE, free_name, fsync_path, replace_text
+from shared.storage.layout import Partition, damaged_path, day_folder, partitions, signature
 from shared.storage.parquet import read_partition, table_of, version_of, write_table
 from shared.storage.versions import signature_in
 from shared.symbol import Symbol, belongs
@@ -141,7 +141,7 @@ def _write_day(root: Path, day: date, known: Mapping[Key, DayRecord]) -> None:
         for (about, symbol), one in sorted(known.items())
     ]
     path = Partition(LedgerRow.dataset, day).path(root)
-    make_way(path.parent)
+    make_way(root, path.parent)
     write_table(path, table_of(LedgerRow, rows))
 
 
@@ -246,20 +246,26 @@ def read_or_put_aside(root: Path, partition: Partition, columns: list[str] | Non
         if isinstance(error, OSError) and error.errno is not None and error.errno not in OF_THE_FILE:
             raise  # pyarrow's own errors about a file's content carry no number
         reason = str(error)
-    put_aside(path, reason)
+    put_aside(root, path, reason)
     DAMAGED.labels(partition.dataset).inc()
     return None
 
 
-def make_way(folder: Path) -> None:
-    """Put aside what stands where the folder of a day belongs: a file, or a link that leads nowhere."""
+def make_way(root: Path, folder: Path) -> None:
+    """Put aside what stands where a folder of ours belongs: a file, or a link that leads nowhere."""
     if os.path.lexists(folder) and not folder.is_dir():
-        put_aside(folder, "no folder, where the folder of a day belongs")
+        put_aside(root, folder, "no folder, where a folder belongs")
 
 
-def put_aside(path: Path, reason: str) -> None:
-    """Give something that stands in the way another name, durably, with the reason beside it."""
-    aside = free_name(path.with_name(f"{path.name}.damaged"))
+def put_aside(root: Path, path: Path, reason: str) -> None:
+    """Move something that stands in the way out of it, durably, with the reason beside it."""
+    aside = free_name(damaged_path(root, path))
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(aside)
+    except OSError:  # it lies on another disk, or what is in the way there is no folder
+        aside = free_name(path.with_name(f"_{path.name}.damaged"))
+        path.replace(aside)
     log.error("damaged file put aside", path=str(path), aside=str(aside), error=reason)
-    path.replace(aside)
+    fsync_path(aside.parent)
     replace_text(free_name(aside.with_name(f"{aside.name}.txt")), f"{reason}\n")

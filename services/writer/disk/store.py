@@ -71,7 +71,7 @@ class RawStore:
     def recover(self) -> Recovered:
         """Merge the segments that a crash left, and remove what was being written."""
         for folder in (work_folder(self.root), *self._segment_folders()):
-            make_way(folder)
+            make_way(self.root, folder)
         removed = remove_stale_temporaries(self.root)
         lost = compact(self.root, segments_of(self.root), {})
         for dataset, kind in BY_DATASET.items():
@@ -108,7 +108,7 @@ class RawStore:
     def _make_way(self, kind: type[Row]) -> None:
         segments = segments_folder(self.root, kind.dataset)
         for folder in (work_folder(self.root), segments.parent, segments):
-            make_way(folder)
+            make_way(self.root, folder)
 
     def _numbers(self, file: Partition) -> ByDay:
         """Return what is stored of a day of numbered rows, and of those beside it, as files and segments have it."""

@@ -17,7 +17,7 @@ from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate, PredictedFundingRate
 from shared.datasets.universe import Rank
 from shared.ledger.day import DayLedger
-from shared.storage.layout import Partition, day_folder, partition_of
+from shared.storage.layout import Partition, damaged_path, day_folder, partition_of
 from shared.storage.parquet import content_of, read_rows
 from shared.storage.segments import segments_of
 from shared.storage.versions import content_in
@@ -342,7 +342,7 @@ def test_the_minutes_of_a_segment_that_is_lost_are_missing_and_what_was_wanted_s
 
     assert said[DAY_0][KEY].ledger == DayLedger(wanted=0b11, received=0b10)
     assert opens(tmp_path) == [minute(1)]
-    assert len(list((tmp_path / "_segments").rglob("*.damaged"))) == (2 if what == "damaged" else 0)
+    assert len(list((tmp_path / "_damaged").rglob("*.damaged"))) == (2 if what == "damaged" else 0)
     assert not raw.is_damaged()
 
 
@@ -404,10 +404,7 @@ def test_what_stands_where_a_folder_of_ours_belongs_is_put_aside(tmp_path, place
     write_batch(tmp_path, [a_candle()])
 
     assert opens(tmp_path) == [minute(0)]
-    assert (
-        path.parent.joinpath(f"{path.name}.damaged").is_symlink()
-        or path.parent.joinpath(f"{path.name}.damaged").exists()
-    )
+    assert os.path.lexists(damaged_path(tmp_path, path))
 
 
 def test_a_ledger_of_a_day_is_read_with_what_segments_add(tmp_path):
@@ -446,7 +443,7 @@ def test_what_cannot_be_merged_is_put_aside_and_the_others_are_merged(tmp_path, 
 
     assert opens(tmp_path) == [minute(0)]
     assert segments_of(tmp_path) == []
-    assert odd.with_name(f"{odd.name}.damaged.txt").read_text().strip()
+    assert damaged_path(tmp_path, odd).with_suffix(".damaged.txt").read_text().strip()
 
 
 def test_segments_that_somebody_put_back_are_merged(tmp_path):

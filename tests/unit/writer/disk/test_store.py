@@ -14,7 +14,7 @@ from shared.datasets.ledger import CANDLES
 from shared.ledger.day import DayLedger
 from shared.ledger.minutes import mask_from_minutes
 from shared.storage.files import remove_stale_temporaries
-from shared.storage.layout import Partition, day_folder, days, partition_of, partitions
+from shared.storage.layout import Partition, damaged_path, day_folder, days, partition_of, partitions
 from shared.storage.parquet import read_rows
 from shared.storage.versions import day_digest
 from tests.support.builders import (
@@ -215,8 +215,9 @@ def test_a_damaged_file_is_put_aside_with_its_reason_and_its_minutes_are_missing
     assert found[CANDLES, "BAD_USDT"].ledger.missing(1) == 1
     assert found[CANDLES, "BTC_USDT"].ledger.stored == 1
     assert not path.exists()
-    assert path.with_name(f"{path.name}.damaged").read_bytes() == content
-    assert path.with_name(f"{path.name}.damaged.txt").read_text().strip()
+    assert damaged_path(tmp_path, path).read_bytes() == content
+    assert damaged_path(tmp_path, path).with_suffix(".damaged.txt").read_text().strip()
+    assert [entry.name for entry in path.parent.iterdir()] == ["BTC_USDT_20250405.parquet"]
 
 
 @pytest.mark.invariant(7)
@@ -245,7 +246,7 @@ def test_a_damaged_file_is_put_aside_and_its_new_rows_are_stored(tmp_path, conte
         "BTC_USDT": 1,
         "ETH_USDT": 1,
     }
-    assert [entry.read_bytes() for entry in path.parent.glob("*.damaged")] == [content]
+    assert damaged_path(tmp_path, path).read_bytes() == content
 
 
 # --- retention
@@ -355,8 +356,9 @@ def test_a_day_that_cannot_be_deleted_is_named_and_the_others_go(tmp_path, monke
 # --- what stands in the way
 
 
-def aside(folder):
-    return sorted(path.name for path in folder.iterdir() if ".damaged" in path.name)
+def aside(root, folder):
+    """Return what lay in a folder and was put aside."""
+    return sorted(path.name for path in damaged_path(root, folder / "x").parent.iterdir())
 
 
 def test_yesterdays_file_under_todays_name_is_put_aside_and_todays_rows_are_stored(tmp_path):
@@ -368,8 +370,8 @@ def test_yesterdays_file_under_todays_name_is_put_aside_and_todays_rows_are_stor
     write_batch(tmp_path, [a_candle(open_time=minute(7))])
 
     assert [row["open_time"] for row in read_rows(Candle, today).to_pylist()] == [minute(7)]
-    assert aside(today.parent) == [f"{today.name}.damaged", f"{today.name}.damaged.txt"]
-    assert "another day" in (today.parent / f"{today.name}.damaged.txt").read_text()
+    assert aside(tmp_path, today.parent) == [f"{today.name}.damaged", f"{today.name}.damaged.txt"]
+    assert "another day" in damaged_path(tmp_path, today).with_suffix(".damaged.txt").read_text()
 
 
 @pytest.mark.invariant(12)
@@ -389,7 +391,7 @@ def test_whatever_stands_where_a_file_belongs_is_put_aside_and_stops_nobody(tmp_
             path.symlink_to(tmp_path)
         case "empty file":
             path.touch()
-    (path.parent / f"{path.name}.damaged").mkdir()  # the name that it would get is taken, too
+    damaged_path(tmp_path, path).mkdir(parents=True)  # the name that it would get is taken, too
 
     scan_day(tmp_path, DAY_0)
     write_batch(tmp_path, [a_candle(), a_candle("ETH_USDT")])
@@ -397,7 +399,7 @@ def test_whatever_stands_where_a_file_belongs_is_put_aside_and_stops_nobody(tmp_
     assert len(contents(tmp_path)) == 2
     assert path.is_file()
     assert not path.is_symlink()
-    assert f"{path.name}.damaged.2" in aside(path.parent)
+    assert f"{path.name}.damaged.2" in aside(tmp_path, path.parent)
 
 
 def test_a_file_where_the_folder_of_a_day_belongs_is_put_aside(tmp_path):
@@ -409,7 +411,7 @@ def test_a_file_where_the_folder_of_a_day_belongs_is_put_aside(tmp_path):
     write_batch(tmp_path, [a_candle()])
 
     assert len(contents(tmp_path)) == 1
-    assert aside(folder.parent) == [f"{folder.name}.damaged", f"{folder.name}.damaged.txt"]
+    assert aside(tmp_path, folder.parent) == [f"{folder.name}.damaged", f"{folder.name}.damaged.txt"]
 
 
 @pytest.mark.parametrize("what", ["file", "link in a circle"])
@@ -423,7 +425,7 @@ def test_what_stands_where_the_folder_of_a_day_belongs_stops_no_write(tmp_path, 
     written = write_batch(tmp_path, [a_candle()], [a_verdict("wanted", 0, 1)])
 
     assert ledger_of(written) == DayLedger(wanted=1, received=1)
-    assert f"{folder.name}.damaged" in aside(folder.parent)
+    assert f"{folder.name}.damaged" in aside(tmp_path, folder.parent)
 
 
 @pytest.mark.parametrize(
