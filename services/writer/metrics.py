@@ -5,7 +5,7 @@ from prometheus_client import Counter, Gauge, Histogram
 ROWS = Counter("qlib_crypto_writer_rows_total", "Rows made durable, copies included", ["dataset"])
 SEGMENTS = Gauge("qlib_crypto_writer_segments", "Files of rows that are not merged into day files yet")
 PENDING_ROWS = Gauge("qlib_crypto_writer_segment_rows", "Rows in them")
-COMPACTED = Counter("qlib_crypto_writer_compacted_bytes_total", "Bytes of day files written anew", ["dataset"])
+COMPACTED = Counter("qlib_crypto_writer_compacted_bytes_total", "Bytes of day files that merges wrote", ["dataset"])
 COMPACTION_SECONDS = Histogram(
     "qlib_crypto_writer_compaction_seconds",
     "Time to merge all segments into day files",

@@ -34,7 +34,7 @@ from tests.support.provider import labels, tree, values
 SYMBOLS = ("AAA_USDT", "BBB_USDT")
 SYMBOL = st.sampled_from(SYMBOLS)
 BACK = st.integers(0, 400)
-"""How many minutes before the newest one something happened that is heard of now."""
+"""How many minutes before the newest one something happened that becomes known now."""
 ROWS = st.one_of(
     st.tuples(st.just("candles"), SYMBOL, BACK, st.integers(1, 60), st.integers(1, 9)),
     st.tuples(st.just("settled"), SYMBOL, BACK, st.integers(1, 9)),

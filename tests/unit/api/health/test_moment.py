@@ -10,7 +10,7 @@ LONG = 3600.0
 
 
 class Readings:
-    """Hands out a snapshot at each reading; one that is told to hang waits until it is let go."""
+    """Hands out a snapshot at each reading; one that hangs waits until it is let go."""
 
     def __init__(self, snapshot):
         self.snapshot = snapshot
