@@ -138,7 +138,7 @@ class Host:
     def _damage_segment(self, strike: Strike) -> str:
         """Cut a file of rows off that are not merged into day files yet: candles, settlements, or what was found out.
 
-        Predictions are spared: nobody can fetch them again.
+        Predictions are spared: they cannot be fetched again.
         """
         segments = self._stack.data_dir / "_segments"
         files = sorted(

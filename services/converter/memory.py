@@ -1,8 +1,8 @@
 """What does a process remember of its last conversion? It makes one more minute cheap.
 
 A conversion asks of every symbol what its bins hold, and what the bars of the running day are made of. A process that
-converts every few seconds knows both, as long as nobody else has changed the dataset. It holds the lock only while it
-converts, so at the begin of each conversion it looks whether the dataset is the one that it left: every conversion
+converts every few seconds knows both, as long as no other process has changed the dataset. It holds the lock only while
+it converts, so at the begin of each conversion it looks whether the dataset is the one that it left: every conversion
 leaves a trace in its folder, and another version is another folder. It forgets with each day, so that damage is found,
 and with each failure.
 """

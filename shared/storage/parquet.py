@@ -4,7 +4,8 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, reduce
 from pathlib import Path
@@ -84,30 +85,33 @@ def read_rows(kind: type[Row], path: Path, columns: list[str] | None = None) -> 
 
     """
     content = _content(path)
-    try:
+    with _of_the_content():
         return _decoded(kind, content, columns)
-    except ContentError:
-        raise
-    except Exception as error:  # the bytes are in memory: whatever a decoder makes of them is about them
-        raise ContentError(f"it cannot be decoded: {type(error).__name__}: {error}") from error
 
 
 def read_written(kind: type[Row], path: Path) -> pa.Table:
     """Read a file of rows, of any day, that must say itself what was written, and of what. Raises as `read_rows`."""
     content = _content(path)
-    try:
+    with _of_the_content():
         said = pq.read_schema(pa.BufferReader(content)).metadata or {}
         digests = _digests_in(said)
         rows = _decoded(kind, content, None)
-    except ContentError:
-        raise
-    except Exception as error:
-        raise ContentError(f"it cannot be decoded: {type(error).__name__}: {error}") from error
     if not digests:
         raise ContentError("it does not say what was written")
     if said.get(_DATASET) != kind.dataset.encode():
         raise ContentError(f"it does not say that it holds rows of {kind.dataset}")
     return rows
+
+
+@contextmanager
+def _of_the_content() -> Iterator[None]:
+    """Turn every error into one of the content: the bytes are in memory, so a decoder can only fail of them."""
+    try:
+        yield
+    except ContentError:
+        raise
+    except Exception as error:
+        raise ContentError(f"it cannot be decoded: {type(error).__name__}: {error}") from error
 
 
 def _content(path: Path) -> bytes:
@@ -341,7 +345,7 @@ def version_of(path: Path, status: os.stat_result) -> str:
     """Name the version of a day file: "content@signature".
 
     The content is that of the columns, as the file itself says, so a copy, or the same rows written again, are the
-    same version. It is empty where the file does not say. The signature tells cheaply whether to look again.
+    same version. It is empty where the file does not say. The signature says cheaply whether to look again.
     """
     return f"{_content_in(path, status)}@{signature(status)}"
 
@@ -354,11 +358,6 @@ def _content_in(path: Path, status: os.stat_result) -> str:
     except (OSError, pa.ArrowException, ValueError):  # damaged, or gone: whoever reads the rows finds out
         return ""
     return "" if text is None else _name_of(text)
-
-
-def content_of(table: pa.Table) -> str:
-    """Name the content that `write_table` would give a file of these rows."""
-    return _name_of(msgspec.json.encode({name: _digest(table[name]) for name in table.schema.names}))
 
 
 def _name_of(digests: bytes) -> str:

@@ -137,7 +137,7 @@ def _day_of(number: int) -> date:
 class Pending:
     """What the segments of a dataset hold, kept up with the disk: each is read once, and forgotten once it is gone.
 
-    unreadable: segment → why. The writer puts such a one aside; nobody else need do anything about it.
+    unreadable: segment → why. The writer puts such a one aside; no one else has to.
     """
 
     root: Path

@@ -20,11 +20,6 @@ def content_in(version: str) -> str:
     return content or file
 
 
-def is_same(one: str, other: str) -> bool:
-    """Return whether two versions are of the same content."""
-    return content_in(one) == content_in(other) or signature_in(one) == signature_in(other)
-
-
 def digest_of(versions: Mapping[str, str]) -> str:
     """Name the version of a whole day from the versions of its files, by symbol."""
     contents = {symbol: content_in(version) for symbol, version in versions.items()}

@@ -214,7 +214,7 @@ async def test_rows_are_merged_in_time_and_what_the_ledger_says_stays(bus, redis
 @pytest.mark.invariant(7)
 @pytest.mark.invariant(12)
 async def test_what_was_wanted_survives_a_segment_that_is_damaged_while_the_writer_is_dead(bus, writer):
-    """Invariants 7 and 12: nobody says it again, and no data file does; the bus knows it."""
+    """Invariants 7 and 12: it is not published again, and no data file says it; the bus knows it."""
     wait_for(lambda: writer.redis.exists("ledger:ready"))
     await bus.publish([a_verdict("wanted", 0, 10), a_verdict("absent", 1445, 1446)])
     wait_for(lambda: len(writer.redis.hgetall("ledger:versions")) == 2)

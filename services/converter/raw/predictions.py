@@ -56,7 +56,7 @@ class Predictions:
 
 
 def _read(descriptor: int, piece: _Piece, path: Path) -> np.ndarray:
-    """Read a piece where it lies; in `path` nobody but this run writes, so what is short was taken away."""
+    """Read a piece where it lies; only this run writes to `path`, so what is short was taken away."""
     content = os.pread(descriptor, piece.rows * PREDICTED.itemsize, piece.offset)
     if len(content) != piece.rows * PREDICTED.itemsize:
         raise OSError(errno.EIO, "shorter than it was written", str(path))

@@ -133,7 +133,7 @@ def test_a_day_of_which_rows_wait_does_not_count_as_converted_as_it_stands(raw, 
 
 @pytest.mark.invariant(12)
 def test_a_segment_that_cannot_be_read_is_named_and_stops_nothing_else(raw, tmp_path):
-    """Invariant 12: where no writer runs, nobody else would say that its rows are not in Qlib."""
+    """Invariant 12: where no writer runs, nothing else would say that its rows are not in Qlib."""
     raw.append({Candle: [a_candle("AAA_USDT", minute(2 * 1440))]})
     raw.append({Candle: [a_candle("AAA_USDT", minute(2 * 1440 + 1))]})
     damaged, _ = segments_of(raw.root)
