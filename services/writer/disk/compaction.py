@@ -23,6 +23,7 @@ from services.writer.disk.ledger import (
     put_aside,
     read_or_put_aside,
     record_of,
+    unite,
     update_day,
 )
 from services.writer.disk.pending import verdicts_in
@@ -127,8 +128,7 @@ def merge_tables(root: Path, tables: Mapping[Partition, Sequence[pa.Table]], ver
     synced.
     """
     changes = Changes()
-    for day, records in verdicts.items():
-        changes.add_records(day, records)
+    unite(changes.verdicts, verdicts)
     staged: list[_Staged] = []
     durable = Durable(root)
     try:
@@ -137,7 +137,7 @@ def merge_tables(root: Path, tables: Mapping[Partition, Sequence[pa.Table]], ver
         for file, parts in sorted(tables.items()):
             if BY_DATASET[file.dataset] is LedgerRow:
                 for part in parts:
-                    changes.add_records(file.day, verdicts_in(part))
+                    unite(changes.verdicts, {file.day: verdicts_in(part)})
             elif (one := _stage(root, file, parts, changes)) is not None:
                 staged.append(one)
         durable.sync([one.temporary for one in staged])

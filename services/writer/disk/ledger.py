@@ -50,6 +50,22 @@ class DayRecord:
 
 
 type Records = dict[Key, DayRecord]
+type ByDay = dict[date, Records]
+
+
+def unite(found: ByDay, added: Mapping[date, Records]) -> None:
+    """Add to what is known of some days."""
+    for day, records in added.items():
+        known = found.setdefault(day, {})
+        for key, one in records.items():
+            known[key] = united(known.get(key), one)
+
+
+def united(known: DayRecord | None, added: DayRecord) -> DayRecord:
+    """Return a record with what another one adds to it; it stays that of the same file."""
+    if known is None:
+        return added
+    return replace(known, exchange=known.exchange or added.exchange, ledger=known.ledger | added.ledger)
 
 
 @dataclass
@@ -61,12 +77,6 @@ class Changes:
     shared: dict[date, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Datasets among them whose one file holds all symbols: of one that `files` does not name, nothing is stored."""
     verdicts: dict[date, Records] = field(default_factory=lambda: defaultdict(dict))
-
-    def add_records(self, day: date, records: Mapping[Key, DayRecord]) -> None:
-        """Add what the collector found out."""
-        for key, one in records.items():
-            before = self.verdicts[day].get(key, DayRecord(one.exchange))
-            self.verdicts[day][key] = replace(before, ledger=before.ledger | one.ledger)
 
     def add_file(self, file: Partition, records: Records) -> None:
         """Add what a file holds now."""

@@ -5,12 +5,10 @@ replaces one of another source is counted for both until the files are merged; w
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from datetime import date
 
 import pyarrow as pa
 
-from services.writer.disk.ledger import DayRecord, Key, Records
+from services.writer.disk.ledger import ByDay, DayRecord, Key, Records, unite, united
 from services.writer.disk.stored import Stored, instants, minutes
 from shared.datasets.channel import DueInstants, EveryMinute, Sequence
 from shared.datasets.ledger import LedgerRow, Verdict
@@ -21,19 +19,14 @@ from shared.storage.layout import Partition
 from shared.storage.segments import by_partition
 from shared.symbol import Symbol
 
-type ByDay = dict[date, Records]
-
 
 def rows_of_verdicts(verdicts: Iterable[Verdict]) -> list[LedgerRow]:
     """Return what some verdicts add to the ledger, a row for each dataset, symbol and day."""
     found: ByDay = {}
     for verdict in verdicts:
         for day, about, added in by_day(verdict):
-            records = found.setdefault(day, {})
-            for symbol in verdict.symbols:
-                key = Key(about, symbol)
-                before = records.get(key, DayRecord(verdict.exchange))
-                records[key] = replace(before, ledger=before.ledger | added)
+            record = DayRecord(verdict.exchange, added)
+            unite(found, {day: {Key(about, symbol): record for symbol in verdict.symbols}})
     return [
         to_row(one.exchange, Symbol(key.symbol), day, one.ledger, "", about=key.dataset)
         for day, records in found.items()
@@ -79,21 +72,11 @@ def verdicts_in(rows: pa.Table) -> Records:
     return found
 
 
-def unite(found: ByDay, added: Mapping[date, Records]) -> None:
-    """Add to what is known of some days."""
-    for day, records in added.items():
-        known = found.setdefault(day, {})
-        for key, one in records.items():
-            known[key] = united(known.get(key), one)
-
-
-def united(known: DayRecord | None, added: DayRecord) -> DayRecord:
-    """Return a record with what another one adds to it; it stays that of the same file."""
-    if known is None:
-        return added
-    return replace(known, exchange=known.exchange or added.exchange, ledger=known.ledger | added.ledger)
-
-
 def with_pending(disk: Mapping[Key, DayRecord], added: Mapping[Key, DayRecord]) -> Records:
     """Return what is known of a day: by the files, and by segments."""
-    return {**disk, **{key: united(disk.get(key), one) for key, one in added.items()}}
+    return {**disk, **only_with(disk, added)}
+
+
+def only_with(known: Mapping[Key, DayRecord], added: Mapping[Key, DayRecord]) -> Records:
+    """Return the records to which something is added, as they are then."""
+    return {key: united(known.get(key), one) for key, one in added.items()}

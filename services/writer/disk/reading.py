@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from services.writer.disk.ledger import Records
-from services.writer.disk.pending import ByDay, added_by, unite, verdicts_in
+from services.writer.disk.ledger import ByDay, Records, unite
+from services.writer.disk.pending import added_by, verdicts_in
 from shared.datasets.ledger import LedgerRow
 from shared.datasets.registry import BY_DATASET
 from shared.datasets.row import Row

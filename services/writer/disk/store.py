@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from services.writer.disk.compaction import compact, merge_tables
 from services.writer.disk.ledger import (
+    ByDay,
     Records,
     changed_since,
     ledger_version,
@@ -19,8 +20,9 @@ from services.writer.disk.ledger import (
     read_day,
     read_or_put_aside,
     record_of,
+    unite,
 )
-from services.writer.disk.pending import ByDay, added_by, rows_of_verdicts, unite, with_pending
+from services.writer.disk.pending import added_by, only_with, rows_of_verdicts, with_pending
 from services.writer.disk.stored import columns_of_rule
 from shared.datasets.ledger import LedgerRow, Verdict
 from shared.datasets.registry import BY_DATASET
@@ -41,6 +43,14 @@ class Recovered(NamedTuple):
     lost: frozenset[str]
 
 
+class _Appended(NamedTuple):
+    """A segment as it was written. at: in seconds of the monotonic clock."""
+
+    signature: str
+    rows: int
+    at: float
+
+
 @dataclass
 class RawStore:
     """What is in segments, and what these add to the ledger's files. Only one process may work on a folder so.
@@ -49,12 +59,8 @@ class RawStore:
     """
 
     root: Path
-    segments: dict[Segment, str] = field(default_factory=dict)
-    """Those that are not merged, with the signature that each had when it was written."""
-    rows: int = 0
-    """Rows in them."""
-    oldest: float | None = None
-    """When the first of them was written, in seconds of the monotonic clock."""
+    segments: dict[Segment, _Appended] = field(default_factory=dict)
+    """Those that this process has appended and that are not merged."""
     _added: ByDay = field(default_factory=dict)
     """What they add to the ledger's files."""
     _merging: ByDay = field(default_factory=dict)
@@ -96,9 +102,8 @@ class RawStore:
     def _append(self, kind: type[Row], table: pa.Table) -> None:
         self._make_way(kind)
         segment = append(self.root, kind, _in_order(kind, table))
-        self.segments[segment] = signature(segment.path(self.root).stat())
-        self.rows += table.num_rows
-        self.oldest = time.monotonic() if self.oldest is None else self.oldest
+        written = signature(segment.path(self.root).stat())
+        self.segments[segment] = _Appended(written, table.num_rows, time.monotonic())
 
     def _segment_folders(self) -> list[Path]:
         """Return where segments lie, the folder of all of them first."""
@@ -129,8 +134,7 @@ class RawStore:
     def _take_in(self, added: ByDay) -> Written:
         before = {day: self.known(day) for day in added}
         unite(self._added, added)
-        after = {day: self.known(day) for day in added}
-        return {day: changed_since(before[day], {key: after[day][key] for key in added[day]}) for day in added}
+        return {day: changed_since(known, only_with(known, added[day])) for day, known in before.items()}
 
     # --- what is known
 
@@ -150,9 +154,19 @@ class RawStore:
         """Return the days of which segments hold something that is counted."""
         return {*self._added, *self._merging}
 
+    @property
+    def rows(self) -> int:
+        """Return how many rows are not merged."""
+        return sum(one.rows for one in self.segments.values())
+
+    @property
+    def oldest(self) -> float | None:
+        """Return when the first of them was written, in seconds of the monotonic clock; None where there is none."""
+        return min((one.at for one in self.segments.values()), default=None)
+
     def is_damaged(self) -> bool:
         """Return whether a segment is not what was written any more."""
-        return any(_signature(segment.path(self.root)) != version for segment, version in list(self.segments.items()))
+        return any(_signature(segment.path(self.root)) != one.signature for segment, one in [*self.segments.items()])
 
     # --- compaction
 
@@ -160,7 +174,6 @@ class RawStore:
         """Choose what `merge` merges: all that is there now, whoever put it there. Not while `append` runs."""
         unite(self._merging, self._added)
         self._added = {}
-        self.rows, self.oldest = 0, None
         return sorted({*self.segments, *segments_of(self.root)})
 
     def merge(self, chosen: Sequence[Segment], is_retired: Callable[[Partition], bool] = lambda _: False) -> None:
@@ -182,7 +195,6 @@ class RawStore:
         merging, self._merging = self._merging, {}
         unite(merging, self._added)
         self._added = merging
-        self.oldest = time.monotonic()
 
 
 def _in_order(kind: type[Row], table: pa.Table) -> pa.Table:

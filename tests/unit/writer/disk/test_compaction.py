@@ -306,6 +306,8 @@ def test_where_the_disk_refuses_the_merge_nothing_is_lost_and_it_is_done_later(t
     raw = RawStore(tmp_path)
     raw.append({Candle: [a_candle()]}, [a_verdict("wanted", 0, 2)])
 
+    before = raw.rows, raw.oldest
+
     def refuses(*_):
         raise OSError(28, "No space left on device")
 
@@ -315,6 +317,7 @@ def test_where_the_disk_refuses_the_merge_nothing_is_lost_and_it_is_done_later(t
         with pytest.raises(OSError, match="No space left"):
             raw.merge(chosen)
         raw.give_up_compaction()
+    assert (raw.rows, raw.oldest) == before  # it is due as before, and not only once what comes has grown as old
     assert not list((tmp_path / "_wip").iterdir())
     raw.append({Candle: [a_candle(open_time=minute(1))]})
     assert raw.known(DAY_0)[KEY].ledger == DayLedger(wanted=0b11, received=0b11)
