@@ -21,8 +21,8 @@ from rich.table import Table
 from cli.stack import SERVICES, Stack, StackError, clear
 from proofs.bench.figure import Figure, NotMeasuredError
 from proofs.rig.systems import subscribed
-from services.writer.compact import ask_writer
 from shared.bus.bus import Bus
+from shared.bus.compaction import have_rows_merged
 from shared.runtime.command import run
 
 FOLDER = Path(".run/load")
@@ -114,7 +114,7 @@ def lost_minutes(stack: Stack, begin: datetime, end: datetime) -> tuple[int, int
 async def _merge(redis_url: str) -> None:
     bus = Bus(redis_url)
     try:
-        if not await ask_writer(bus, _CLOSE_DEADLINE_SECONDS):
+        if not await have_rows_merged(bus, _CLOSE_DEADLINE_SECONDS):
             raise StackError("the writer does not merge what it holds into day files")
     finally:
         await bus.close()

@@ -16,6 +16,7 @@ from services.converter.report import ConversionReport, log_report, publish, unr
 from services.converter.settings import ConverterSettings
 from services.converter.stages.calendar import NothingToConvertError
 from services.converter.versions.versions import head_folder
+from shared.bus.compaction import have_rows_merged
 from shared.datasets.candle import Candle
 from shared.grid import MINUTES_PER_DAY, floor_day
 from shared.ledger.day import account, from_bus
@@ -205,14 +206,9 @@ class Converter:
         bus = self.service.bus
         if await self.service.until_bus_answers(lambda: bus.heartbeat("writer")) is None:
             return
-        number = await self.service.until_bus_answers(bus.ask_for_compaction)
-        deadline = time.monotonic() + _MERGE_SECONDS
-        while not await self.service.until_bus_answers(lambda: bus.is_compacted(number)):
-            if time.monotonic() >= deadline:
-                log.warning("the writer has not merged what it stored, converting it all the same")
-                return
-            if not await self.service.pause(_LOOK_SECONDS):
-                return
+        asked = self.service.until_bus_answers(lambda: have_rows_merged(bus, _MERGE_SECONDS))
+        if await self.service.unless_stopped(asked) is False:
+            log.warning("the writer has not merged what it stored, converting it all the same")
 
     async def _missing_before(self, midnight: datetime) -> int:
         """Return how many minutes of the day before the ledger cannot account for yet."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from typing import Annotated
 
 import typer
@@ -11,24 +10,13 @@ from rich.console import Console
 from services.writer.disk.store import RawStore
 from services.writer.settings import WriterSettings
 from shared.bus.bus import Bus
+from shared.bus.compaction import have_rows_merged
 from shared.bus.connection import BusError, failure_of
 from shared.runtime.command import run
 from shared.runtime.exit_codes import ExitCode
 from shared.runtime.settings import read_settings
 from shared.storage.files import BusyError, exclusive, reason_of
 from shared.storage.segments import segments_of
-
-_LOOK_SECONDS = 0.2
-
-
-async def ask_writer(bus: Bus, seconds: float) -> bool:
-    """Have the running writer merge what it holds; return whether it did within so many seconds. Raises `BusError`."""
-    number, deadline = await bus.ask_for_compaction(), time.monotonic() + seconds
-    while not await bus.is_compacted(number):
-        if time.monotonic() >= deadline:
-            return False
-        await asyncio.sleep(_LOOK_SECONDS)
-    return True
 
 
 async def compact_now(settings: WriterSettings, seconds: float) -> ExitCode:
@@ -59,7 +47,7 @@ async def _through_writer(settings: WriterSettings, console: Console, seconds: f
     bus = Bus(str(settings.redis_url))
     try:
         with console.status("the writer merges what it holds into day files"):
-            done = await ask_writer(bus, seconds)
+            done = await have_rows_merged(bus, seconds)
     except BusError as error:
         console.print(
             f"another process works on {settings.data_dir}, the writer or one more of this command; "

@@ -9,6 +9,7 @@ then, in this order: so whoever lists and reads the segments first, and the day 
 it finds in both is the same row, and merges to one.
 """
 
+import os
 import re
 import secrets
 import time
@@ -54,11 +55,9 @@ class Segment:
 def append(root: Path, kind: type[Row], rows: pa.Table) -> Segment:
     """Make rows durable as a new segment, whole or not at all: also its name is when this returns."""
     segment = Segment(kind.dataset, f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet")
-    path, work = segment.path(root), work_folder(root)
+    path = segment.path(root)
     new_folder = prepare(root, kind)
-    work.mkdir(parents=True, exist_ok=True)
-    folder = work if work.stat().st_dev == path.parent.stat().st_dev else path.parent  # a rename stays on its disk
-    staged = folder / f".{kind.dataset}.{segment.name}.tmp"
+    staged = staging_path(root, kind.dataset, path)
     try:
         write_parquet(staged, rows, compression="zstd", dataset=kind.dataset)
         fsync_path(staged)
@@ -69,6 +68,18 @@ def append(root: Path, kind: type[Row], rows: pa.Table) -> Segment:
     for named in [path.parent, *([path.parent.parent, root] if new_folder else [])]:
         fsync_path(named)
     return segment
+
+
+def staging_path(root: Path, dataset: str, path: Path) -> Path:
+    """Return where a file of a dataset is written before it gets its name: outside of all datasets.
+
+    Where its folder leads to another disk, it is written there: a rename stays on its disk. Makes the folders.
+    """
+    work = work_folder(root)
+    for folder in (work, path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    folder = work if work.stat().st_dev == path.parent.stat().st_dev else path.parent
+    return folder / f".{dataset}.{path.name}.{os.getpid()}.tmp"
 
 
 def prepare(root: Path, kind: type[Row]) -> bool:

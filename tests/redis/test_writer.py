@@ -18,12 +18,13 @@ import polars as pl
 import pytest
 import redis as plain_redis
 
-from services.writer.compact import ask_writer, compact_now
+from services.writer.compact import compact_now
 from services.writer.disk.ledger import read_day
 from services.writer.disk.store import RawStore
 from services.writer.settings import WriterSettings
 from services.writer.writer import Writer
 from shared.bus.bus import Bus
+from shared.bus.compaction import have_rows_merged
 from shared.clock import ExchangeClock, Sample
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate
@@ -159,13 +160,13 @@ async def test_what_the_disk_refuses_to_merge_waits_and_rows_go_on_to_be_stored(
     await bus.publish([a_candle()])
     wait_for(writer.candles)
 
-    assert not await ask_writer(bus, 3.0)
+    assert not await have_rows_merged(bus, 3.0)
     wait_for(lambda: "cannot merge" in (writer.redis.get("heartbeat:writer") or ""))
     await bus.publish([a_candle(open_time=minute(1))])
     wait_for(lambda: len(segments_of(writer.root)) == 2)
     in_the_way.unlink()
 
-    assert await ask_writer(bus, 30.0)
+    assert await have_rows_merged(bus, 30.0)
     assert len(writer.merged()) == 2
 
 
@@ -366,7 +367,7 @@ async def test_rows_that_cannot_be_true_go_to_the_dead_letters_and_no_file_is_pu
     wait_for(lambda: writer.is_idle_on("candles", "ledger"))
 
     assert (await bus.dead_letters())[0] == len(odd) + 1
-    assert await ask_writer(bus, 30.0)
+    assert await have_rows_merged(bus, 30.0)
     assert not list(writer.root.rglob("*.damaged*"))
     assert [folder.name for folder in (writer.root / "kline_1m").iterdir()] == ["date=2025-04-05"]
     assert writer.process.poll() is None
@@ -436,7 +437,7 @@ async def test_settlements_and_rankings_have_files_of_their_own(bus, writer):
 
     files = {"funding": FundingRate, "universe": Rank}
     wait_for(lambda: writer.redis.exists("funding") and writer.is_idle_on("funding", "universe"))
-    assert await ask_writer(bus, 30.0)
+    assert await have_rows_merged(bus, 30.0)
 
     for name, kind in files.items():
         table = read_rows(kind, Partition(name, DAY_0).path(writer.root))

@@ -4,11 +4,12 @@ All of it may be done again: a crash at any instant leaves every file whole, old
 in its day file, or in both.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from os import getpid
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,24 +21,24 @@ from services.writer.disk.ledger import (
     Records,
     make_way,
     neighbours,
-    put_aside,
     read_or_put_aside,
+    readable,
     record_of,
     unite,
     update_day,
 )
 from services.writer.disk.pending import verdicts_in
 from services.writer.disk.stored import columns_of_rule
-from services.writer.metrics import COMPACTED, DAMAGED
+from services.writer.metrics import COMPACTED
 from shared.datasets.channel import Sequence as Numbered
 from shared.datasets.ledger import LedgerRow
 from shared.datasets.registry import BY_DATASET, COMPLETENESS
 from shared.ledger.day import NOTHING
 from shared.storage.durable import Durable
-from shared.storage.files import OF_THE_FILE, fsync_path
-from shared.storage.layout import Partition, work_folder
-from shared.storage.parquet import ContentError, merge, version_of, write_parquet
-from shared.storage.segments import Segment, by_partition, read_segment
+from shared.storage.files import fsync_path
+from shared.storage.layout import Partition
+from shared.storage.parquet import merge, version_of, write_parquet
+from shared.storage.segments import Segment, by_partition, read_segment, staging_path
 
 log = structlog.get_logger()
 
@@ -96,21 +97,11 @@ def _groups(root: Path, segments: Iterable[Segment], lost: set[str]) -> Iterator
 
 
 def _read_or_put_aside(root: Path, segment: Segment) -> pa.Table | None:
-    try:
-        return read_segment(root, segment)
-    except FileNotFoundError:
-        if not segment.path(root).is_symlink():
-            said = "fetched again" if segment.dataset in COMPLETENESS else "lost, unless memory holds it"
-            log.warning("a segment is gone", path=str(segment.path(root)), rows=said)
-            return None
-        reason = "a link that leads nowhere"
-    except (ContentError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in OF_THE_FILE:
-            raise
-        reason = str(error)
-    put_aside(root, segment.path(root), reason)
-    DAMAGED.labels(segment.dataset).inc()
-    return None
+    path = segment.path(root)
+    if not os.path.lexists(path):
+        said = "fetched again" if segment.dataset in COMPLETENESS else "lost, unless memory holds it"
+        log.warning("a segment is gone", path=str(path), rows=said)
+    return readable(root, path, segment.dataset, partial(read_segment, root, segment))
 
 
 class _Staged(NamedTuple):
@@ -159,21 +150,12 @@ def _stage(root: Path, file: Partition, parts: Sequence[pa.Table], changes: Chan
     if stored is not None and merged.equals(stored):
         _note(root, file, merged, version_of(path, path.stat()), changes)
         return None
-    temporary = _temporary(root, file, path)
+    temporary = staging_path(root, file.dataset, path)
     write_parquet(temporary, merged)
     COMPACTED.labels(file.dataset).inc(temporary.stat().st_size)
     # A rename changes neither the size nor the time nor the inode: the file will have this version.
     _note(root, file, merged, version_of(temporary, temporary.stat()), changes)
     return _Staged(file, temporary, path)
-
-
-def _temporary(root: Path, file: Partition, path: Path) -> Path:
-    """Return where a file is written: outside of the dataset, unless its folder leads to another disk."""
-    work = work_folder(root)
-    for folder in (work, path.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    name = f".{file.dataset}.{path.name}.{getpid()}.tmp"
-    return (work if work.stat().st_dev == path.parent.stat().st_dev else path.parent) / name
 
 
 def _name(root: Path, staged: Sequence[_Staged]) -> None:

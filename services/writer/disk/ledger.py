@@ -244,10 +244,15 @@ def read_or_put_aside(root: Path, partition: Partition, columns: list[str] | Non
     Raises `OSError` where the disk refuses: that says nothing about the file.
     """
     path = partition.path(root)
+    return readable(root, path, partition.dataset, partial(read_partition, root, partition, columns))
+
+
+def readable(root: Path, path: Path, dataset: str, read: Callable[[], pa.Table]) -> pa.Table | None:
+    """Return what `read` makes of a file; else as `read_or_put_aside`."""
     if not os.path.lexists(path):
         return None
     try:
-        return read_partition(root, partition, columns)
+        return read()
     except FileNotFoundError:
         if not path.is_symlink():  # retired meanwhile
             return None
@@ -257,7 +262,7 @@ def read_or_put_aside(root: Path, partition: Partition, columns: list[str] | Non
             raise  # pyarrow's own errors about a file's content carry no number
         reason = str(error)
     put_aside(root, path, reason)
-    DAMAGED.labels(partition.dataset).inc()
+    DAMAGED.labels(dataset).inc()
     return None
 
 
