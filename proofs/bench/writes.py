@@ -21,6 +21,7 @@ from rich.table import Table
 
 from cli.stack import ROOT, end_on_signals
 from proofs.bench.figure import Beside, Figure
+from proofs.rig.made_up import a_candle
 from services.writer.disk.store import RawStore
 from shared.datasets.candle import Candle
 from shared.datasets.funding import FundingRate, PredictedFundingRate
@@ -58,31 +59,12 @@ def rows_of(minute: int, symbols: Sequence[Symbol], dice: random.Random) -> dict
     """Return what comes with a minute. A symbol is predicted about once a minute."""
     opened = START + minute * MINUTE
     found: dict[type[Row], list[Row]] = {
-        Candle: [_candle(symbol, opened, dice) for symbol in symbols],
+        Candle: [a_candle(symbol, opened, dice) for symbol in symbols],
         PredictedFundingRate: [_prediction(symbol, opened, dice) for symbol in symbols],
     }
     if minute % _SETTLED_EVERY == 0:
         found[FundingRate] = [_settled(symbol, opened, dice) for symbol in symbols]
     return found
-
-
-def _candle(symbol: Symbol, opened: datetime, dice: random.Random) -> Candle:
-    price, volume = round(dice.uniform(90, 110), 4), round(dice.expovariate(0.1), 3)
-    return Candle(
-        exchange="okx",
-        symbol=symbol,
-        interval="1m",
-        open_time=opened,
-        open=price,
-        high=round(price + 1 + dice.random(), 4),
-        low=round(price - 1 - dice.random(), 4),
-        close=round(price + dice.uniform(-0.5, 0.5), 4),
-        volume=volume,
-        amount=round(volume * price, 4),
-        contracts=round(volume * 100, 1),
-        source="ws",
-        receive_time=opened + MINUTE + timedelta(milliseconds=dice.randrange(900)),
-    )
 
 
 def _prediction(symbol: Symbol, opened: datetime, dice: random.Random) -> PredictedFundingRate:
