@@ -29,12 +29,11 @@ from tests.support.builders import (
     a_candle,
     a_definition,
     a_funding_rate,
-    a_prediction,
     a_ranking,
     minute,
     store,
 )
-from tests.support.conversions import a_ledger_row, rebuilt, some_minutes, started
+from tests.support.conversions import a_ledger_row, rebuilt, rows_of_step, some_minutes, started
 from tests.support.dying import WRITING, die_at
 from tests.support.provider import labels, tree, values
 
@@ -73,19 +72,8 @@ STEPS = st.one_of(
 
 def _rows_of(step, known):
     """Return the rows that a step brings; `known` grows from step to step, so that later ones correct earlier ones."""
-    if step[0] == "candles":
-        _, symbol, first, count, price = step
-        return [
-            a_candle(symbol, minute(number), price + number / 7, receive_time=minute(known))
-            for number in range(first, first + count)
-        ]
-    if step[0] == "funding":
-        _, symbol, hour, rate = step
-        return [a_funding_rate(symbol, minute(hour * 60), rate / 1000, known_time=minute(known))]
-    if step[0] == "prediction":
-        _, symbol, number, hours = step
-        due = minute(number) + timedelta(hours=hours)
-        return [a_prediction(symbol, hours / 1000, minute(number), funding_time=due, receive_time=minute(known))]
+    if rows := rows_of_step(step, known):
+        return rows
     if step[0] in {"ledger", "definition"}:
         return [_row_of(step)]
     ranked = (

@@ -1,7 +1,6 @@
 """Rows that wait in segments are in Qlib as if they were in their day files."""
 
 from contextlib import suppress
-from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,8 +12,8 @@ from services.converter.stages.calendar import NothingToConvertError
 from services.writer.disk.store import RawStore
 from shared.datasets.candle import Candle
 from shared.storage.segments import segments_of
-from tests.support.builders import a_candle, a_funding_rate, a_prediction, a_verdict, minute
-from tests.support.conversions import rebuilt, some_minutes
+from tests.support.builders import a_candle, a_verdict, minute
+from tests.support.conversions import rebuilt, rows_of_step, some_minutes
 from tests.support.provider import tree, values
 
 SYMBOLS = ("AAA_USDT", "BBB_USDT")
@@ -36,23 +35,12 @@ STEPS = st.one_of(
 
 
 def _bring(raw, step, known):
-    """Append what a step brings; `known` grows from step to step, so that later ones correct earlier ones."""
-    match step:
-        case ("candles", symbol, first, count, price):
-            rows = [
-                a_candle(symbol, minute(number), price + number / 7, receive_time=minute(known))
-                for number in range(first, first + count)
-            ]
-            raw.append({Candle: rows})
-        case ("funding", symbol, hour, rate):
-            row = a_funding_rate(symbol, minute(hour * 60), rate / 1000, known_time=minute(known))
-            raw.append({type(row): [row]})
-        case ("prediction", symbol, number, hours):
-            due = minute(number) + timedelta(hours=hours)
-            row = a_prediction(symbol, hours / 1000, minute(number), funding_time=due, receive_time=minute(known))
-            raw.append({type(row): [row]})
-        case ("absent", symbol, first, count):
-            raw.append({}, [a_verdict("absent", first, first + count, symbol)])
+    """Append what a step brings."""
+    if step[0] == "absent":
+        _, symbol, first, count = step
+        raw.append({}, [a_verdict("absent", first, first + count, symbol)])
+    elif rows := rows_of_step(step, known):
+        raw.append({type(rows[0]): rows})
 
 
 @pytest.mark.invariant(2)
