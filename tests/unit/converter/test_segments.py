@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.converter.convert import convert
 from services.converter.late import late_days
+from services.converter.memory import Memory
 from services.converter.stages.calendar import NothingToConvertError
 from services.writer.disk.store import RawStore
 from shared.datasets.candle import Candle
@@ -131,3 +132,19 @@ def test_a_segment_that_cannot_be_read_is_named_and_stops_nothing_else(raw, tmp_
 
     assert [str(damaged.path(raw.root)) in sentence for sentence in report.unreadable_files] == [True]
     assert report.until == minute(2 * 1440 + 2)
+
+
+@pytest.mark.invariant(2)
+@pytest.mark.parametrize(("known", "counts"), [(5, 2.0), (7000, 1.0)])
+def test_a_minute_of_the_running_day_that_comes_again_is_what_the_newest_knowledge_says(raw, tmp_path, known, counts):
+    """Invariant 2: an older copy that comes later changes nothing, also for a process that remembers the day."""
+    qlib, memory, begin = tmp_path / "qlib", Memory(), 2 * 1440
+    raw.append({Candle: [a_candle("AAA_USDT", minute(begin), 2.0, receive_time=minute(6000))]})
+    convert(raw.root, qlib, until=minute(begin + 1), memory=memory)
+
+    again = a_candle("AAA_USDT", minute(begin), 1.0, receive_time=minute(known))
+    raw.append({Candle: [again, a_candle("AAA_USDT", minute(begin + 1), 3.0, receive_time=minute(6000))]})
+    convert(raw.root, qlib, until=minute(begin + 2), memory=memory)
+
+    found = values(qlib, "AAA_USDT", "open")
+    assert (found[minute(begin)], found[minute(begin + 1)]) == (counts, 3.0)
